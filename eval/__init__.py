@@ -1,0 +1,1 @@
+"""Predictions -> the truth about the lift."""

@@ -1,0 +1,134 @@
+"""The main job: which image encoder, in which form, lifts the CTR model, by how much, and is it real?
+
+    python -m eval.compare --encoders courier,simclr --data shop
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ctr.config import PRESETS as CTR_PRESETS
+from ctr.config import CtrConfig
+from data.source import SourceConfig
+from pretrain.config import PRESETS as PRETRAIN_PRESETS
+from pretrain.config import PretrainConfig
+from run.config import as_dict, names, one_of, parse, positive, to_toml
+from run.errors import entry
+from run.folder import commit, locked, write_atomic, write_json
+
+ENCODERS = ("courier", "simclr", "random", "none")
+FORMS = ("cluster_id", "sim_score", "vector")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Settings of a comparison."""
+
+    encoders: str = "courier,simclr"  # by comma: courier, simclr, random (an untrained backbone), none (the baseline alone)
+    image_features: str = "cluster_id,sim_score,vector"  # forms in which embeddings are fed, by comma
+    preset: str = "small"  # tiny (under 2 minutes) | small | paper (a GPU)
+    seeds: int = 3  # trainings of every model, with seeds 0, 1, ...
+    out: Path = Path("runs/compare")  # run folder: stages are kept here, and reused
+    controls: bool = False  # add an A/A row (the baseline with other seeds), shuffled embeddings and the untrained backbone
+    clusters: int = 200  # cluster IDs wanted
+    gauc_weight: str = "session"  # session (the paper's plain mean) | impression
+    gauc_key: str = "session"  # session (the paper's) | user
+    jobs: int = 0  # trainings side by side; 0: one a CPU core, or one on a GPU
+    source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    ctr: CtrConfig = field(default_factory=CtrConfig)
+
+    def __post_init__(self):
+        names("encoders", self.encoders, ENCODERS)
+        names("image_features", self.image_features, FORMS)
+        positive("seeds", self.seeds)
+        positive("clusters", self.clusters)
+        one_of("gauc_weight", self.gauc_weight, ("session", "impression"))
+        one_of("gauc_key", self.gauc_key, ("session", "user"))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"source": {"users": 400, "items": 300, "sessions": 3_000}, "clusters": 40},
+    "small": {},
+    "paper": {"clusters": 100_000},
+}
+for _name, _preset in PRESETS.items():
+    _preset |= {"pretrain": PRETRAIN_PRESETS[_name], "ctr": CTR_PRESETS[_name]}
+
+
+@entry
+def main(argv: list[str] | None = None) -> None:
+    """Parse flags, run, print the table, write `results.json` and `report.html`."""
+    config = parse(
+        CompareConfig,
+        argv,
+        prog="python -m eval.compare",
+        description="Baseline and every encoder x image feature: how much each lifts the CTR model, with 95 % intervals.",
+        presets=PRESETS,
+    )
+    with locked(config.out):
+        compare(config)
+
+
+def compare(config: CompareConfig) -> dict[str, Any]:
+    """Run all stages that are not there yet, measure, and write the results into `config.out`."""
+    from data.source import fingerprint, open_shop, shop_folder
+    from eval.results import measure, oracle
+    from eval.stages import Plan, run_ctr, run_encoder
+    from eval.table import print_table
+    from features.make import picture_store
+    from run.devices import default_jobs
+    from run.parallel import run_all
+
+    began = time.monotonic()
+    jobs = config.jobs or default_jobs()
+    write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
+    plan = Plan(root=config.out, source=config.source, pretrain=config.pretrain, ctr=config.ctr, clusters=config.clusters, threads=1)
+    folder = shop_folder(config.source, config.out)
+    shop = open_shop(folder, config.source.allow_unordered_split)
+    seeds = range(config.seeds)
+    encoders = [name for name in names("encoders", config.encoders) if name != "none"]
+    encoders += ["random"] if config.controls and "random" not in encoders else []
+    if encoders:
+        picture_store(config.source, config.out, size=config.pretrain.store_size, jobs=jobs)
+
+    rows = rows_of(encoders, names("image_features", config.image_features), controls=config.controls)
+    run_all(run_encoder, [(plan, encoder, seed) for seed in seeds for encoder in encoders], jobs=jobs)
+    trainings = [(plan, *row, seed) for seed in seeds for row in [("baseline", "none"), *rows]]
+    run_all(run_ctr, trainings, jobs=jobs)
+
+    results = {"data": config.source.data, "preset": config.preset, "simulated": config.source.is_world}
+    how = {"gauc_weight": config.gauc_weight, "gauc_key": config.gauc_key}
+    results |= measure(plan, shop, rows, seeds, **how)
+    ceiling = oracle(plan, shop, **how)
+    if ceiling is not None:
+        results["oracle"] = ceiling
+    results |= {"shop": fingerprint(folder), "split_is_ordered": shop.split_is_ordered, "commit": commit()}
+    results["seconds"] = {"this_call": time.monotonic() - began}
+    write_json(config.out / "results.json", results)
+    from eval.gallery import report
+
+    report(config, plan, shop, results)
+    print_table(results)
+    print(f"{config.out / 'results.json'}  {config.out / 'report.html'}")
+    return results
+
+
+def rows_of(encoders: list[str], forms: list[str], *, controls: bool) -> list[tuple[str, str]]:
+    """(encoder, image feature) of every row beside the baseline, controls last."""
+    from eval.stages import OTHER_SEEDS, SHUFFLED
+
+    rows = [(encoder, form) for encoder in encoders for form in forms]
+    if controls:
+        trained = next((encoder for encoder in encoders if encoder != "random"), "random")
+        rows += [(SHUFFLED + trained, form) for form in forms] + [(OTHER_SEEDS, "none")]
+    return rows
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

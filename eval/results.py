@@ -1,0 +1,148 @@
+"""Predictions of all rows -> `results.json`: metrics, lifts, intervals, the selected form, pairs of encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from data.shop_folder import Shop
+from eval.stages import BASELINE, SHUFFLED, Plan, ctr_stage, is_control
+from features.make import encoder_stage
+from metrics.auc import auc
+from metrics.gauc import gauc
+from metrics.intervals import Draws, Interval, Resamples, auc_draws, difference, gauc_draws
+
+Row = tuple[str, str]  # encoder, image feature
+_PACKAGES = ("torch", "torchvision", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu", "faiss-cpu", "faiss-gpu", "polars", "numpy")
+
+
+def measure(
+    plan: Plan, shop: Shop, rows: Sequence[Row], seeds: Sequence[int], *, gauc_weight: str = "session", gauc_key: str = "session"
+) -> dict[str, Any]:
+    """Everything `results.json` says of the rows (the baseline is measured besides).
+
+    A form is selected for each encoder by its mean GAUC in validation sessions; test impressions choose nothing.
+
+    Args:
+        rows: (encoder, image feature) of each row; their stages are done.
+        gauc_weight: "session" or "impression", how groups are weighted.
+        gauc_key: "session" or "user", what a group is.
+    """
+    test = shop.rows("test")
+    click = shop.click[test]
+    group = (shop.session if gauc_key == "session" else shop.user)[test]
+    resamples = Resamples(shop.user[test])
+    everyone: list[Row] = [(BASELINE, "none"), *rows]
+    scores = {row: np.stack([test_scores(plan, *row, seed, test) for seed in seeds]) for row in everyone}
+    aucs = {row: auc_draws(click, scores[row], resamples) for row in everyone}
+    gaucs = {row: gauc_draws(click, scores[row], group, resamples, weight=gauc_weight) for row in everyone}
+    counted = gauc(click, scores[everyone[0]][0], group, weight=gauc_weight)
+    valid = {row: _mean_valid_gauc(plan, row, seeds) for row in everyone}
+    selected = select_forms(valid, rows)
+
+    table = []
+    for row in rows:
+        encoder, form = row
+        table.append({
+            "encoder": encoder,
+            "image_feature": form,
+            "auc": _summary(aucs[row]),
+            "gauc": _summary(gaucs[row]),
+            "delta_auc": _interval(difference(aucs[row], aucs[everyone[0]])),
+            "delta_gauc": _interval(difference(gaucs[row], gaucs[everyone[0]])),
+            "selected": row in selected.values(),
+            "valid_gauc": valid[row],
+            "seconds": _seconds(plan, row, seeds),
+        })  # fmt: skip
+    pairs = [
+        {"a": list(selected[a]), "b": list(selected[b]), "delta_gauc": _interval(difference(gaucs[selected[a]], gaucs[selected[b]]))}
+        for a, b in combinations([encoder for encoder in selected if not is_control(encoder)], 2)
+    ]
+    baseline = {"auc": _summary(aucs[everyone[0]]), "gauc": _summary(gaucs[everyone[0]]), "valid_gauc": valid[everyone[0]],
+                "seconds": _seconds(plan, everyone[0], seeds)}  # fmt: skip
+    return {
+        "seeds": list(seeds),
+        "sessions_scored": counted.sessions_scored,
+        "sessions_one_class": counted.sessions_one_class,
+        "impressions_scored": len(test),
+        "gauc_weight": gauc_weight,
+        "gauc_key": gauc_key,
+        "baseline": baseline,
+        "rows": table,
+        "pairs": pairs,
+        "versions": versions(),
+    }
+
+
+def test_scores(plan: Plan, encoder: str, form: str, seed: int, test: np.ndarray) -> np.ndarray:
+    """(I,) predicted click probability of the test impressions, in the order of `test`."""
+    table = pl.read_parquet(ctr_stage(plan, encoder, form, seed).folder / "predictions.parquet")
+    table = table.filter(pl.col("split") == "test")
+    rows = table["row"].to_numpy()
+    place = np.argsort(rows)
+    found = place[np.searchsorted(rows, test, sorter=place)]
+    if not np.array_equal(rows[found], test):
+        raise ValueError(f"predictions of {encoder} {form} are not of these test impressions")
+    return table["score"].to_numpy()[found]
+
+
+def select_forms(valid_gauc: Mapping[Row, float], rows: Sequence[Row]) -> dict[str, Row]:
+    """encoder -> its row with the highest GAUC in validation sessions (the first of equals)."""
+    selected: dict[str, Row] = {}
+    for row in rows:
+        best = selected.get(row[0])
+        if best is None or valid_gauc[row] > valid_gauc[best]:
+            selected[row[0]] = row
+    return selected
+
+
+def oracle(plan: Plan, shop: Shop, *, gauc_weight: str = "session", gauc_key: str = "session") -> dict[str, float] | None:
+    """AUC and GAUC of the very probabilities that a built-in world drew its clicks from: no model can beat them but by luck."""
+    truth = shop.folder / "truth" / "impressions.parquet"
+    if not plan.source.is_world or not truth.exists():
+        return None
+    test = shop.rows("test")
+    probability = pl.read_parquet(truth)["probability"].to_numpy()[test]
+    group = (shop.session if gauc_key == "session" else shop.user)[test]
+    value = gauc(shop.click[test], probability, group, weight=gauc_weight).value
+    return {"auc": auc(shop.click[test], probability), "gauc": value}
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that numbers depend on."""
+    from importlib.metadata import PackageNotFoundError
+
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _summary(draws: Draws) -> dict[str, Any]:
+    return {"mean": float(draws.point.mean()), "per_seed": [float(value) for value in draws.point]}
+
+
+def _interval(interval: Interval) -> dict[str, Any]:
+    return {"mean": interval.mean, "ci95": [interval.low, interval.high], "p_value": interval.p_value}
+
+
+def _mean_valid_gauc(plan: Plan, row: Row, seeds: Sequence[int]) -> float:
+    return float(np.mean([ctr_stage(plan, *row, seed).result["valid_gauc"] for seed in seeds]))
+
+
+def _seconds(plan: Plan, row: Row, seeds: Sequence[int]) -> dict[str, float]:
+    """Mean seconds of a row's stages over seeds."""
+    seconds = {"ctr": float(np.mean([ctr_stage(plan, *row, seed).result["seconds"] for seed in seeds]))}
+    if row[1] != "none":
+        encoder = row[0].removeprefix(SHUFFLED)
+        stages = [encoder_stage(plan.source, plan.root, encoder, plan.pretrain, seed) for seed in seeds]
+        seconds["encoder"] = float(np.mean([stage.result["seconds"] for stage in stages]))
+    return seconds

@@ -1,0 +1,96 @@
+"""The trainings a comparison is made of, each a cached stage that runs in a process of its own."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ctr.config import CtrConfig
+from data.source import SourceConfig, fingerprint, open_shop, shop_folder
+from features.make import encoder_stage, make_embeddings
+from pretrain.config import PretrainConfig
+from run.folder import Stage
+from run.randomness import permutation
+
+BASELINE = "baseline"
+OTHER_SEEDS = "baseline (other seeds)"
+SHUFFLED = "shuffled "  # before an encoder's name: its embeddings dealt out to the wrong items
+_OTHER = 1000  # added to a seed for the A/A row
+_NO_RESULT = ("checkpoint_seconds", "threads")
+
+
+def is_control(encoder: str) -> bool:
+    """True for rows that test the comparison itself: the A/A row and shuffled embeddings."""
+    return encoder == OTHER_SEEDS or encoder.startswith(SHUFFLED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What every stage of a comparison depends on."""
+
+    root: Path
+    source: SourceConfig
+    pretrain: PretrainConfig
+    ctr: CtrConfig
+    clusters: int
+    threads: int
+
+
+def ctr_stage(plan: Plan, encoder: str, form: str, seed: int) -> Stage:
+    """Where the CTR model with this image feature stands, trained or not.
+
+    Args:
+        encoder: an encoder's name, BASELINE, OTHER_SEEDS, or SHUFFLED + name.
+        form: vector, sim_score, cluster_id, or "none" for the baselines.
+    """
+    settings = {name: value for name, value in asdict(plan.ctr).items() if name not in _NO_RESULT}
+    key = {"shop": fingerprint(shop_folder(plan.source, plan.root)), "seed": seed, "form": form, "ctr": settings}
+    key |= {"unordered": plan.source.allow_unordered_split, "other": encoder == OTHER_SEEDS}
+    if form != "none":
+        key["embeddings"] = encoder_stage(plan.source, plan.root, encoder.removeprefix(SHUFFLED), plan.pretrain, seed).hash
+        key |= {"shuffled": encoder.startswith(SHUFFLED), "clusters": plan.clusters if form == "cluster_id" else 0}
+    name = encoder.replace(" ", "-").replace("(", "").replace(")", "")
+    return Stage(plan.root, f"ctr/{name}-{form}-seed{seed}", key)
+
+
+def run_encoder(plan: Plan, encoder: str, seed: int) -> None:
+    """Train one encoder and embed the catalogue with it, unless that is done."""
+    make_embeddings(plan.source, plan.root, encoder, plan.pretrain, seed, threads=plan.threads)
+
+
+def run_ctr(plan: Plan, encoder: str, form: str, seed: int) -> None:
+    """Train one CTR model and write its predictions, unless that is done."""
+    stage = ctr_stage(plan, encoder, form, seed)
+    if stage.done:
+        return
+    from dataclasses import replace
+
+    from ctr.loop import train_ctr
+    from run.folder import read_json
+
+    shop = open_shop(shop_folder(plan.source, plan.root), plan.source.allow_unordered_split)
+    feature = feature_of(plan, shop, encoder, form, seed)
+    config = replace(plan.ctr, threads=plan.threads)
+    own_seed = seed + _OTHER if encoder == OTHER_SEEDS else seed
+    train_ctr(shop, feature, config, seed=own_seed, folder=stage.folder)
+    stage.finish(read_json(stage.folder / "result.json"))
+
+
+def feature_of(plan: Plan, shop, encoder: str, form: str, seed: int):
+    """The `ImageFeature` that this row of the comparison gives to its CTR model."""
+    from data.shop_folder import SPLITS
+    from features.embeddings import read_embeddings
+    from features.image_feature import image_feature, no_image
+
+    if form == "none":
+        return no_image(len(shop.items))
+    stage = encoder_stage(plan.source, plan.root, encoder.removeprefix(SHUFFLED), plan.pretrain, seed)
+    vectors = read_embeddings(stage.folder / "embeddings", shop.items["item_id"])
+    if encoder.startswith(SHUFFLED):
+        present = np.flatnonzero(vectors.any(1))
+        vectors[present] = vectors[present[permutation(len(present), seed, "shuffled")]]
+    # centres are learned from items shown before validation begins; later ones take the nearest
+    known = np.unique(shop.item[shop.session_split[shop.session] < SPLITS.index("valid")])
+    return image_feature(form, vectors, clusters=plan.clusters, seed=seed, fit_on=known)

@@ -1,0 +1,1 @@
+"""Encoder -> embeddings -> inputs of the CTR model."""

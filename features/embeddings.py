@@ -1,0 +1,68 @@
+"""An embeddings folder: `vectors.npy` (N, D), `items.parquet` (item_id, row), `meta.json`."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from run.errors import DataError, UserError
+from run.folder import read_json, write_atomic, write_json
+
+
+def write_embeddings(folder: Path, item_id: pl.Series, vectors: np.ndarray, meta: dict[str, Any]) -> None:
+    """Write embeddings of items, in the order of `item_id`; `meta.json` comes last.
+
+    Args:
+        item_id: (N,) ids as in items.parquet.
+        vectors: (N, D) float32, zero rows where an item has no picture.
+        meta: encoder, hash and whether the rows have unit length (`normalised`).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    array, table = io.BytesIO(), io.BytesIO()
+    np.save(array, np.ascontiguousarray(vectors, dtype=np.float32))
+    pl.DataFrame({"item_id": item_id, "row": np.arange(len(vectors), dtype=np.int64)}).write_parquet(table)
+    write_atomic(folder / "vectors.npy", array.getvalue())
+    write_atomic(folder / "items.parquet", table.getvalue())
+    write_json(folder / "meta.json", {**meta, "items": len(vectors), "dim": int(vectors.shape[1])})
+
+
+def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
+    """(N, D) float32 unit rows in the order of `item_id`; zero rows for items the folder does not hold.
+
+    Raises:
+        UserError: a file is missing or unreadable, shapes disagree, the ids are of another type, a value is not finite, or no item is found.
+    """
+    for name in ("vectors.npy", "items.parquet", "meta.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: no such file; an embeddings folder holds vectors.npy, items.parquet and meta.json")
+    read_json(folder / "meta.json")
+    try:
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        table = pl.read_parquet(folder / "items.parquet", columns=["item_id", "row"])
+    except Exception as error:  # numpy and polars raise many kinds for a broken file
+        raise UserError(f"{folder}: not readable as embeddings ({type(error).__name__}: {error})") from None
+    if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
+        raise DataError(folder / "vectors.npy", value=f"{vectors.dtype} {vectors.shape}", mend="give a float array of shape (N, D)")
+    wanted = item_id.cast(pl.String) if item_id.dtype == pl.String else item_id.cast(pl.Int64)
+    held = table["item_id"]
+    if (held.dtype == pl.String) != (wanted.dtype == pl.String):
+        raise DataError(folder / "items.parquet", column="item_id", value=held.dtype, mend=f"the shop's ids are {wanted.dtype}")
+    table = table.with_columns(item_id=held.cast(wanted.dtype), row=pl.col("row").cast(pl.Int64)).unique("item_id", keep="first")
+    rows = pl.DataFrame({"item_id": wanted}).join(table, on="item_id", how="left", maintain_order="left")["row"].to_numpy()
+    found = ~np.isnan(rows)
+    if not found.any():
+        raise DataError(folder / "items.parquet", column="item_id", mend="holds none of the shop's items")
+    places = rows[found].astype(np.int64)
+    if places.min() < 0 or places.max() >= len(vectors):
+        raise DataError(folder / "items.parquet", column="row", value=int(places.max()), mend=f"vectors.npy has {len(vectors)} rows")
+    out = np.zeros((len(wanted), vectors.shape[1]), dtype=np.float32)
+    out[found] = vectors[places]
+    bad = np.flatnonzero(~np.isfinite(out).all(1))
+    if len(bad):
+        raise DataError(folder / "vectors.npy", row=int(rows[bad[0]]), mend=f"not a finite number (item {wanted[int(bad[0])]!r})")
+    length = np.linalg.norm(out, axis=1, keepdims=True)
+    return np.divide(out, length, out=np.zeros_like(out), where=length > 0)

@@ -1,0 +1,1 @@
+"""Pictures and clicks -> an image encoder: one file per method, one loop."""

@@ -1,0 +1,64 @@
+"""Settings of encoder training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from run.config import one_of, positive
+from run.errors import SettingError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """How an encoder is trained. Every encoder of a comparison gets the same backbone, pictures and checkpoints."""
+
+    backbone: str = "small_cnn"  # small_cnn | resnet18 | swin_t
+    weights: str = "random"  # random | imagenet (torchvision's download) | a file of weights for the backbone
+    image_size: int = 32  # pixels a side that the backbone sees
+    store_size: int = 48  # pixels a side of the stored pictures; at least 1.5 x image_size, so that random crops are fair
+    dim: int = 64  # length of an embedding
+    pictures: int = 400_000  # pictures encoded in the whole training, the same for every encoder
+    checkpoints: int = 10  # how often it is validated and may be chosen, evenly spaced
+    batch_size: int = 1024  # page views of a courier step, over all ranks
+    batch_pictures: int = 1024  # pictures of a step of methods that look at pictures alone (simclr: two views of each)
+    learning_rate: float = 1e-3  # Adam's, at its height
+    warmup: float = 0.05  # share of the training in which the rate rises from 0; it then falls along a cosine
+    weight_decay: float = 1e-6
+    page_items: int = 5  # l_pv: items kept of a page view, the clicked ones first
+    history_items: int = 5  # l_click: newest clicks shown to the reconstructor
+    temperature: float = 0.05  # courier: divides the cosine; > 0
+    scale_attention: bool = True  # courier: divide the attention's dot product by sqrt(dim) (Eq. 1)
+    mask_same_item: bool = True  # courier: leave the target's own item out of its negatives (needed in a small catalogue)
+    crop: float = 0.6  # courier: smallest share of the picture that a random crop keeps; 1 = the whole picture
+    simclr_temperature: float = 0.2
+    simclr_strength: float = 0.5  # of the colour distortion (Chen et al. use 1 at 224 pixels and 0.5 on small pictures)
+    simclr_crop: float = 0.2  # smallest share of the picture that a random crop keeps
+    simclr_blur: bool = False  # Gaussian blur half of the time (Chen et al. leave it out on small pictures)
+    valid_history: int = 50  # newest clicks whose cosines make the SimScore that validation watches
+    precision: str = "32-true"  # Lightning Fabric's names: 32-true | bf16-mixed | 16-mixed
+    checkpoint_seconds: float = 30.0  # how often the state is saved, for a run that is killed
+
+    def __post_init__(self):
+        for name in ("image_size", "dim", "pictures", "checkpoints", "batch_size", "batch_pictures", "learning_rate", "page_items",
+                     "history_items", "temperature", "simclr_temperature", "valid_history", "checkpoint_seconds"):  # fmt: skip
+            positive(name, getattr(self, name))
+        one_of("backbone", self.backbone, ("small_cnn", "resnet18", "swin_t"))
+        if self.store_size < 1.5 * self.image_size:
+            raise SettingError("store_size", self.store_size, f"give at least 1.5 x image_size = {int(1.5 * self.image_size)}")
+        for name in ("crop", "simclr_crop"):
+            if not 0 < getattr(self, name) <= 1:
+                raise SettingError(name, getattr(self, name), "give a share above 0 and up to 1")
+        if not 0 <= self.warmup < 1:
+            raise SettingError("warmup", self.warmup, "give a share from 0 up to but not 1")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"pictures": 24_000, "checkpoints": 3, "batch_size": 256, "batch_pictures": 256, "image_size": 24, "store_size": 36, "dim": 32},
+    "small": {},
+    "paper": {
+        "backbone": "swin_t", "weights": "imagenet", "image_size": 224, "store_size": 336, "dim": 256, "pictures": 300_000_000,
+        "checkpoints": 20, "batch_size": 3072, "batch_pictures": 30_720, "learning_rate": 1e-4, "mask_same_item": False, "crop": 0.6,
+        "simclr_strength": 1.0, "simclr_crop": 0.08, "simclr_blur": True, "precision": "16-mixed",
+    },
+}  # fmt: skip

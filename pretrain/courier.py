@@ -1,0 +1,157 @@
+"""COURIER: reconstruct the next click from the pictures of earlier clicks (arXiv 2306.05001, sections 3.2-3.4).
+
+Shapes: R rows (page views), J page items, K history items, D embedding length, M = R * J page items of the batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.config import PretrainConfig
+from pretrain.method import Step
+from pretrain.page_views import PageViews
+from pretrain.views import cropped, normalised
+from run.randomness import permutation
+
+
+def reconstruct(target_RJD: Tensor, history_RKD: Tensor, present_RK: Tensor, *, scale: bool = True) -> Tensor:
+    """Each target as a weighted sum of the history: R = softmax(E_pv E_click^T / sqrt(D)) E_click (Eq. 1-3).
+
+    Embeddings enter as they are, not normalised.
+
+    Args:
+        target_RJD: (R, J, D) embeddings of page items.
+        history_RKD: (R, K, D) embeddings of earlier clicks.
+        present_RK: (R, K) bool, False where the history is padded; a row without history gives zeros.
+        scale: divide by sqrt(D).
+
+    Returns:
+        (R, J, D), inside the simplex that the row's history spans.
+    """
+    weights_RJK = attention(target_RJD, history_RKD, present_RK, scale=scale)
+    return weights_RJK @ history_RKD
+
+
+def attention(target_RJD: Tensor, history_RKD: Tensor, present_RK: Tensor, *, scale: bool = True) -> Tensor:
+    """(R, J, K) weights of the history for each target, summing to 1 over K; zeros where there is no history (Eq. 3)."""
+    scores_RJK = target_RJD @ history_RKD.transpose(1, 2)
+    if scale:
+        scores_RJK = scores_RJK / target_RJD.shape[-1] ** 0.5
+    absent_R1K = ~present_RK[:, None, :]
+    weights_RJK = scores_RJK.masked_fill(absent_R1K, -torch.inf).softmax(-1)
+    return weights_RJK.masked_fill(absent_R1K, 0.0)
+
+
+def contrast(
+    embedding_MD: Tensor, reconstruction_CD: Tensor, positive_C: Tensor, *, temperature: float, excluded_MC: Tensor | None = None
+) -> Tensor:
+    """Mean contrastive loss in nats over clicked columns (Eq. 4-6, over the batch).
+
+    Sim[j0, j1] = cos(E[j0], R[j1]);  l(j1) = -log( exp(Sim[j1, j1] / t) / sum_j0 exp(Sim[j0, j1] / t) )
+
+    The softmax runs over E: the batch's page items, clicked or not, compete for each clicked item's reconstruction.
+
+    Args:
+        embedding_MD: (M, D) page items of the whole batch.
+        reconstruction_CD: (C, D) reconstructions of the clicked ones.
+        positive_C: (C,) row of `embedding_MD` that column c should match.
+        temperature: t > 0; divides the cosine.
+        excluded_MC: (M, C) bool, True where an item is no fair negative of a column; never hides the positive.
+
+    Raises:
+        ValueError: there is no clicked column.
+    """
+    if len(positive_C) == 0:
+        raise ValueError("a batch without a clicked item has no loss")
+    cosine_MC = F.normalize(embedding_MD, dim=1) @ F.normalize(reconstruction_CD, dim=1).T / temperature
+    matched_C = cosine_MC[positive_C, torch.arange(len(positive_C), device=positive_C.device)]
+    if excluded_MC is not None:
+        own_MC = F.one_hot(positive_C, len(embedding_MD)).T.bool()
+        cosine_MC = cosine_MC.masked_fill(excluded_MC & ~own_MC, -torch.inf)
+    return (cosine_MC.logsumexp(0) - matched_C).mean()
+
+
+def same_item(item_M: Tensor, column_item_C: Tensor) -> Tensor:
+    """(M, C) bool: places where a column's own item stands again among its negatives."""
+    return item_M[:, None] == column_item_C[None, :]
+
+
+class Courier:
+    """The method: L = L_pv + L_ucs (Eq. 7) over batches of page views.
+
+    Args:
+        views: the page views of the pretraining period.
+        config: batch size (rows), temperature and the options of the losses.
+        seed: of the order of rows.
+    """
+
+    def __init__(self, views: PageViews, config: PretrainConfig, seed: int):
+        self.views, self.config, self.seed = views, config, seed
+        self.heads = nn.Module()
+        self.batch_size = min(config.batch_size, len(views))
+
+    def step(self, number: int) -> Step:
+        rows = self._rows(number)
+        page, history = self.views.page[rows], self.views.history[rows]
+        items, where = np.unique(np.concatenate([page.ravel(), history.ravel()]), return_inverse=True)
+        if items[0] < 0:  # padding is the smallest entry: it is no picture
+            items, where = items[1:], where - 1
+        page_place, history_place = np.split(where, [page.size])
+        places = {
+            "page": page_place.reshape(page.shape),
+            "history": history_place.reshape(history.shape),
+            "clicked": self.views.clicked[rows],
+            "items": items,
+        }
+        return Step(items=items, view=np.zeros(len(items), dtype=np.int64), places=places)
+
+    def view(self, pixels: Tensor, keys: tuple, size: int) -> Tensor:
+        return normalised(cropped(pixels, size, keys, smallest=self.config.crop))
+
+    def loss(self, embeddings: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        page, history, clicked, items = (
+            torch.as_tensor(step.places[name], device=embeddings.device) for name in ("page", "history", "clicked", "items")
+        )
+        page_loss = self._page_loss(embeddings, page, clicked, history, items)
+        sequence_loss = self._sequence_loss(embeddings, history, items)
+        parts = {"loss_pv": page_loss.detach(), "loss_ucs": sequence_loss.detach()}
+        return page_loss + sequence_loss, parts
+
+    def _page_loss(self, embeddings: Tensor, page: Tensor, clicked: Tensor, history: Tensor, items: Tensor) -> Tensor:
+        """L_pv: clicked page items against their reconstructions from the click history."""
+        history_RKD, page_RJD = F.embedding(history.clamp(min=0), embeddings), F.embedding(page.clamp(min=0), embeddings)
+        rebuilt_RJD = reconstruct(page_RJD, history_RKD, history >= 0, scale=self.config.scale_attention)
+        shown = page >= 0
+        place_in_batch = shown.flatten().cumsum(0) - 1
+        return self._contrast(embeddings, page[shown], rebuilt_RJD[clicked], place_in_batch[clicked.flatten()], items)
+
+    def _sequence_loss(self, embeddings: Tensor, history: Tensor, items: Tensor) -> Tensor:
+        """L_ucs: the last click against its reconstruction from the clicks before it; rows with one click do not enter."""
+        length = (history >= 0).sum(1)
+        history, length = history[length >= 2], length[length >= 2]
+        if len(history) == 0:
+            return embeddings.sum() * 0.0
+        last = length - 1
+        target = history.gather(1, last[:, None])
+        earlier = torch.arange(history.shape[1], device=history.device)[None, :] < last[:, None]
+        rebuilt = reconstruct(
+            F.embedding(target, embeddings),
+            F.embedding(history.clamp(min=0), embeddings),
+            earlier,
+            scale=self.config.scale_attention,
+        )[:, 0]
+        return self._contrast(embeddings, target[:, 0], rebuilt, torch.arange(len(target), device=target.device), items)
+
+    def _contrast(self, embeddings: Tensor, candidates: Tensor, rebuilt: Tensor, positive: Tensor, items: Tensor) -> Tensor:
+        excluded = same_item(items[candidates], items[candidates[positive]]) if self.config.mask_same_item else None
+        return contrast(F.embedding(candidates, embeddings), rebuilt, positive, temperature=self.config.temperature, excluded_MC=excluded)
+
+    def _rows(self, number: int) -> np.ndarray:
+        """Rows of a step: one pass over a shuffled log after another, each row once a pass; a short rest is left out."""
+        per_pass = len(self.views) // self.batch_size
+        order = permutation(len(self.views), self.seed, "rows", number // per_pass)
+        start = number % per_pass * self.batch_size
+        return order[start : start + self.batch_size]

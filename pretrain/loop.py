@@ -1,0 +1,171 @@
+"""The one training loop of all encoders: draw, look, pay, step; validate, keep the best, go on after a kill."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.pictures import PictureStore
+from data.shop_folder import Shop
+from metrics.gauc import gauc
+from pretrain.backbone import backbone
+from pretrain.config import PretrainConfig
+from pretrain.method import Method, Step
+from pretrain.methods import METHODS
+from pretrain.similarity import collapse, sim_scores
+from pretrain.views import whole
+from run.checkpoint import load_checkpoint, save_checkpoint
+from run.devices import set_up
+from run.errors import UserError
+from run.folder import MetricsLog, write_atomic
+from run.progress import Progress
+
+_HEALTHY = 0.1  # share of 1/sqrt(D) under which an embedding's spread is called collapsed
+
+
+def train_encoder(
+    name: str, shop: Shop, store: PictureStore, config: PretrainConfig, *, seed: int, folder: Path, threads: int = 0
+) -> dict[str, Any]:
+    """Train one encoder and leave `best.safetensors` (the backbone at its best checkpoint) in `folder`.
+
+    Args:
+        name: one of METHODS.
+        seed: of the first weights, the order and the views; never of the data.
+        folder: also gets metrics.jsonl, TensorBoard events and `last.pt`, from which a killed run goes on with the same numbers.
+        threads: CPU threads; 0 leaves torch's choice.
+
+    Returns:
+        valid_gauc of the chosen checkpoint, at how many pictures it stood, pictures encoded, seconds.
+
+    Raises:
+        UserError: the log is too small for the method, or the loss is not a number.
+    """
+    fabric = set_up(threads, config.precision)
+    net = backbone(config.backbone, dim=config.dim, seed=seed, weights=config.weights)
+    make = METHODS[name]
+    if make is None:
+        score, _ = validate(net.to(fabric.device), shop, store, config)
+        _save_weights(folder / "best.safetensors", net.state_dict())
+        return {"valid_gauc": score, "best_pictures": 0, "pictures": 0, "seconds": 0.0}
+
+    method = make(shop, store.present, config, seed)
+    method.heads.to(fabric.device)
+    parts = nn.ModuleDict({"backbone": net, "heads": method.heads})
+    optimizer = torch.optim.Adam(parts.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    net, optimizer = fabric.setup(net, optimizer)
+    state = {"step": 0, "pictures": 0, "seconds": 0.0, "best_gauc": -1.0, "best_pictures": 0}
+    best: dict[str, Tensor] = {}
+    saved = load_checkpoint(folder / "last.pt")
+    if saved is not None:
+        parts.load_state_dict(saved["parts"])
+        optimizer.load_state_dict(saved["optimizer"])
+        state, best = saved["state"], saved["best"]
+
+    log = MetricsLog(folder, resume_step=state["step"] if saved else None)
+    last_save = began = time.monotonic()
+    seconds_before = state["seconds"]
+    with Progress(f"{name} seed {seed}", total=config.pictures, unit="pictures", start=state["pictures"]) as bar:
+        while state["pictures"] < config.pictures:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(state["pictures"] / config.pictures, config)
+            step = method.step(state["step"])
+            net.train()
+            embeddings = net(look(method, store, step, config, seed, state["step"], fabric.device))
+            loss, loss_parts = method.loss(embeddings.float(), step)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise UserError(f"{name}: the loss is {value} at step {state['step']}; lower --pretrain.learning-rate")
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(loss)
+            optimizer.step()
+
+            before = state["pictures"]
+            state["step"] += 1
+            state["pictures"] += len(step.items)
+            bar.advance(len(step.items), note=f"loss {value:.3f}")
+            line = {"step": state["step"], "pictures": state["pictures"], "loss": value}
+            line |= {part: number.item() for part, number in loss_parts.items()}
+            checkpoint = passed_checkpoint(before, state["pictures"], config)
+            if checkpoint:
+                line["valid_gauc"], line["std"] = validate(net, shop, store, config)
+                if line["valid_gauc"] > state["best_gauc"]:
+                    state["best_gauc"], state["best_pictures"] = line["valid_gauc"], state["pictures"]
+                    best = {key: tensor.detach().cpu().clone() for key, tensor in parts["backbone"].state_dict().items()}
+                _warn_of_collapse(name, line["std"], config.dim)
+            log.write(line)
+            if checkpoint or time.monotonic() - last_save > config.checkpoint_seconds:
+                last_save = time.monotonic()
+                state["seconds"] = seconds_before + last_save - began
+                save_checkpoint(
+                    folder / "last.pt",
+                    {"parts": parts.state_dict(), "optimizer": optimizer.state_dict(), "state": state, "best": best},
+                )
+    log.close()
+    _save_weights(folder / "best.safetensors", best)
+    return {
+        "valid_gauc": state["best_gauc"],
+        "best_pictures": state["best_pictures"],
+        "pictures": state["pictures"],
+        "seconds": state["seconds"],
+    }
+
+
+def look(
+    method: Method, store: PictureStore, step: Step, config: PretrainConfig, seed: int, number: int, device: torch.device
+) -> Tensor:
+    """The step's pictures as the backbone sees them: (P, 3, size, size)."""
+    pixels = torch.from_numpy(store.pixels[step.items]).to(device)
+    return method.view(pixels, (seed, "view", number, step.items, step.view), config.image_size)
+
+
+def learning_rate(done: float, config: PretrainConfig) -> float:
+    """The rate when a share `done` of the pictures is encoded: a linear rise, then a half cosine to 0."""
+    if done < config.warmup:
+        return config.learning_rate * max(done / config.warmup, 0.05)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - config.warmup) / (1 - config.warmup)))
+
+
+def passed_checkpoint(before: int, after: int, config: PretrainConfig) -> bool:
+    """True where a step crossed one of the evenly spaced checkpoints; the last lies at the end of the training."""
+    share = config.pictures / config.checkpoints
+    return min(after, config.pictures) // share > before // share
+
+
+@torch.no_grad()
+def embed(net: nn.Module, store: PictureStore, config: PretrainConfig, *, batch: int = 1024) -> np.ndarray:
+    """(N, D) float32 unit embeddings of every item's picture, undistorted; zero rows where there is none."""
+    device = next(net.parameters()).device
+    net.eval()
+    vectors = np.zeros((len(store.present), config.dim), dtype=np.float32)
+    present = np.flatnonzero(store.present)
+    for start in range(0, len(present), batch):
+        part = present[start : start + batch]
+        pixels = torch.from_numpy(store.pixels[part]).to(device)
+        out = net(whole(pixels, config.image_size)).float()
+        vectors[part] = torch.nn.functional.normalize(out, dim=1).cpu().numpy()
+    return vectors
+
+
+def validate(net: nn.Module, shop: Shop, store: PictureStore, config: PretrainConfig) -> tuple[float, float]:
+    """(SimScore's GAUC in validation sessions, spread of the unit embeddings): what a checkpoint is chosen by, and collapse."""
+    vectors = embed(net, store, config)
+    rows = shop.rows("valid")
+    scores = sim_scores(shop, vectors, rows, history_items=config.valid_history)
+    return gauc(shop.click[rows], scores, shop.session[rows]).value, collapse(vectors)
+
+
+def _warn_of_collapse(name: str, spread: float, dim: int) -> None:
+    if spread < _HEALTHY / dim**0.5:
+        print(f"warning: {name}'s embeddings have collapsed: spread {spread:.4f}, healthy {dim**-0.5:.4f}", flush=True)
+
+
+def _save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    from safetensors.torch import save
+
+    write_atomic(path, save({key: tensor.contiguous() for key, tensor in weights.items()}))

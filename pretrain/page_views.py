@@ -1,0 +1,68 @@
+"""The rows that COURIER learns from: one page view with the user's clicks before it (paper, sections 3.2 and 4.2.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.histories import click_history, padded
+from data.shop_folder import SPLITS, Shop
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageViews:
+    """R page views of the pretraining period; every entry is an item index, -1 is padding."""
+
+    page: np.ndarray  # (R, page_items) clicked items first, then the others in the page's order
+    clicked: np.ndarray  # (R, page_items) bool
+    history: np.ndarray  # (R, history_items) the newest clicks before the page view, oldest first, left-aligned
+
+    def __len__(self) -> int:
+        return len(self.page)
+
+
+def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: np.ndarray) -> PageViews:
+    """Page views of the pretraining split that have a click and a history.
+
+    Args:
+        page_items: l_pv; a longer page keeps its clicked items first.
+        history_items: l_click.
+        has_picture: (N,) bool; items without a picture take no part.
+    """
+    rows = shop.rows("pretrain")
+    rows = rows[has_picture[shop.item[rows]]]
+    order = np.lexsort((rows, -shop.click[rows].astype(np.int64), shop.session[rows]))
+    rows = rows[order]
+    sessions, starts, counts = np.unique(shop.session[rows], return_index=True, return_counts=True)
+    rank = np.arange(len(rows)) - np.repeat(starts, counts)
+    line = np.repeat(np.arange(len(sessions)), counts)
+    kept = rank < page_items
+    page = np.full((len(sessions), page_items), -1, dtype=np.int64)
+    clicked = np.zeros((len(sessions), page_items), dtype=bool)
+    page[line[kept], rank[kept]] = shop.item[rows[kept]]
+    clicked[line[kept], rank[kept]] = shop.click[rows[kept]] == 1
+
+    # twice as many as needed are read, for those without a picture fall out
+    clicks = click_history(shop, max_items=2 * history_items)
+    seen = padded(clicks, sessions, length=2 * history_items)
+    history = newest(seen, (seen >= 0) & has_picture[seen], history_items)
+    useful = clicked.any(1) & (history >= 0).any(1)
+    return PageViews(page=page[useful], clicked=clicked[useful], history=history[useful])
+
+
+def newest(items: np.ndarray, kept: np.ndarray, length: int) -> np.ndarray:
+    """(B, length): the last `length` kept entries of each row, order unchanged, left-aligned, padded with -1."""
+    from_end = np.cumsum(kept[:, ::-1], axis=1)[:, ::-1]
+    kept = kept & (from_end <= length)
+    place = np.cumsum(kept, axis=1) - 1
+    out = np.full((len(items), length), -1, dtype=np.int64)
+    row, column = np.nonzero(kept)
+    out[row, place[row, column]] = items[row, column]
+    return out
+
+
+def pretraining_items(shop: Shop, has_picture: np.ndarray) -> np.ndarray:
+    """(M,) items with a picture that were shown in the pretraining period: what every encoder may look at."""
+    shown = np.unique(shop.item[shop.session_split[shop.session] == SPLITS.index("pretrain")])
+    return shown[has_picture[shown]]

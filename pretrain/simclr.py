@@ -1,0 +1,68 @@
+"""SimCLR: two distorted views of a picture attract, all other pictures repel (Chen et al. 2020, arXiv 2002.05709)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.config import PretrainConfig
+from pretrain.method import Step
+from pretrain.views import cropped, distorted, normalised
+from run.randomness import keyed_init, permutation
+
+
+def nt_xent(first_view: Tensor, second_view: Tensor, *, temperature: float) -> Tensor:
+    """Mean contrastive loss in nats: Chen et al. 2020, Eq. 1.
+
+    l(i,j) = -log( exp(cos(z_i,z_j)/t) / sum_{k!=i} exp(cos(z_i,z_k)/t) )
+
+    Args:
+        first_view: (B, D) projections of any length; row i is picture i.
+        second_view: (B, D) the same pictures, in the same order.
+        temperature: t > 0; divides the cosine.
+
+    Raises:
+        ValueError: the views differ in shape.
+    """
+    if first_view.shape != second_view.shape:
+        raise ValueError(f"views differ in shape: {tuple(first_view.shape)} and {tuple(second_view.shape)}")
+    views = F.normalize(torch.cat([first_view, second_view]), dim=1)
+    similarity = views @ views.T / temperature
+    similarity.fill_diagonal_(-torch.inf)
+    partner = torch.arange(len(views), device=views.device).roll(len(first_view))
+    return F.cross_entropy(similarity, partner)
+
+
+class SimClr:
+    """The method over the pictures shown in the pretraining period.
+
+    Args:
+        items: (M,) item indices of these pictures.
+        config: batch size (pictures), temperature, distortion.
+        seed: of the order and of the head's first weights.
+    """
+
+    def __init__(self, items: np.ndarray, config: PretrainConfig, seed: int):
+        self.items, self.config, self.seed = items, config, seed
+        self.batch_size = min(config.batch_pictures, len(items))
+        # embeddings are taken before this projection, which is dropped after training
+        self.heads = nn.Sequential(nn.Linear(config.dim, config.dim), nn.ReLU(inplace=True), nn.Linear(config.dim, config.dim))
+        keyed_init(self.heads, seed)
+
+    def step(self, number: int) -> Step:
+        per_pass = len(self.items) // self.batch_size
+        order = permutation(len(self.items), self.seed, "pictures", number // per_pass)
+        start = number % per_pass * self.batch_size
+        drawn = self.items[order[start : start + self.batch_size]]
+        return Step(items=np.tile(drawn, 2), view=np.repeat([0, 1], len(drawn)))
+
+    def view(self, pixels: Tensor, keys: tuple, size: int) -> Tensor:
+        config = self.config
+        pictures = cropped(pixels, size, keys, smallest=config.simclr_crop, stretch=4 / 3, flip=True)
+        return normalised(distorted(pictures, keys, strength=config.simclr_strength, blur=config.simclr_blur))
+
+    def loss(self, embeddings: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        first, second = self.heads(embeddings).chunk(2)
+        return nt_xent(first, second, temperature=self.config.simclr_temperature), {}

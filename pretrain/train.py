@@ -1,0 +1,67 @@
+"""Train one encoder: python -m pretrain.train --encoder courier --data DIR."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from data.source import SourceConfig
+from pretrain.config import PRESETS as PRETRAIN_PRESETS
+from pretrain.config import PretrainConfig
+from run.config import as_dict, one_of, parse, to_toml
+from run.errors import entry
+from run.folder import locked, write_atomic, write_json
+
+ENCODERS = ("courier", "simclr", "random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of one encoder's training."""
+
+    encoder: str = "courier"  # courier | simclr | random (the backbone as it begins)
+    preset: str = "small"  # tiny | small | paper
+    seed: int = 0  # of first weights, order and views
+    out: Path = Path("runs/encoder")  # run folder; the same command goes on where a killed one was
+    source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
+    pretrain: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
+
+    def __post_init__(self):
+        one_of("encoder", self.encoder, ENCODERS)
+
+
+PRESETS: dict[str, dict[str, Any]] = {name: {"pretrain": preset} for name, preset in PRETRAIN_PRESETS.items()}
+
+
+@entry
+def main(argv: list[str] | None = None) -> None:
+    """Parse flags, train, write `best.safetensors` and `result.json` into the run folder."""
+    config = parse(
+        TrainConfig, argv, prog="python -m pretrain.train", presets=PRESETS,
+        description="Train one image encoder on a shop's pictures and clicks; embed with features.embed afterwards.",
+    )  # fmt: skip
+    from data.pictures import build_store
+    from data.source import open_shop, shop_folder
+    from pretrain.loop import train_encoder
+    from run.devices import default_jobs
+
+    with locked(config.out):
+        write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
+        shop = open_shop(shop_folder(config.source, config.out), config.source.allow_unordered_split)
+        store = build_store(
+            shop, config.out / "pictures", size=config.pretrain.store_size, workers=default_jobs(),
+            max_bad_images=config.source.max_bad_images,
+        )  # fmt: skip
+        result = train_encoder(config.encoder, shop, store, config.pretrain, seed=config.seed, folder=config.out)
+        write_json(config.out / "result.json", result)
+    print(
+        f"{config.encoder}: SimScore GAUC {result['valid_gauc']:.4f} in validation sessions, after {result['best_pictures']:,} of "
+        f"{result['pictures']:,} pictures; weights in {config.out / 'best.safetensors'}"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

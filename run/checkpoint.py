@@ -1,0 +1,35 @@
+"""Checkpoints of a training run: whole or not at all, and never unpickled."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from run.errors import UserError
+from run.folder import write_atomic
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values; a kill leaves the checkpoint before."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Read what `save_checkpoint` wrote, on the CPU; None where there is no such file.
+
+    Raises:
+        UserError: the file is cut off, corrupt, or holds anything but tensors and plain values.
+    """
+    import torch
+
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken file
+        raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__}); delete it to begin again") from None

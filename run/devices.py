@@ -1,0 +1,41 @@
+"""Which device, precision and how many threads: Lightning Fabric decides, one place asks."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def set_up(threads: int = 0, precision: str = "32-true") -> Fabric:
+    """A Fabric on the GPU where there is one, else on the CPU; under torchrun one process a rank.
+
+    Args:
+        threads: CPU threads of this process; 0 leaves torch's choice. Sums are grouped by thread, so that runs to be compared bit for bit
+            must use the same number.
+        precision: Fabric's names, such as "32-true", "bf16-mixed", "16-mixed".
+    """
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from lightning_fabric import Fabric
+
+    if threads:
+        torch.set_num_threads(threads)
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    fabric = Fabric(accelerator="auto", devices=ranks // nodes, num_nodes=nodes, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+def default_jobs() -> int:
+    """How many trainings to run side by side: one on a GPU, else one a CPU core, for small models gain little from a second thread."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else max(1, len(os.sched_getaffinity(0)))

@@ -1,0 +1,71 @@
+"""Errors a user can mend: one line that says where, what and the mend; never a traceback."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Something outside the program is wrong and the user can mend it."""
+
+
+class DataError(UserError):
+    """A file holds something it must not: names file, row, column, value and the mend.
+
+    Args:
+        file: the file's name as the user knows it.
+        row: row number in the file, from 0; None where the trouble is not in one row.
+        column: the column's name, or None.
+        value: the offending value; left out of the message when not given.
+        mend: what to do about it.
+    """
+
+    _ABSENT = object()
+
+    def __init__(
+        self,
+        file: object,
+        *,
+        mend: str,
+        row: int | None = None,
+        column: str | None = None,
+        value: object = _ABSENT,
+    ):
+        where = [f"row {row}"] if row is not None else []
+        where += [f"column '{column}'"] if column is not None else []
+        what = "" if value is self._ABSENT else f"value {_shown(value)}; "
+        place = ", ".join(where)
+        super().__init__(f"{file}: {place + ': ' if place else ''}{what}{mend}")
+
+
+class SettingError(UserError):
+    """A setting has a value it must not have."""
+
+    def __init__(self, setting: str, value: object, mend: str):
+        super().__init__(f"setting '{setting}': value {_shown(value)}; {mend}")
+
+
+def _shown(value: object, longest: int = 120) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def entry(main: Callable[..., int | None]) -> Callable[..., int]:
+    """Make a command of `main(argv)`: a `UserError` becomes one line on stderr and exit code 2."""
+
+    @functools.wraps(main)
+    def guarded(argv: list[str] | None = None) -> int:
+        try:
+            return main(argv) or 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except BrokenPipeError:
+            return 1
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+            return 130
+
+    return guarded

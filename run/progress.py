@@ -1,0 +1,57 @@
+"""Progress with rate and time left: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Self
+
+
+class Progress:
+    """Counts work done out of a total.
+
+    Args:
+        title: what is being done.
+        total: how much there is to do.
+        unit: of what (pictures, impressions).
+        start: how much was already done by an earlier run.
+        every: seconds between plain lines where there is no terminal.
+    """
+
+    def __init__(self, title: str, *, total: int, unit: str, start: int = 0, every: float = 15.0):
+        self.title, self.total, self.unit, self.every = title, total, unit, every
+        self.done = self.start = start
+        self.began = self.spoke = time.monotonic()
+        self.bar = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = ("{task.description}", BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+            self.bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task(self.title, total=self.total, completed=self.done, text="")
+        return self
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """`amount` more is done; `note` (a loss, say) is shown beside it."""
+        self.done += amount
+        now = time.monotonic()
+        text = f"{self.done:,}/{self.total:,} {self.unit} {self.rate():,.0f}/s {note}"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done, text=text)
+        elif now - self.spoke >= self.every:
+            self.spoke = now
+            left = (self.total - self.done) / max(self.rate(), 1e-9)
+            print(f"{self.title}: {text} {left:,.0f} s left", file=sys.stderr, flush=True)
+
+    def rate(self) -> float:
+        """Units a second since this process began."""
+        return (self.done - self.start) / max(time.monotonic() - self.began, 1e-9)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()

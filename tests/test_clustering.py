@@ -1,0 +1,77 @@
+"""Cluster ID: nearest centres, empty clusters, pictures that are not there."""
+
+import numpy as np
+
+from features.clustering import cluster_ids, fit_centres, nearest
+from features.image_feature import image_feature
+from pretrain.similarity import collapse, history_cosines, normalise
+
+
+def blobs(rng, centres=4, each=30, dim=8):
+    middles = normalise(rng.normal(size=(centres, dim)))
+    return normalise(np.repeat(middles, each, 0) + 0.01 * rng.normal(size=(centres * each, dim))).astype(np.float32)
+
+
+def test_well_parted_groups_become_the_clusters():
+    ids, found = cluster_ids(blobs(np.random.default_rng(0)), clusters=4, seed=0)
+    assert found == 4
+    groups = ids.reshape(4, 30)
+    assert (groups == groups[:, :1]).all()
+    assert len(np.unique(groups[:, 0])) == 4
+
+
+def test_the_nearest_centre_is_that_of_brute_force_and_of_the_cosine_order():
+    rng = np.random.default_rng(1)
+    vectors, centres = normalise(rng.normal(size=(50, 6))), normalise(rng.normal(size=(9, 6)))
+    got = nearest(vectors, centres)
+    assert (got == ((vectors[:, None] - centres[None]) ** 2).sum(-1).argmin(1)).all()
+    assert (got == (vectors @ centres.T).argmax(1)).all()  # Eq. 10
+
+
+def test_items_without_a_picture_share_an_id_of_their_own():
+    vectors = blobs(np.random.default_rng(2))
+    vectors[[3, 77]] = 0
+    ids, found = cluster_ids(vectors, clusters=5, seed=0)
+    assert (ids[[3, 77]] == found).all()
+    assert (np.delete(ids, [3, 77]) < found).all()
+
+
+def test_no_cluster_is_empty_even_with_more_centres_than_distinct_pictures():
+    vectors = np.repeat(np.eye(3, dtype=np.float32), 10, 0)
+    ids, found = cluster_ids(vectors, clusters=50, seed=0)
+    assert found == 3
+    assert set(ids) == {0, 1, 2}
+    centres = fit_centres(blobs(np.random.default_rng(3)), clusters=60, seed=1)
+    assert len(np.unique(nearest(blobs(np.random.default_rng(3)), centres))) == len(centres)
+
+
+def test_new_items_take_the_nearest_centre_and_move_none():
+    vectors = blobs(np.random.default_rng(4))
+    known = np.arange(100)
+    ids, _ = cluster_ids(vectors, clusters=4, seed=0, fit_on=known)
+    changed = vectors.copy()
+    changed[100:] = -vectors[100:]
+    again, _ = cluster_ids(changed, clusters=4, seed=0, fit_on=known)
+    assert (ids[:100] == again[:100]).all()
+
+
+def test_a_catalogue_without_any_picture_has_one_id():
+    feature = image_feature("cluster_id", np.zeros((5, 3)), clusters=4, seed=0)
+    assert feature.clusters == 0
+    assert (feature.cluster == 0).all()
+
+
+def test_sim_score_is_the_cosine_of_equation_8_and_zero_where_a_picture_is_missing():
+    rng = np.random.default_rng(5)
+    raw = rng.normal(size=(6, 4))
+    raw[5] = 0
+    history = np.array([[1, 5, -1]])
+    got = history_cosines(normalise(raw), np.array([0]), history)
+    expected = raw[0] @ raw[1] / (np.linalg.norm(raw[0]) * np.linalg.norm(raw[1]))
+    np.testing.assert_allclose(got, [[expected, 0.0, 0.0]], atol=1e-12)
+
+
+def test_spread_is_one_over_root_of_the_dimension_when_healthy_and_zero_when_collapsed():
+    rng = np.random.default_rng(6)
+    assert abs(collapse(rng.normal(size=(20_000, 16))) - 0.25) < 0.002
+    assert collapse(np.ones((50, 16))) < 1e-12

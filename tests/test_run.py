@@ -1,0 +1,184 @@
+"""Settings, folders, checkpoints and keyed randomness."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from run.checkpoint import load_checkpoint, save_checkpoint
+from run.config import as_dict, names, parse, positive, to_toml
+from run.errors import DataError, SettingError, UserError, entry
+from run.folder import MetricsLog, Stage, locked, read_metrics, write_atomic
+from run.parallel import run_all
+from run.randomness import keyed_init, normal, permutation, uniform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    temperature: float = 0.05  # divides the cosine
+
+    def __post_init__(self):
+        positive("temperature", self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    preset: str = "small"  # sizes
+    seeds: int = 3  # how many
+    inner: Inner = field(default_factory=Inner)
+
+
+PRESETS = {"tiny": {"seeds": 1, "inner": {"temperature": 0.5}}, "small": {}}
+
+
+def parsed(*argv):
+    return parse(Settings, list(argv), prog="x", description="d", presets=PRESETS)
+
+
+def test_flags_win_over_the_recipe_and_the_recipe_over_the_preset(tmp_path):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("preset = 'tiny'\n[inner]\ntemperature = 0.1\n")
+    assert parsed("--preset", "tiny") == Settings(preset="tiny", seeds=1, inner=Inner(temperature=0.5))
+    assert parsed("--recipe", str(recipe)) == Settings(preset="tiny", seeds=1, inner=Inner(temperature=0.1))
+    assert parsed(f"--recipe={recipe}", "--inner.temperature", "0.2").inner.temperature == 0.2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("temprature = 1", "no setting 'temprature'; there are"),
+        ("[inner]\ntemprature = 0.1", "no setting 'temprature'; did you mean 'temperature'?"),
+        ("seeds = 'three'", "seeds: value 'three' is not of the kind of 3"),
+        ("seeds = [", "not readable as TOML"),
+        ("[inner]\ntemperature = -1.0", "value -1.0; give a number above 0"),
+        ("preset = 'smal'", "no preset 'smal'; did you mean 'small'?"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_refused_by_name(tmp_path, text, message):
+    recipe = tmp_path / "courier.toml"
+    recipe.write_text(text)
+    with pytest.raises(UserError) as error:
+        parsed("--recipe", str(recipe))
+    assert message in str(error.value)
+
+
+def test_settings_written_as_toml_read_back_the_same(tmp_path):
+    recipe = tmp_path / "config.toml"
+    config = Settings(seeds=7, inner=Inner(temperature=0.3))
+    recipe.write_text(to_toml(as_dict(config)))
+    assert parsed("--recipe", str(recipe)) == config
+
+
+def test_an_unknown_name_in_a_list_is_refused_with_the_nearest():
+    assert names("encoders", "a, b,a", ["a", "b"]) == ["a", "b"]
+    with pytest.raises(SettingError, match="did you mean 'courier'"):
+        names("encoders", "courir", ["courier", "simclr"])
+
+
+def test_an_error_names_file_row_column_value_and_mend(capsys):
+    error = DataError("impressions.parquet", row=812, column="click", value=2, mend="clicks are 0 or 1")
+    assert str(error) == "impressions.parquet: row 812, column 'click': value 2; clicks are 0 or 1"
+
+    @entry
+    def main(argv):
+        raise error
+
+    assert main([]) == 2
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_keyed_numbers_belong_to_their_keys_and_are_uniform():
+    numbers = uniform(3, "view", np.arange(100_000))
+    assert uniform(3, "view", 77) == numbers[77]
+    assert uniform(4, "view", 77) != numbers[77]
+    assert abs(numbers.mean() - 0.5) < 0.005
+    assert abs(np.histogram(numbers, 10, (0, 1))[0] / 10_000 - 1).max() < 0.05
+    assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.01
+    assert abs(normal(0, np.arange(100_000)).std() - 1) < 0.01
+    assert (np.sort(permutation(50, 1, "epoch", 2)) == np.arange(50)).all()
+
+
+def test_parts_of_one_name_start_alike_whatever_stands_beside_them():
+    from torch import nn
+
+    small = nn.ModuleDict({"head": nn.Linear(4, 3)})
+    large = nn.ModuleDict({"other": nn.Linear(9, 9), "head": nn.Linear(4, 3)})
+    keyed_init(small, 5)
+    keyed_init(large, 5)
+    assert (small["head"].weight == large["head"].weight).all()
+    keyed_init(large, 6)
+    assert (small["head"].weight != large["head"].weight).any()
+
+
+def test_a_checkpoint_comes_back_and_a_broken_one_is_refused_by_name(tmp_path):
+    import torch
+
+    path = tmp_path / "last.pt"
+    assert load_checkpoint(path) is None
+    save_checkpoint(path, {"weights": torch.arange(5), "step": 3})
+    assert load_checkpoint(path)["step"] == 3
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"last\.pt: not a readable checkpoint"):
+        load_checkpoint(path)
+
+
+def test_a_pickle_is_never_unpickled(tmp_path):
+    import pickle
+
+    class Hostile:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "owned"),))
+
+    path = tmp_path / "last.pt"
+    path.write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(UserError):
+        load_checkpoint(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_stage_is_there_only_once_it_is_finished(tmp_path):
+    stage = Stage(tmp_path, "encoders/x", {"a": 1})
+    assert not stage.done
+    stage.finish({"seconds": 2})
+    again = Stage(tmp_path, "encoders/x", {"a": 1})
+    assert again.done
+    assert again.result == {"seconds": 2}
+    assert not Stage(tmp_path, "encoders/x", {"a": 2}).done
+
+
+def test_a_resumed_log_drops_the_lines_after_its_step(tmp_path):
+    log = MetricsLog(tmp_path)
+    for step in (1, 2, 3):
+        log.write({"step": step, "loss": float(step)})
+    log.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')  # a kill in the middle of a line
+    log = MetricsLog(tmp_path, resume_step=2)
+    log.write({"step": 3, "loss": 9.0})
+    log.close()
+    assert [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, 2.0, 9.0]
+
+
+def test_two_runs_cannot_share_a_folder_at_once(tmp_path):
+    code = f"from run.folder import locked\nfrom pathlib import Path\nwith locked(Path({str(tmp_path)!r})): pass"
+    with locked(tmp_path):
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "another run is at work here" in other.stderr
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_an_atomic_write_replaces_the_whole_file(tmp_path):
+    write_atomic(tmp_path / "a.json", json.dumps([1] * 1000).encode())
+    write_atomic(tmp_path / "a.json", b"[]")
+    assert (tmp_path / "a.json").read_bytes() == b"[]"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_results_of_parallel_work_come_in_order_and_errors_come_through():
+    assert run_all(divmod, [(7, 2), (9, 4), (5, 5)], jobs=2) == [(3, 1), (2, 1), (1, 0)]
+    with pytest.raises(ZeroDivisionError):
+        run_all(divmod, [(7, 2), (9, 0)], jobs=2)

@@ -1,0 +1,76 @@
+"""NT-Xent by closed forms and by the paper's double sum; SimCLR's views."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.config import PretrainConfig
+from pretrain.simclr import SimClr, nt_xent
+from pretrain.views import cropped, distorted, normalised, to_float, whole
+
+
+def slow_nt_xent(first, second, temperature):
+    """Chen et al. 2020, algorithm 1."""
+    z = [v / np.linalg.norm(v) for pair in zip(first, second, strict=True) for v in pair]
+    total = 0.0
+    for i in range(len(z)):
+        j = i + 1 if i % 2 == 0 else i - 1
+        below = sum(math.exp(z[i] @ z[k] / temperature) for k in range(len(z)) if k != i)
+        total += -math.log(math.exp(z[i] @ z[j] / temperature) / below)
+    return total / len(z)
+
+
+def test_nt_xent_is_the_papers_double_sum():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(6, 5)), rng.normal(size=(6, 5))
+    fast = nt_xent(torch.from_numpy(first), torch.from_numpy(second), temperature=0.2)
+    assert fast.item() == pytest.approx(slow_nt_xent(first, second, 0.2), rel=1e-10)
+
+
+def test_a_collapsed_encoder_pays_log_of_the_other_views():
+    ones = torch.ones(8, 4)
+    assert nt_xent(ones, ones, temperature=0.2).item() == pytest.approx(math.log(2 * 8 - 1), rel=1e-6)
+
+
+def test_views_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match="differ in shape"):
+        nt_xent(torch.ones(3, 2), torch.ones(2, 2), temperature=0.1)
+
+
+def test_the_two_views_of_a_step_are_the_same_pictures_in_the_same_order():
+    method = SimClr(np.arange(10, 30), PretrainConfig(batch_pictures=8), seed=0)
+    step = method.step(5)
+    assert (step.items[:8] == step.items[8:]).all()
+    assert (step.view == np.repeat([0, 1], 8)).all()
+
+
+@pytest.fixture
+def pixels():
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 36, 36, 3), dtype=np.uint8))
+
+
+def test_views_depend_on_their_keys_alone_not_on_the_batch(pixels):
+    keys = np.arange(6)
+    together = distorted(cropped(pixels, 24, (0, keys), smallest=0.2), (0, keys), strength=1.0, blur=True)
+    alone = distorted(cropped(pixels[3:4], 24, (0, keys[3:4]), smallest=0.2), (0, keys[3:4]), strength=1.0, blur=True)
+    torch.testing.assert_close(together[3:4], alone)
+
+
+def test_a_crop_of_everything_is_the_picture(pixels):
+    same = cropped(pixels, 36, (0, np.arange(6)), smallest=1.0)
+    torch.testing.assert_close(same, to_float(pixels).contiguous(), atol=1e-5, rtol=0)
+
+
+def test_no_distortion_leaves_the_picture_but_for_grey(pixels):
+    keys = (0, np.arange(6))
+    plain = to_float(pixels).contiguous()
+    out = distorted(plain, keys, strength=0.0, blur=False)
+    grey = (out - out.mean(1, keepdim=True)).abs().amax((1, 2, 3)) < 1e-3
+    torch.testing.assert_close(out[~grey], plain[~grey], atol=2e-3, rtol=0)
+
+
+def test_a_whole_view_of_a_flat_picture_is_its_normalised_colour():
+    flat = torch.full((1, 48, 48, 3), 128, dtype=torch.uint8)
+    torch.testing.assert_close(whole(flat, 32), normalised(torch.full((1, 3, 32, 32), 128 / 255)))
