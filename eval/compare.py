@@ -113,7 +113,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     write_json(config.out / "results.json", results)
     from eval.gallery import report
 
-    report(config, plan, shop, results)
+    report(plan, shop, results)
     print_table(results)
     print(f"{config.out / 'results.json'}  {config.out / 'report.html'}")
     return results

@@ -34,7 +34,7 @@ def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
     """(N, D) float32 unit rows in the order of `item_id`; zero rows for items the folder does not hold.
 
     Raises:
-        UserError: a file is missing or unreadable, shapes disagree, the ids are of another type, a value is not finite, or no item is found.
+        UserError: a file is missing or unreadable, shapes disagree, ids are of another type, a value is not finite, no item is found.
     """
     for name in ("vectors.npy", "items.parquet", "meta.json"):
         if not (folder / name).is_file():

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from run.errors import UserError
-from run.randomness import integer_seed
+from run.randomness import integer_seed, normal
+
+_HEAD_SCALE = 0.5  # deviation of each embedding dimension at the start
 
 
 def backbone(name: str, *, dim: int, seed: int, weights: str = "random") -> nn.Module:
@@ -31,12 +34,51 @@ def backbone(name: str, *, dim: int, seed: int, weights: str = "random") -> nn.M
     return net.to(memory_format=torch.channels_last)
 
 
+@torch.no_grad()
+def whiten_head(net: nn.Module, pictures: Tensor, *, common: float, seed: int) -> None:
+    """Set the linear head from pictures: whitened principal components of the body's features, plus a common vector.
+
+    From random weights, all embeddings are nearly one direction plus noise. Contrastive training at a low temperature then
+    first removes the noise, and Adam, having met the large gradients of that, hardly moves afterwards: the encoder stays
+    collapsed. Here the noise is replaced by the directions in which the pictures differ most (a data-dependent start:
+    Kraehenbuehl et al. 2016, arXiv:1511.06856), and the common vector keeps cosines so close that the loss begins near the
+    log of the number of candidates, from where every gradient is signal.
+
+    Args:
+        pictures: (P, 3, H, W) normalised, more of them than the head has outputs.
+        common: length of the common vector in lengths of an average difference; 0 leaves it out.
+        seed: of the common vector's direction.
+    """
+    head = _head(net)
+    features: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float()))
+    net.eval()
+    for part in pictures.split(512):
+        net(part)
+    hook.remove()
+    features_PF = torch.cat(features)
+    mean_F = features_PF.mean(0)
+    variance, directions = torch.linalg.eigh(torch.cov(features_PF.T))
+    kept = min(head.out_features, head.in_features)
+    weight = torch.zeros_like(head.weight)
+    weight[:kept] = (directions[:, -kept:] / variance[-kept:].clamp(min=1e-6 * variance[-1]).sqrt()).T * _HEAD_SCALE
+    direction = torch.from_numpy(normal(seed, "common", np.arange(head.out_features))).to(weight)
+    length = ((features_PF - mean_F) @ weight.T).norm(dim=1).mean()
+    head.weight.copy_(weight)
+    head.bias.copy_(direction / direction.norm() * common * length - weight @ mean_F)
+
+
+def _head(net: nn.Module) -> nn.Linear:
+    """The last linear layer."""
+    return [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Normalisation that does not look at other pictures: groups of 16 channels."""
     return nn.GroupNorm(max(1, channels // 16), channels)
 
 
-def _small_cnn(dim: int, width: int = 32) -> nn.Module:
+def _small_cnn(dim: int, width: int = 16) -> nn.Module:
     layers: list[nn.Module] = []
     channels = 3
     for out in (width, 2 * width, 4 * width, 8 * width):

@@ -15,14 +15,16 @@ class PretrainConfig:
 
     backbone: str = "small_cnn"  # small_cnn | resnet18 | swin_t
     weights: str = "random"  # random | imagenet (torchvision's download) | a file of weights for the backbone
+    head: str = "whitened"  # first weights of the head: whitened (from the pictures' principal components) | random (the paper's)
+    head_common: float = 3.0  # whitened: length of the part that all embeddings share, in lengths of an average difference
     image_size: int = 32  # pixels a side that the backbone sees
     store_size: int = 48  # pixels a side of the stored pictures; at least 1.5 x image_size, so that random crops are fair
     dim: int = 64  # length of an embedding
     pictures: int = 400_000  # pictures encoded in the whole training, the same for every encoder
     checkpoints: int = 10  # how often it is validated and may be chosen, evenly spaced
-    batch_size: int = 1024  # page views of a courier step, over all ranks
+    batch_size: int = 512  # page views of a courier step, over all ranks
     batch_pictures: int = 1024  # pictures of a step of methods that look at pictures alone (simclr: two views of each)
-    learning_rate: float = 1e-3  # Adam's, at its height
+    learning_rate: float = 2e-3  # Adam's, at its height
     warmup: float = 0.05  # share of the training in which the rate rises from 0; it then falls along a cosine
     weight_decay: float = 1e-6
     page_items: int = 5  # l_pv: items kept of a page view, the clicked ones first
@@ -44,6 +46,9 @@ class PretrainConfig:
                      "history_items", "temperature", "simclr_temperature", "valid_history", "checkpoint_seconds"):  # fmt: skip
             positive(name, getattr(self, name))
         one_of("backbone", self.backbone, ("small_cnn", "resnet18", "swin_t"))
+        one_of("head", self.head, ("whitened", "random"))
+        if self.head_common < 0:
+            raise SettingError("head_common", self.head_common, "give 0 or more")
         if self.store_size < 1.5 * self.image_size:
             raise SettingError("store_size", self.store_size, f"give at least 1.5 x image_size = {int(1.5 * self.image_size)}")
         for name in ("crop", "simclr_crop"):
@@ -57,8 +62,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"pictures": 24_000, "checkpoints": 3, "batch_size": 256, "batch_pictures": 256, "image_size": 24, "store_size": 36, "dim": 32},
     "small": {},
     "paper": {
-        "backbone": "swin_t", "weights": "imagenet", "image_size": 224, "store_size": 336, "dim": 256, "pictures": 300_000_000,
-        "checkpoints": 20, "batch_size": 3072, "batch_pictures": 30_720, "learning_rate": 1e-4, "mask_same_item": False, "crop": 0.6,
+        "backbone": "swin_t", "weights": "imagenet", "head": "random", "image_size": 224, "store_size": 336, "dim": 256, "checkpoints": 20,
+        "pictures": 300_000_000, "batch_size": 3072, "batch_pictures": 30_720, "learning_rate": 1e-4, "mask_same_item": False, "crop": 0.6,
         "simclr_strength": 1.0, "simclr_crop": 0.08, "simclr_blur": True, "precision": "16-mixed",
     },
 }  # fmt: skip

@@ -46,37 +46,40 @@ def attention(target_RJD: Tensor, history_RKD: Tensor, present_RK: Tensor, *, sc
 
 
 def contrast(
-    embedding_MD: Tensor, reconstruction_CD: Tensor, positive_C: Tensor, *, temperature: float, excluded_MC: Tensor | None = None
+    embedding_UD: Tensor,
+    count_U: Tensor,
+    reconstruction_CD: Tensor,
+    positive_C: Tensor,
+    *,
+    temperature: float,
+    mask_same_item: bool = False,
 ) -> Tensor:
     """Mean contrastive loss in nats over clicked columns (Eq. 4-6, over the batch).
 
     Sim[j0, j1] = cos(E[j0], R[j1]);  l(j1) = -log( exp(Sim[j1, j1] / t) / sum_j0 exp(Sim[j0, j1] / t) )
 
-    The softmax runs over E: the batch's page items, clicked or not, compete for each clicked item's reconstruction.
+    The softmax runs over E: the batch's page items, clicked or not, compete for each clicked item's reconstruction. An item that stands on
+    many pages has one embedding, so that its terms of the sum are one term times their number.
 
     Args:
-        embedding_MD: (M, D) page items of the whole batch.
-        reconstruction_CD: (C, D) reconstructions of the clicked ones.
-        positive_C: (C,) row of `embedding_MD` that column c should match.
+        embedding_UD: (U, D) distinct items.
+        count_U: (U,) how often each stands among the candidates; 0 where it does not.
+        reconstruction_CD: (C, D) reconstructions of the clicked items.
+        positive_C: (C,) row of `embedding_UD` that column c should match.
         temperature: t > 0; divides the cosine.
-        excluded_MC: (M, C) bool, True where an item is no fair negative of a column; never hides the positive.
+        mask_same_item: leave the column's own item out of its negatives.
 
     Raises:
         ValueError: there is no clicked column.
     """
     if len(positive_C) == 0:
         raise ValueError("a batch without a clicked item has no loss")
-    cosine_MC = F.normalize(embedding_MD, dim=1) @ F.normalize(reconstruction_CD, dim=1).T / temperature
-    matched_C = cosine_MC[positive_C, torch.arange(len(positive_C), device=positive_C.device)]
-    if excluded_MC is not None:
-        own_MC = F.one_hot(positive_C, len(embedding_MD)).T.bool()
-        cosine_MC = cosine_MC.masked_fill(excluded_MC & ~own_MC, -torch.inf)
-    return (cosine_MC.logsumexp(0) - matched_C).mean()
-
-
-def same_item(item_M: Tensor, column_item_C: Tensor) -> Tensor:
-    """(M, C) bool: places where a column's own item stands again among its negatives."""
-    return item_M[:, None] == column_item_C[None, :]
+    cosine_UC = F.normalize(embedding_UD, dim=1) @ F.normalize(reconstruction_CD, dim=1).T / temperature
+    matched_1C = cosine_UC.gather(0, positive_C[None])
+    terms_UC = cosine_UC + count_U.to(cosine_UC.dtype).log()[:, None]
+    if mask_same_item:
+        terms_UC = terms_UC.scatter(0, positive_C[None], matched_1C)  # the positive alone stands for its item
+    return (terms_UC.logsumexp(0) - matched_1C[0]).mean()
 
 
 class Courier:
@@ -104,7 +107,6 @@ class Courier:
             "page": page_place.reshape(page.shape),
             "history": history_place.reshape(history.shape),
             "clicked": self.views.clicked[rows],
-            "items": items,
         }
         return Step(items=items, view=np.zeros(len(items), dtype=np.int64), places=places)
 
@@ -112,42 +114,36 @@ class Courier:
         return normalised(cropped(pixels, size, keys, smallest=self.config.crop))
 
     def loss(self, embeddings: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        page, history, clicked, items = (
-            torch.as_tensor(step.places[name], device=embeddings.device) for name in ("page", "history", "clicked", "items")
-        )
-        page_loss = self._page_loss(embeddings, page, clicked, history, items)
-        sequence_loss = self._sequence_loss(embeddings, history, items)
-        parts = {"loss_pv": page_loss.detach(), "loss_ucs": sequence_loss.detach()}
-        return page_loss + sequence_loss, parts
+        page, history, clicked = (torch.as_tensor(step.places[name], device=embeddings.device) for name in ("page", "history", "clicked"))
+        page_loss = self._page_loss(embeddings, page, clicked, history)
+        sequence_loss = self._sequence_loss(embeddings, history)
+        return page_loss + sequence_loss, {"loss_pv": page_loss.detach(), "loss_ucs": sequence_loss.detach()}
 
-    def _page_loss(self, embeddings: Tensor, page: Tensor, clicked: Tensor, history: Tensor, items: Tensor) -> Tensor:
+    def _page_loss(self, embeddings: Tensor, page: Tensor, clicked: Tensor, history: Tensor) -> Tensor:
         """L_pv: clicked page items against their reconstructions from the click history."""
-        history_RKD, page_RJD = F.embedding(history.clamp(min=0), embeddings), F.embedding(page.clamp(min=0), embeddings)
-        rebuilt_RJD = reconstruct(page_RJD, history_RKD, history >= 0, scale=self.config.scale_attention)
-        shown = page >= 0
-        place_in_batch = shown.flatten().cumsum(0) - 1
-        return self._contrast(embeddings, page[shown], rebuilt_RJD[clicked], place_in_batch[clicked.flatten()], items)
+        row, place = clicked.nonzero(as_tuple=True)
+        target = page[row, place]
+        return self._contrast(embeddings, page[page >= 0], target, history[row])
 
-    def _sequence_loss(self, embeddings: Tensor, history: Tensor, items: Tensor) -> Tensor:
+    def _sequence_loss(self, embeddings: Tensor, history: Tensor) -> Tensor:
         """L_ucs: the last click against its reconstruction from the clicks before it; rows with one click do not enter."""
         length = (history >= 0).sum(1)
-        history, length = history[length >= 2], length[length >= 2]
+        history, last = history[length >= 2], length[length >= 2] - 1
         if len(history) == 0:
             return embeddings.sum() * 0.0
-        last = length - 1
-        target = history.gather(1, last[:, None])
+        target = history.gather(1, last[:, None])[:, 0]
         earlier = torch.arange(history.shape[1], device=history.device)[None, :] < last[:, None]
-        rebuilt = reconstruct(
-            F.embedding(target, embeddings),
-            F.embedding(history.clamp(min=0), embeddings),
-            earlier,
-            scale=self.config.scale_attention,
-        )[:, 0]
-        return self._contrast(embeddings, target[:, 0], rebuilt, torch.arange(len(target), device=target.device), items)
+        return self._contrast(embeddings, target, target, history.where(earlier, -1))
 
-    def _contrast(self, embeddings: Tensor, candidates: Tensor, rebuilt: Tensor, positive: Tensor, items: Tensor) -> Tensor:
-        excluded = same_item(items[candidates], items[candidates[positive]]) if self.config.mask_same_item else None
-        return contrast(F.embedding(candidates, embeddings), rebuilt, positive, temperature=self.config.temperature, excluded_MC=excluded)
+    def _contrast(self, embeddings: Tensor, candidates: Tensor, target: Tensor, history: Tensor) -> Tensor:
+        """Reconstruct each target from its row of history and let it compete with the candidates; all are places in `embeddings`."""
+        history_CKD = F.embedding(history.clamp(min=0), embeddings)
+        target_C1D = F.embedding(target[:, None], embeddings)
+        rebuilt_CD = reconstruct(target_C1D, history_CKD, history >= 0, scale=self.config.scale_attention)[:, 0]
+        count = torch.bincount(candidates, minlength=len(embeddings))
+        return contrast(
+            embeddings, count, rebuilt_CD, target, temperature=self.config.temperature, mask_same_item=self.config.mask_same_item
+        )
 
     def _rows(self, number: int) -> np.ndarray:
         """Rows of a step: one pass over a shuffled log after another, each row once a pass; a short rest is left out."""

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from data.pictures import PictureStore
 from data.shop_folder import Shop
 from metrics.gauc import gauc
-from pretrain.backbone import backbone
+from pretrain.backbone import backbone, whiten_head
 from pretrain.config import PretrainConfig
 from pretrain.method import Method, Step
 from pretrain.methods import METHODS
+from pretrain.page_views import pretraining_items
 from pretrain.similarity import collapse, sim_scores
 from pretrain.views import whole
 from run.checkpoint import load_checkpoint, save_checkpoint
@@ -25,7 +26,9 @@ from run.devices import set_up
 from run.errors import UserError
 from run.folder import MetricsLog, write_atomic
 from run.progress import Progress
+from run.randomness import permutation
 
+_WHITENED_FROM = 2048  # pictures that the head's first weights are made from
 _HEALTHY = 0.1  # share of 1/sqrt(D) under which an embedding's spread is called collapsed
 
 
@@ -47,10 +50,10 @@ def train_encoder(
         UserError: the log is too small for the method, or the loss is not a number.
     """
     fabric = set_up(threads, config.precision)
-    net = backbone(config.backbone, dim=config.dim, seed=seed, weights=config.weights)
+    net = first_weights(shop, store, config, seed=seed).to(fabric.device)
     make = METHODS[name]
     if make is None:
-        score, _ = validate(net.to(fabric.device), shop, store, config)
+        score, _ = validate(net, shop, store, config)
         _save_weights(folder / "best.safetensors", net.state_dict())
         return {"valid_gauc": score, "best_pictures": 0, "pictures": 0, "seconds": 0.0}
 
@@ -114,6 +117,17 @@ def train_encoder(
         "pictures": state["pictures"],
         "seconds": state["seconds"],
     }
+
+
+def first_weights(shop: Shop, store: PictureStore, config: PretrainConfig, *, seed: int) -> nn.Module:
+    """The backbone that every encoder of this seed begins with."""
+    net = backbone(config.backbone, dim=config.dim, seed=seed, weights=config.weights)
+    if config.head == "whitened":
+        items = pretraining_items(shop, store.present)
+        items = np.sort(items[permutation(len(items), seed, "whiten")[:_WHITENED_FROM]])
+        if len(items) > config.dim:
+            whiten_head(net, whole(torch.from_numpy(store.pixels[items]), config.image_size), common=config.head_common, seed=seed)
+    return net
 
 
 def look(

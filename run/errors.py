@@ -34,7 +34,7 @@ class DataError(UserError):
         value: object = _ABSENT,
     ):
         where = [f"row {row}"] if row is not None else []
-        where += [f"column '{column}'"] if column is not None else []
+        where += [f"column {column!r}"] if column is not None else []
         what = "" if value is self._ABSENT else f"value {_shown(value)}; "
         place = ", ".join(where)
         super().__init__(f"{file}: {place + ': ' if place else ''}{what}{mend}")

@@ -109,16 +109,21 @@ def test_a_row_without_history_is_rebuilt_as_zeros_not_nan():
 
 
 def test_a_collapsed_encoder_pays_log_of_the_candidates():
-    embeddings = torch.ones(7, 3)
-    loss = contrast(embeddings, torch.ones(2, 3), torch.tensor([0, 4]), temperature=0.05)
+    count = torch.tensor([3, 1, 1, 2])
+    loss = contrast(torch.ones(4, 3), count, torch.ones(2, 3), torch.tensor([0, 2]), temperature=0.05)
     assert loss.item() == pytest.approx(math.log(7), rel=1e-6)
 
 
 def test_the_softmax_runs_over_items_so_that_other_reconstructions_do_not_compete():
-    embeddings, first, second = torch.randn(5, 3), torch.randn(1, 3), torch.randn(1, 3)
-    both = contrast(embeddings, torch.cat([first, second]), torch.tensor([0, 1]), temperature=0.1)
-    alone = [contrast(embeddings, r, torch.tensor([j]), temperature=0.1) for j, r in enumerate((first, second))]
+    embeddings, first, second, once = torch.randn(5, 3), torch.randn(1, 3), torch.randn(1, 3), torch.ones(5)
+    both = contrast(embeddings, once, torch.cat([first, second]), torch.tensor([0, 1]), temperature=0.1)
+    alone = [contrast(embeddings, once, r, torch.tensor([j]), temperature=0.1) for j, r in enumerate((first, second))]
     assert both.item() == pytest.approx(sum(alone).item() / 2, rel=1e-5)
+
+
+def test_a_batch_without_a_click_is_refused():
+    with pytest.raises(ValueError, match="without a clicked item"):
+        contrast(torch.ones(2, 3), torch.ones(2), torch.ones(0, 3), torch.zeros(0, dtype=torch.long), temperature=0.1)
 
 
 def test_an_own_item_elsewhere_in_the_batch_is_no_negative_when_masked():

@@ -1,0 +1,1 @@
+"""A click-through-rate model over the shop's log, with or without an image feature."""

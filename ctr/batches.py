@@ -1,0 +1,161 @@
+"""Batches of whole sessions: every distinct item of a batch stands in it once, and targets and histories point at it.
+
+U distinct items, S sessions, B impressions, Q distinct queries, L history items, P most impressions in a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from ctr.attention import Piece
+from ctr.inputs import Inputs
+from ctr.vocabulary import ranges
+from data.histories import padded
+from data.shop_folder import Shop
+from run.randomness import permutation
+
+_PIECES = 4
+
+
+class Batch(NamedTuple):
+    """A named tuple, for Fabric moves and casts its parts."""
+
+    ids: KeyedJaggedTensor  # one row a key: U, S or B table rows for an item's, a user's, a context column
+    words: KeyedJaggedTensor | None  # key "word": the words of U titles (if any), then of Q queries (if any)
+    item_numeric: Tensor  # (U, M)
+    user_numeric: Tensor  # (S, M')
+    context_numeric: Tensor  # (B, M'')
+    vectors: Tensor | None  # (U, D) unit rows, zero where absent
+    present: Tensor  # (U,) bool
+    histories: tuple[Tensor, ...]  # (S, L) int64 each: which distinct item, oldest first, then -1 = padding
+    pieces: tuple[tuple[Piece, ...], ...]  # for each history: runs of impressions whose histories are about as long
+    target: Tensor  # (B,) int64: which distinct item
+    session: Tensor  # (B,) int64: which session
+    query: Tensor  # (B,) int64: which distinct query
+    grid: Tensor  # (S, P) int64: the sessions' targets side by side; 0 where a session has fewer
+    slot: Tensor  # (B,) int64: the impression's place in its session, so that grid[session, slot] = target
+    click: Tensor  # (B,) float32
+    row: Tensor  # (B,) int64 rows of impressions.parquet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The sessions of a split and where their impressions stand."""
+
+    rows: np.ndarray  # (I',) int64 rows of impressions.parquet, by session
+    sessions: np.ndarray  # (S',) session numbers
+    start: np.ndarray  # (S',) int64
+    count: np.ndarray  # (S',) int64; session s has rows[start[s]:start[s] + count[s]]
+
+
+def part_of(shop: Shop, split: str) -> Part:
+    """The sessions of one split, oldest first."""
+    rows = shop.rows(split)
+    sessions, start, count = np.unique(shop.session[rows], return_index=True, return_counts=True)
+    return Part(rows=rows, sessions=sessions, start=start, count=count)
+
+
+def shuffled(part: Part, batch_sessions: int, *, seed: int, epoch: int) -> list[np.ndarray]:
+    """An epoch's batches as places in `part`, in an order that belongs to (seed, epoch)."""
+    order = permutation(len(part.sessions), seed, "ctr order", epoch)
+    return [order[at : at + batch_sessions] for at in range(0, len(order), batch_sessions)]
+
+
+def in_order(part: Part, batch_sessions: int) -> Iterator[np.ndarray]:
+    """All of a part's batches as places in it, oldest first."""
+    for at in range(0, len(part.sessions), batch_sessions):
+        yield np.arange(at, min(at + batch_sessions, len(part.sessions)))
+
+
+def assemble(inputs: Inputs, part: Part, places: np.ndarray) -> Batch:
+    """Gather the batch of the sessions at `places` (S,), those with short click histories first."""
+    shop, clicks = inputs.shop, inputs.histories[0]
+    places = places[np.argsort(clicks.lengths()[part.sessions[places]], kind="stable")]
+    sessions, count = part.sessions[places], part.count[places]
+    rows = part.rows[ranges(part.start[places], count)]
+    session = np.repeat(np.arange(len(places)), count)
+    slot = ranges(np.zeros_like(count), count)
+    pads = [padded(history, sessions, session_time=shop.session_time) for history in inputs.histories]
+    items, targets, histories = _distinct(shop.item[rows], pads)
+    users = shop.session_user[sessions]
+    queries, query = np.unique(inputs.query[rows], return_inverse=True)
+    grid = np.zeros((len(places), count.max(initial=1)), dtype=np.int64)
+    grid[session, slot] = targets
+    layout = inputs.layout
+    return Batch(
+        ids=_ids(
+            [table.name for table in (*layout.item, *layout.user, *layout.context)],
+            [*inputs.items.rows[:, items], *inputs.users.rows[:, users], *inputs.context.rows[:, rows]],
+        ),
+        words=_words(inputs, items, queries),
+        item_numeric=torch.from_numpy(inputs.items.numeric[items]),
+        user_numeric=torch.from_numpy(inputs.users.numeric[users]),
+        context_numeric=torch.from_numpy(inputs.context.numeric[rows]),
+        vectors=None if inputs.vectors is None else torch.from_numpy(inputs.vectors[items]),
+        present=torch.from_numpy(inputs.present[items]),
+        histories=tuple(torch.from_numpy(history) for history in histories),
+        pieces=tuple(_pieces(history, count) for history in histories),
+        target=torch.from_numpy(targets),
+        session=torch.from_numpy(session),
+        query=torch.from_numpy(query),
+        grid=torch.from_numpy(grid),
+        slot=torch.from_numpy(slot),
+        click=torch.from_numpy(shop.click[rows].astype(np.float32)),
+        row=torch.from_numpy(rows),
+    )
+
+
+def _distinct(targets: np.ndarray, histories: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """The distinct items (U,), and targets (B,) and histories (S, L) as places among them; -1 stays -1."""
+    everything = np.concatenate([targets, *(history.ravel() for history in histories)])
+    items, place = np.unique(everything, return_inverse=True)
+    if items[0] < 0:
+        items, place = items[1:], place - 1
+    cuts = np.cumsum([len(targets), *(history.size for history in histories)])[:-1]
+    first, *rest = np.split(place, cuts)
+    return items, first, [part.reshape(history.shape) for part, history in zip(rest, histories, strict=True)]
+
+
+def _pieces(history_SL: np.ndarray, count: np.ndarray) -> tuple[Piece, ...]:
+    """The batch's sessions in _PIECES runs, as runs of their impressions.
+
+    Args:
+        history_SL: which distinct item; -1 = padding.
+        count: (S,) impressions of each session.
+    """
+    longest = np.maximum((history_SL >= 0).sum(1), 1)  # an empty history keeps one place, for no tensor may be empty
+    ends = np.cumsum(count)
+    cuts = np.unique(np.linspace(0, len(count), _PIECES + 1).astype(int))
+    return tuple(
+        Piece(int(ends[a] - count[a]), int(ends[b - 1]), int(longest[a:b].max())) for a, b in zip(cuts, cuts[1:], strict=False)
+    )
+
+
+def _ids(keys: list[str], rows: list[np.ndarray]) -> KeyedJaggedTensor:
+    """Table rows of each key as one jagged row, so that keys of U, S and B values share a tensor without padding."""
+    lengths = [len(part) for part in rows]
+    return KeyedJaggedTensor(
+        keys=keys,
+        values=torch.from_numpy(np.concatenate(rows).astype(np.int64)),
+        lengths=torch.tensor(lengths, dtype=torch.int32),
+        stride=1,
+        length_per_key=lengths,
+        offset_per_key=np.cumsum([0, *lengths]).tolist(),
+    )
+
+
+def _words(inputs: Inputs, items: np.ndarray, queries: np.ndarray) -> KeyedJaggedTensor | None:
+    texts = ((inputs.titles, items), (inputs.queries, queries))
+    taken = [ragged.take(index) for ragged, index in texts if ragged is not None]
+    if not taken:
+        return None
+    values = np.concatenate([rows for rows, _ in taken]).astype(np.int64)
+    lengths = np.concatenate([lengths for _, lengths in taken]).astype(np.int32)
+    return KeyedJaggedTensor(keys=["word"], values=torch.from_numpy(values), lengths=torch.from_numpy(lengths))

@@ -1,0 +1,82 @@
+"""Settings of one CTR training run, and the presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from run.config import one_of, positive
+from run.errors import SettingError
+
+POOLINGS = ("self", "target")
+HISTORY_SCOPES = ("all", "category")
+PRECISIONS = ("32-true", "bf16-mixed")  # no loss scaling: it has no place on tables
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "click_items": 20, "purchase_items": 10, "cart_items": 5, "width": 16, "hidden": (64, 32, 16, 8), "epochs": 2,
+        "batch_sessions": 32, "ema": 0.99,
+    },
+    "small": {},
+    "paper": {
+        "click_items": 1000, "purchase_items": 1000, "cart_items": 200, "width": 256, "heads": 8, "hidden": (1024, 512, 256, 128),
+        "id_size": 64, "column_size": 32, "token_size": 32, "cluster_size": 64, "batch_sessions": 512, "precision": "bf16-mixed",
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class CtrConfig:
+    click_items: int = 50  # newest clicked items in a history; 0 leaves the history empty
+    purchase_items: int = 20  # newest bought items
+    cart_items: int = 10  # newest items in the cart
+    history_scope: str = "all"  # "category": only clicks in the searched category (the paper's); needs impressions column `category`
+    min_count: int = 2  # an ID, value or word seen less often in the train split shares row 0 with all unknown ones
+    words: int = 32  # first words of a title or query that are read
+
+    id_size: int = 16  # numbers in the embedding of an item ID or a user ID
+    column_size: int = 8  # ... of a categorical column's value
+    token_size: int = 8  # ... of a word
+    cluster_size: int = 16  # ... of a cluster ID of a picture
+    width: int = 32  # numbers in an item inside the attention and in a pooled history
+    heads: int = 2  # attention heads; divides `width`
+    pooling: str = "self"  # "self": self-attention and mean (the paper's); "target": DIN's attention by the target item
+    hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
+
+    epochs: int = 3  # passes over the train split at most
+    batch_sessions: int = 64  # whole sessions in a batch
+    learning_rate: float = 2e-3  # of AdamW, at its highest, for all but the tables
+    table_learning_rate: float = 5e-2  # of Adagrad, at its highest, for the embedding tables
+    weight_decay: float = 1e-4  # of AdamW; none on tables
+    warm_up: float = 0.05  # share of all steps in which the learning rates rise; then a cosine to 0
+    ema: float = 0.999  # the average of weights that is validated keeps this share a step; 0 validates the weights themselves
+    validations_per_epoch: int = 2  # measurements on the valid split in an epoch
+    patience: int = 3  # stop after so many validations without a lower log loss
+    checkpoint_seconds: float = 20.0  # between checkpoints; one is also written at every validation
+    init_from: Path | None = None  # best.safetensors of another run on the same data to go on from; None starts from scratch
+
+    threads: int = 0  # CPU threads; 0 leaves torch's choice
+    precision: str = "32-true"  # 32-true or bf16-mixed
+
+    def __post_init__(self):
+        for name in ("click_items", "purchase_items", "cart_items", "checkpoint_seconds", "weight_decay", "threads"):
+            if getattr(self, name) < 0:
+                raise SettingError(name, getattr(self, name), "give 0 or more")
+        for name in (
+            "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs", "batch_sessions",
+            "learning_rate", "table_learning_rate", "validations_per_epoch", "patience",
+        ):  # fmt: skip
+            positive(name, getattr(self, name))
+        for size in self.hidden:
+            positive("hidden", size)
+        if not self.hidden:
+            raise SettingError("hidden", self.hidden, "give at least one layer")
+        if self.width % self.heads:
+            raise SettingError("heads", self.heads, f"must divide width {self.width}")
+        for name in ("warm_up", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingError(name, getattr(self, name), "give a share from 0 to below 1")
+        one_of("pooling", self.pooling, POOLINGS)
+        one_of("history_scope", self.history_scope, HISTORY_SCOPES)
+        one_of("precision", self.precision, PRECISIONS)

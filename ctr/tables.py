@@ -1,0 +1,75 @@
+"""All embedding tables of a CTR model, in one module over KeyedJaggedTensors, as TorchRec shards them.
+
+An `EmbeddingCollection` holds tables of one width, so there is one a width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from ctr.inputs import Table
+from run.randomness import uniform
+
+_SPREAD = 0.05  # first weights lie between plus and minus this
+_CHUNK = 1 << 18  # rows drawn at once
+
+
+class Tables(nn.Module):
+    """Table rows -> embeddings.
+
+    Args:
+        tables: one a categorical feature.
+        words: rows of the words' table; 0: none.
+        word_dim: its width.
+    """
+
+    def __init__(self, tables: Iterable[Table], *, words: int, word_dim: int):
+        super().__init__()
+        tables = list(tables)
+        self.by_width = nn.ModuleDict()
+        for dim in sorted({table.dim for table in tables}):
+            configs = [
+                EmbeddingConfig(name=t.name, embedding_dim=dim, num_embeddings=t.size, feature_names=[t.name])
+                for t in tables
+                if t.dim == dim
+            ]
+            self.by_width[str(dim)] = EmbeddingCollection(tables=configs)
+        self.words = None
+        if words:
+            config = EmbeddingBagConfig(
+                name="word", embedding_dim=word_dim, num_embeddings=words, feature_names=["word"], pooling=PoolingType.MEAN
+            )
+            self.words = EmbeddingBagCollection(tables=[config])
+
+    def forward(self, ids: KeyedJaggedTensor, words: KeyedJaggedTensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Embeddings (n, dim) of each key of `ids`, and the mean embedding of each text of `words`; a text without words gives zeros."""
+        found: dict[str, Tensor] = {}
+        for collection in self.by_width.values():
+            found |= {name: jagged.values() for name, jagged in collection(ids).items()}
+        return found, None if self.words is None else self.words(words).values()
+
+    def named_tables(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name and weights (rows, dim) of every table."""
+        for collection in self.by_width.values():
+            for name, table in collection.embeddings.items():  # type: ignore[union-attr]
+                yield name, table.weight
+        if self.words is not None:
+            for name, table in self.words.embedding_bags.items():
+                yield name, table.weight  # type: ignore[misc]
+
+    @torch.no_grad()
+    def draw(self, seed: int) -> None:
+        """First weights by (seed, table, row): a row's does not depend on how many there are, nor on other tables."""
+        for name, weight in self.named_tables():
+            rows, dim = weight.shape
+            for at in range(0, rows, _CHUNK):
+                row = np.arange(at, min(at + _CHUNK, rows))[:, None]
+                drawn = uniform(seed, "table", name, row, np.arange(dim)[None])
+                weight[at : at + _CHUNK] = torch.from_numpy((2 * drawn - 1) * (_SPREAD if _SPREAD else rows ** -0.5)).to(weight)

@@ -1,0 +1,87 @@
+"""Where a run's data comes from: a built-in world made on the spot, or a shop folder of the user's."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from run.config import positive
+from run.errors import SettingError, UserError
+from run.folder import Stage
+
+if TYPE_CHECKING:
+    from data.shop_folder import Shop
+
+WORLD_NAMES = ("shop", "fashion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Which log and pictures a run works on."""
+
+    data: str = "shop"  # shop | fashion (built-in worlds with simulated clicks) | the path of a shop folder
+    users: int = 3_000  # of a built-in world
+    items: int = 3_000  # of a built-in world
+    sessions: int = 60_000  # of a built-in world; about 10 impressions each
+    world_seed: int = 0  # of a built-in world; --seeds never moves the data
+    fashion_dir: Path | None = None  # folder with Fashion-MNIST's four IDX files
+    allow_unordered_split: bool = False  # accept a `split` column that goes back in time; the report says so
+    max_bad_images: float = 0.01  # share of unreadable pictures above which a run stops
+
+    def __post_init__(self):
+        for name in ("users", "items", "sessions"):
+            positive(name, getattr(self, name))
+        if not 0 <= self.max_bad_images <= 1:
+            raise SettingError("max_bad_images", self.max_bad_images, "give a share from 0 to 1")
+
+    @property
+    def is_world(self) -> bool:
+        return self.data in WORLD_NAMES
+
+
+def shop_folder(config: SourceConfig, root: Path) -> Path:
+    """The shop folder to work on; a built-in world is made under `root` unless it is there.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not config.is_world:
+        folder = Path(config.data)
+        if not folder.is_dir():
+            raise UserError(f"--data {config.data}: no such folder; give a shop folder, or one of {', '.join(WORLD_NAMES)}")
+        return folder
+    from data.worlds import make_world
+
+    size = {"users": config.users, "items": config.items, "sessions": config.sessions, "seed": config.world_seed}
+    stage = Stage(root, f"data/{config.data}", size)
+    world = stage.folder / "world"
+    if not stage.done:
+        make_world(config.data, world, fashion_dir=config.fashion_dir, **size)
+        stage.finish({})
+    return world
+
+
+@functools.lru_cache(maxsize=2)
+def open_shop(folder: Path, allow_unordered_split: bool) -> Shop:
+    """`load_shop`, once a process."""
+    from data.shop_folder import load_shop
+
+    return load_shop(folder, allow_unordered_split=allow_unordered_split)
+
+
+@functools.lru_cache(maxsize=4)
+def fingerprint(folder: Path) -> str:
+    """A hash of a shop folder: its tables' content, its pictures' names, sizes and times."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.parquet")):
+        digest.update(path.name.encode())
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    for path in sorted((folder / "images").rglob("*")):
+        stat = path.lstat()
+        digest.update(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]

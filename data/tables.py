@@ -1,0 +1,76 @@
+"""Reading one parquet table of a shop folder, and saying in one line why it cannot be read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from run.errors import DataError, UserError
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is missing, is a file, or holds a form of data that is reserved but not read yet."""
+    if not folder.exists():
+        raise UserError(f"{folder}: no such folder; give the folder that holds items.parquet and impressions.parquet")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is a file; give the folder that holds items.parquet and impressions.parquet")
+    for name in ("vectors.npy", "vectors.parquet"):
+        if (folder / name).exists():
+            raise UserError(f"{name}: vectors in place of images/ are not read yet; give pictures, move the file away")
+
+
+def read_table(folder: Path, name: str, *, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """The whole table `name`, or only `columns` of it, in file order.
+
+    Raises:
+        DataError: the file is missing, is no parquet, is damaged, has no rows, or lacks one of `columns`.
+    """
+    path = folder / name
+    if not path.exists():
+        raise DataError(name, mend=f"no such file in {folder}; {_nearest(name, _files(folder))}")
+    if not path.is_file():
+        raise DataError(name, mend="is no file; write the table as one parquet file")
+    try:
+        # no globbing, no columns out of folder names: a folder may have any name
+        scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        if columns is not None:
+            require_columns(name, scan.collect_schema().names(), columns)
+            scan = scan.select(columns)
+        frame = scan.collect()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(name, mend=f"not readable as parquet ({reason}); write the file again") from None
+    if frame.height == 0:
+        optional = name in ("users.parquet", "events.parquet")
+        raise DataError(name, mend="has no rows; " + ("delete the file or fill it" if optional else "fill it"))
+    return frame
+
+
+def require_columns(file: str, have: Sequence[str], needed: Sequence[str]) -> None:
+    """Refuse a table without one of the `needed` columns, naming the nearest one that it has."""
+    for name in needed:
+        if name not in have:
+            raise DataError(file, column=name, mend=f"no such column; {_nearest(name, list(have))}")
+
+
+def index_of(values: pl.Series, known: pl.Series) -> np.ndarray:
+    """(len(values),) int32: where each value stands in `known` (unique, same dtype); -1 where it does not."""
+    numbered = pl.DataFrame({"value": known, "index": np.arange(len(known), dtype=np.int32)})
+    found = pl.DataFrame({"value": values}).join(numbered, on="value", how="left", maintain_order="left")
+    return found["index"].fill_null(-1).to_numpy()
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def _nearest(name: str, options: list[str]) -> str:
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    shown = [name if name.isprintable() else repr(name) for name in options[:12]] + ["..."] * (len(options) > 12)
+    return f"there are: {', '.join(shown)}" if options else "there are none"

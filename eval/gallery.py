@@ -1,0 +1,118 @@
+"""What the report shows beside numbers: training curves, pictures of clusters, what the attention picked from a history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data.histories import click_history, padded
+from data.pictures import PictureStore
+from data.shop_folder import Shop
+from eval.report import AttentionExample, ClusterPictures
+from eval.stages import Plan, ctr_stage
+from features.make import encoder_stage
+from pretrain.page_views import newest
+from run.folder import read_metrics
+from run.randomness import permutation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Row = tuple[str, str]
+
+
+def curves(plan: Plan, rows: Sequence[Row], seed: int) -> dict[str, list[dict[str, Any]]]:
+    """name -> lines of metrics.jsonl, for every encoder and CTR model of one seed."""
+    found = {}
+    for encoder in dict.fromkeys(row[0] for row in rows if row[1] != "none"):
+        stage = encoder_stage(plan.source, plan.root, encoder, plan.pretrain, seed)
+        found[f"encoder {encoder}"] = read_metrics(stage.folder / "metrics.jsonl")
+    for encoder, form in [("baseline", "none"), *rows]:
+        name = encoder if form == "none" else f"{encoder} {form}"
+        found[f"ctr {name}"] = read_metrics(ctr_stage(plan, encoder, form, seed).folder / "metrics.jsonl")
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def cluster_pictures(store: PictureStore, cluster: np.ndarray, clusters: int, *, wanted: int = 6, each: int = 12) -> list[ClusterPictures]:
+    """Six clusters, evenly spaced in size from the largest to the median, with pictures drawn from each."""
+    sizes = np.bincount(cluster[store.present], minlength=clusters)[:clusters]
+    order = np.argsort(-sizes, kind="stable")
+    order = order[: max(wanted, len(order) // 2)]
+    chosen = order[np.unique(np.linspace(0, len(order) - 1, min(wanted, len(order))).astype(int))]
+    shown = []
+    for number in chosen:
+        members = np.flatnonzero((cluster == number) & store.present)
+        members = members[permutation(len(members), 0, "gallery", int(number))[:each]]
+        shown.append(ClusterPictures(cluster=int(number), size=int(sizes[number]), pictures=store.pixels[members]))
+    return shown
+
+
+def attention_examples(plan: Plan, shop: Shop, store: PictureStore, seed: int, *, wanted: int = 5) -> list[AttentionExample]:
+    """Clicked test items with the history COURIER rebuilt them from, and the attention's weights (paper, Fig. 1)."""
+    import torch
+
+    from pretrain.backbone import backbone
+    from pretrain.courier import attention
+    from pretrain.views import whole
+
+    stage = encoder_stage(plan.source, plan.root, "courier", plan.pretrain, seed)
+    config = plan.pretrain
+    net = backbone(config.backbone, dim=config.dim, seed=seed, weights=str(stage.folder / "best.safetensors")).eval()
+    test = shop.rows("test")
+    rows = test[(shop.click[test] == 1) & store.present[shop.item[test]]]
+    clicks = click_history(shop, max_items=2 * config.history_items)
+    rows = rows[permutation(len(rows), 0, "attention")[:200]]
+    history = padded(clicks, shop.session[rows], length=2 * config.history_items)
+    history = newest(history, (history >= 0) & store.present[history], config.history_items)
+    full = (history >= 0).all(1)
+    examples = []
+    for row, seen in zip(rows[full][:wanted], history[full][:wanted], strict=True):
+        items = np.concatenate([[shop.item[row]], seen])
+        with torch.no_grad():
+            embeddings = net(whole(torch.from_numpy(store.pixels[items]), config.image_size))
+        present = torch.ones(1, len(seen), dtype=torch.bool)
+        weights = attention(embeddings[None, :1], embeddings[None, 1:], present, scale=config.scale_attention)[0, 0]
+        examples.append(AttentionExample(target=store.pixels[items[0]], history=store.pixels[seen], weights=weights.numpy()))
+    return examples
+
+
+def notes(results: dict[str, Any], shop: Shop, store: PictureStore | None) -> list[str]:
+    """What a reader should know before believing the table."""
+    said = []
+    if results["simulated"]:
+        said.append("Clicks in this world are simulated: its lifts say how the methods compare there, not what a real shop would gain.")
+    if not shop.split_is_ordered:
+        said.append("The split column goes back in time (--allow-unordered-split): later clicks may have helped to predict earlier ones.")
+    if len(results["seeds"]) == 1:
+        said.append("One seed: the intervals say nothing of how much another training would differ. Use --seeds 3 before believing a lift.")
+    if store is not None and store.bad:
+        said.append(f"{len(store.bad)} pictures could not be read and count as missing; bad_pictures.csv lists them.")
+    said.append(
+        "A form is selected by its GAUC in validation sessions. Intervals: paired bootstrap over users"
+        + (" and seeds." if len(results["seeds"]) > 1 else ".")
+    )
+    return said
+
+
+def report(plan: Plan, shop: Shop, results: dict[str, Any]) -> None:
+    """Write `report.html` into the run folder."""
+    from eval.report import write_report
+    from eval.stages import feature_of, is_control
+    from features.make import picture_store
+
+    rows = [(row["encoder"], row["image_feature"]) for row in results["rows"]]
+    encoders = [row for row in rows if not is_control(row[0])]
+    store, clusters, attended = None, [], []
+    if encoders:
+        store = picture_store(plan.source, plan.root, size=plan.pretrain.store_size, jobs=1)
+        first = "courier" if any(row[0] == "courier" for row in encoders) else encoders[0][0]
+        feature = feature_of(plan, shop, first, "cluster_id", 0)
+        if feature.cluster is not None and feature.clusters:
+            clusters = cluster_pictures(store, feature.cluster, feature.clusters)
+        if first == "courier":
+            attended = attention_examples(plan, shop, store, 0)
+    write_report(
+        plan.root / "report.html", results, curves=curves(plan, rows, 0), clusters=clusters, attention=attended,
+        notes=notes(results, shop, store),
+    )  # fmt: skip

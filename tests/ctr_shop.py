@@ -1,0 +1,103 @@
+"""A small shop in memory for the CTR tests: users like some styles, and a style shows in the picture's vector only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from data.event_log import ACTIONS
+from data.shop_folder import Events, Shop
+from features.image_feature import ImageFeature, no_image
+
+DIM = 8
+
+
+def make_shop(
+    *, users: int = 60, items: int = 80, sessions: int = 400, page: int = 6, events: int = 600, styles: int = 4, seed: int = 0,
+    strength: float = 3.0, columns: bool = True,
+) -> tuple[Shop, np.ndarray]:  # fmt: skip
+    """A shop, and the style (N,) of each item. Clicks: probability sigmoid(strength * (style is the user's) - 1.5), also in events."""
+    rng = np.random.default_rng(seed)
+    style = rng.integers(styles, size=items)
+    taste = rng.integers(styles, size=users)
+    session_user = np.sort(rng.integers(users, size=sessions))[rng.permutation(sessions)].astype(np.int32)
+    size = rng.integers(1, 2 * page, size=sessions)
+    session = np.repeat(np.arange(sessions), size).astype(np.int32)
+    impressions = len(session)
+    user = session_user[session]
+    item = rng.integers(items, size=impressions).astype(np.int32)
+    chance = 1 / (1 + np.exp(1.5 - strength * (style[item] == taste[user])))
+    click = (rng.random(impressions) < chance).astype(np.int8)
+    session_time = 1_000_000 + 100 * np.arange(sessions, dtype=np.int64)
+    category = np.array(["dress", "shoe", "bag"])[rng.integers(3, size=items)]
+    item_frame = pl.DataFrame({"item_id": np.arange(items) + 1000, "image": [f"{i}.png" for i in range(items)]})
+    user_frame = pl.DataFrame({"user_id": np.arange(users) + 5})
+    frame = pl.DataFrame({"session_id": session, "user_id": user + 5, "item_id": item + 1000, "timestamp": session_time[session], "click": click})
+    if columns:
+        price = rng.lognormal(size=items)
+        price[rng.random(items) < 0.1] = np.nan
+        words = np.array(["red", "soft", "new", "wool", "long"])[rng.integers(5, size=(items, 2))]
+        item_frame = item_frame.with_columns(
+            title=pl.Series([f"{a} {b} {c}" for (a, b), c in zip(words, category, strict=True)]),
+            category=pl.Series(category),
+            price=pl.Series(price),
+            weight=pl.Series(rng.random(items)),
+        )
+        user_frame = user_frame.with_columns(age=pl.Series(rng.integers(3, size=users)))
+        frame = frame.with_columns(
+            query=pl.Series(np.array(["red dress", "shoe", "a bag"])[rng.integers(3, size=sessions)][session]),
+            position=pl.Series(np.arange(impressions) % page),
+            hour=pl.Series(rng.random(impressions)),
+        )
+    return (
+        Shop(
+            folder=Path("a shop in memory"),
+            items=item_frame,
+            users=user_frame,
+            impressions=frame,
+            item=item,
+            user=user,
+            session=session,
+            click=click,
+            session_user=session_user,
+            session_time=session_time,
+            session_split=np.repeat(np.arange(4), np.diff(np.round(np.array([0, 0.1, 0.7, 0.85, 1]) * sessions).astype(int))).astype(np.int8),
+            session_category=None,
+            item_category=None,
+            category_names=[],
+            events=_events(rng, events, style, taste, session_time),
+            split_is_ordered=True,
+        ),
+        style,
+    )
+
+
+def _events(rng: np.random.Generator, events: int, style: np.ndarray, taste: np.ndarray, session_time: np.ndarray) -> Events:
+    """Events of the upper half of the users, on items of their style mostly; the others have no history."""
+    user = rng.integers(len(taste) // 2, len(taste), size=events).astype(np.int32)
+    item = rng.integers(len(style), size=events).astype(np.int32)
+    liked = style[item] == taste[user]
+    keep = liked | (rng.random(events) < 0.2)
+    time = rng.integers(session_time[0] - 50_000, session_time[-1], size=events)
+    action = rng.choice(len(ACTIONS), p=[0.7, 0.15, 0.1, 0.05], size=events).astype(np.int8)
+    order = np.lexsort((time, user))
+    order = order[keep[order]]
+    return Events(user=user[order], item=item[order], time=time[order], action=action[order])
+
+
+def pictures(style: np.ndarray, form: str, *, seed: int = 0, missing: float = 0.1) -> ImageFeature:
+    """Vectors that lie near their style's direction, a few of them missing, in one of the forms."""
+    if form == "none":
+        return no_image(len(style))
+    rng = np.random.default_rng(seed)
+    vectors = np.eye(DIM, dtype=np.float32)[style] + 0.2 * rng.normal(size=(len(style), DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    present = rng.random(len(style)) >= missing
+    vectors[~present] = 0
+    if form == "cluster_id":
+        clusters = int(style.max()) + 1
+        cluster = np.where(present, style, clusters).astype(np.int64)
+        return ImageFeature(form=form, present=present, cluster=cluster, clusters=clusters)
+    return ImageFeature(form=form, present=present, vectors=vectors)

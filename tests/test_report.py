@@ -1,0 +1,311 @@
+import copy
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from eval import plots
+from eval.plots import ForestRow, Line, binned, forest, line_chart, number_text, ticks
+from eval.report import AttentionExample, ClusterPictures, write_report
+from eval.table import markdown_table, print_table
+from eval.wording import SIMULATED, answer, best_row, bounds, p_value, points
+
+HOSTILE = "<script>alert('x')</script>\"&|[bold](http://evil.example)"
+VOID = {"meta", "img", "br"}
+
+
+def metric(*per_seed):
+    return {"mean": float(np.mean(per_seed)), "per_seed": list(per_seed)}
+
+
+def delta(mean, low, high, p=0.01):
+    return {"mean": mean, "ci95": [low, high], "p_value": p}
+
+
+def row(encoder, form, gauc, valid_gauc, *, selected=False):
+    return {
+        "encoder": encoder,
+        "image_feature": form,
+        "auc": metric(0.7031, 0.7041),
+        "gauc": metric(*gauc),
+        "delta_auc": delta(0.0021, -0.0004, 0.0046, p=0.0953),
+        "delta_gauc": delta(np.mean(gauc) - 0.68, np.mean(gauc) - 0.683, np.mean(gauc) - 0.677, p=0.0004),
+        "selected": selected,
+        "valid_gauc": valid_gauc,
+        "seconds": {"encoder": 12.34, "ctr": 5.6},
+    }
+
+
+RESULTS = {
+    "data": "shop",
+    "preset": "small",
+    "seeds": [0, 1],
+    "sessions_scored": 3912,
+    "sessions_one_class": 1020,
+    "baseline": {"auc": metric(0.7011, 0.7013), "gauc": metric(0.6799, 0.6801)},
+    "rows": [
+        row("courier", "cluster_id", (0.6881, 0.6885), 0.69, selected=True),
+        row("courier", "vector", (0.6891, 0.6897), 0.68),  # better on test, but validation did not choose it
+        row("simclr", "sim_score", (0.6811, 0.6813), 0.685, selected=True),
+        row("shuffled courier", "cluster_id", (0.6795, 0.6797), 0.70, selected=True),
+        row("baseline (other seeds)", "none", (0.6802, 0.6804), 0.684),
+    ],
+    "pairs": [
+        {"a": ["courier", "cluster_id"], "b": ["simclr", "sim_score"], "delta_gauc": delta(0.0071, 0.004, 0.0102)},
+    ],
+    "versions": {"numpy": "2.4.6"},
+    "commit": "abc1234",
+    "simulated": True,
+    "oracle": {"auc": 0.7511, "gauc": 0.7200},
+}
+CURVES = {
+    "encoder courier": [{"step": s, "pictures": 64 * s, "loss": 5 / s, "valid_gauc": 0.5 + s / 100} for s in (1, 2, 3)],
+    "ctr baseline": [{"step": s, "loss": 0.4, "valid_log_loss": 0.3 + 0.1 / s} for s in (10, 20)],
+    "ctr courier cluster_id": [{"step": s, "loss": 0.4, "valid_log_loss": 0.3} for s in (10, 20)],
+    "ctr courier vector": [{"step": s, "loss": 0.4, "valid_log_loss": 0.29} for s in (10, 20)],
+}
+
+
+class Page(HTMLParser):
+    """The text of a page and of its table rows; asserts that tags nest and that nothing outside is asked for."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.words, self.rows, self.tags, self.curves = [], [], [], [], []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on")
+            if name in ("src", "href", "xlink:href", "action", "data"):
+                assert (value or "").startswith("data:image/png;base64,")
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            return
+        if "polyline" in self.open:
+            self.curves.append(data)
+        self.words.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data + " "
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture
+def page(tmp_path):
+    def render(results=RESULTS, *, curves=CURVES, clusters=(), attention=(), notes=()):
+        path = tmp_path / "report.html"
+        write_report(path, results, curves=curves, clusters=clusters, attention=attention, notes=notes)
+        html = path.read_text()
+        assert not re.search(r"https?://|url\(|@import", html.replace("http://evil.example", ""))
+        return Page(html)
+
+    return render
+
+
+def pictures(*shape):
+    return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+
+
+def test_the_title_line_is_the_question_the_answer_and_what_it_rests_on(page):
+    text = page().text
+    assert "Do pictures lift the CTR model on shop? Encoders: courier, simclr." in text
+    assert "Fed as: cluster_id, vector, sim_score." in text
+    assert "courier as cluster_id lifts GAUC by +0.83 points [+0.53, +1.13] (p < 0.001)." in text
+    assert "2 seeds; test sessions scored 3,912, one-class 1,020 left out" in text
+
+
+def test_every_row_is_there_with_the_numbers_of_the_results(page):
+    rows = {tuple(cells[:2]): cells[2:] for cells in page().rows if len(cells) == 8}
+    assert len(rows) == 2 + len(RESULTS["rows"])  # the heading and the baseline too
+    assert rows["baseline ", "none "][0] == "0.7012 0.7011 0.7013 "
+    for expected in RESULTS["rows"]:
+        form = expected["image_feature"]
+        chosen = expected["selected"] and not expected["encoder"].startswith("shuffled")
+        auc, delta_auc, gauc, delta_gauc, p, valid = rows[f"{expected['encoder']} ", f"{form} " + "selected " * chosen]
+        low, high = expected["delta_gauc"]["ci95"]
+        assert auc == "0.7036 0.7031 0.7041 "
+        assert delta_auc == "+0.21 [−0.04, +0.46] "
+        assert [float(x) for x in gauc.split()] == pytest.approx(
+            [expected["gauc"]["mean"], *expected["gauc"]["per_seed"]], abs=5e-5
+        )
+        numbers = [float(x.strip("[],")) for x in delta_gauc.replace("−", "-").split()]
+        assert numbers == pytest.approx([100 * expected["delta_gauc"]["mean"], 100 * low, 100 * high], abs=5e-3)
+        assert (p, float(valid)) == ("<0.001 ", expected["valid_gauc"])
+
+
+def test_forests_and_pairs_hold_every_difference(page):
+    text = page().text
+    for expected in RESULTS["rows"]:
+        said = f"{points(expected['delta_gauc']['mean'])} {bounds(expected['delta_gauc'])}"
+        assert text.count(said) >= 2  # table and forest
+    assert "courier as cluster_id minus simclr as sim_score +0.71 [+0.40, +1.02]" in text
+
+
+def test_simulated_clicks_are_said_and_real_ones_are_not(page):
+    assert SIMULATED in page().text
+    assert "simulated" not in page(RESULTS | {"simulated": False, "oracle": None}).text
+
+
+def test_the_ceiling_is_measured_in_what_the_best_row_takes_of_it(page):
+    assert "+4.00 points of GAUC above the baseline. courier as cluster_id takes 21 % of that room." in page().text
+
+
+def test_pictures_are_inside_and_no_more_than_twelve_a_cluster(page):
+    clusters = [ClusterPictures(cluster=7, size=1234, pictures=pictures(20, 130, 100, 3))]
+    weights = np.array([0.2, 0.7, 0.1])
+    example = AttentionExample(target=pictures(8, 8, 3), history=pictures(3, 8, 8, 3), weights=weights)
+    shown = page(clusters=clusters, attention=[example])
+    assert shown.tags.count("img") == 12 + 1 + 3
+    assert "Cluster 7: 1,234 items" in shown.text
+    assert "20 % 70 % 10 %" in shown.text
+
+
+def test_curves_are_drawn_for_encoders_the_baseline_and_selected_forms(page):
+    assert page().curves == ["courier", "courier", "baseline", "courier cluster_id"]
+    everything = copy.deepcopy(RESULTS)
+    for each in everything["rows"]:
+        each["selected"] = False
+    assert page(everything).curves[2:] == ["baseline", "courier cluster_id", "courier vector"]
+
+
+def test_names_and_notes_cannot_act(page):
+    results = copy.deepcopy(RESULTS)
+    results |= {"data": HOSTILE, "preset": HOSTILE, "commit": HOSTILE, "versions": {HOSTILE: HOSTILE}}
+    results["rows"][0] |= {"encoder": HOSTILE, "image_feature": HOSTILE, "seconds": {HOSTILE: 1.0}}
+    results["pairs"][0]["a"] = [HOSTILE, HOSTILE]
+    curves = {f"encoder {HOSTILE}": CURVES["encoder courier"], f"ctr {HOSTILE}": CURVES["ctr baseline"]}
+    shown = page(results, curves=curves, notes=[HOSTILE])
+    assert "script" not in shown.tags
+    assert shown.text.count(HOSTILE) >= 10
+
+
+def test_every_optional_part_may_be_missing(page):
+    bare = {name: RESULTS[name] for name in ("data", "seeds", "sessions_scored", "sessions_one_class", "baseline")}
+    shown = page(bare | {"rows": []}, curves={})
+    assert "The baseline alone: AUC 0.7012, GAUC 0.6800." in shown.text
+    assert not {"img", "svg"} & set(shown.tags)
+    plain = {"encoder": "a", "image_feature": "vector", "auc": {"mean": 0.7}, "gauc": {"mean": 0.7}}
+    plain |= {"delta_auc": {"mean": float("nan"), "ci95": [None, None]}, "delta_gauc": {"mean": None}}
+    assert "No lift shown: a as vector moves GAUC by n/a points [n/a] (p = n/a)" in page(bare | {"rows": [plain]}).text
+
+
+def test_test_data_chooses_nothing_and_no_control_wins():
+    assert best_row(RESULTS) is RESULTS["rows"][0]
+
+
+@pytest.mark.parametrize("low, high, said", [
+    (0.001, 0.003, "courier as cluster_id lifts GAUC"),
+    (-0.003, -0.001, "courier as cluster_id lowers GAUC"),
+    (-0.001, 0.003, "No lift shown: courier as cluster_id moves GAUC"),
+])  # fmt: skip
+def test_the_answer_follows_the_interval(low, high, said):
+    results = copy.deepcopy(RESULTS)
+    results["rows"][0]["delta_gauc"] = delta((low + high) / 2, low, high)
+    assert answer(results).startswith(said)
+
+
+def test_numbers_are_said_in_points_with_a_sign():
+    said = [points(x) for x in (0.00824, -0.0003, -0.00001, 0.0, float("nan"), None)]
+    assert said == ["+0.82", "−0.03", "+0.00", "+0.00", "n/a", "n/a"]
+    assert [p_value(p) for p in (0.0005, 0.0123, 1.0, None)] == ["<0.001", "0.012", "1.000", "n/a"]
+
+
+def printed(results, width=120):
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    print_table(results, console)
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_terminal_table_has_every_row_within_120_columns():
+    lines = printed(RESULTS).splitlines()
+    assert max(map(len, lines)) <= 120
+    line = next(line for line in lines if line.startswith("courier") and "cluster_id *" in line)
+    cells = re.split(r"\s{2,}", line.strip())
+    assert cells[2:] == ["0.7036", "+0.21 [−0.04, +0.46]", "0.6883", "+0.83 [+0.53, +1.13]", "<0.001"]
+    for expected in RESULTS["rows"]:
+        assert any(line.startswith(expected["encoder"]) and expected["image_feature"] in line for line in lines)
+    assert any(SIMULATED[:60] in line for line in lines)
+
+
+def test_the_terminal_table_reads_no_name_as_markup():
+    results = copy.deepcopy(RESULTS)
+    results["rows"][0]["encoder"] = "[red]file:x[/red]"
+    assert "[red]file:x[/red]" in printed(results)
+
+
+def test_the_markdown_table_has_every_row_and_names_cannot_break_it():
+    text = markdown_table(RESULTS)
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 3 + len(RESULTS["rows"])
+    assert table[3] == (
+        "| **courier** | **cluster_id** | **0.7036** | **+0.21 [−0.04, +0.46]** | **0.6883** "
+        "| **+0.83 [+0.53, +1.13]** | **&lt;0.001** |"
+    )
+    assert answer(RESULTS).replace("<", "&lt;") in text
+    results = copy.deepcopy(RESULTS)
+    results["rows"][1]["encoder"] = HOSTILE
+    line = markdown_table(results).splitlines()[6]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 8
+    assert "<script" not in line
+    assert "](" not in line
+
+
+@pytest.mark.parametrize("low, high, expected", [
+    (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+    (-0.3, 0.8, [-0.2, 0, 0.2, 0.4, 0.6, 0.8]),
+    (61, 149, [80, 100, 120, 140]),
+    (5, 5, [5]),
+])  # fmt: skip
+def test_ticks_are_round_and_within(low, high, expected):
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_tick_labels_are_short():
+    assert [number_text(x) for x in (1.2e6, 20_000, 0.15, -0.4, 0.0)] == ["1.2M", "20k", "0.15", "−0.4", "0"]
+
+
+def test_a_forest_puts_each_interval_at_its_place():
+    html = forest([ForestRow(label="a", mean=1.0, low=0.0, high=2.0, text="t")], unit="points")
+    left = {name: float(at) for name, at in re.findall(r'class="(zero|bar|mark)" style="left:([\d.]+)%', html)}
+    width = float(re.findall(r"width:([\d.]+)%", html)[0])
+    assert left["zero"] == left["bar"] == pytest.approx(100 * 0.1 / 2.2, abs=0.01)
+    assert left["mark"] == pytest.approx(50)
+    assert width == pytest.approx(100 * 2 / 2.2, abs=0.01)
+
+
+def test_a_long_line_keeps_its_mean_and_loses_what_is_not_finite():
+    y = np.arange(1001.0)
+    y[0] = np.nan
+    short = binned(Line(name="loss", x=np.arange(1001), y=y, colour="red"))
+    assert len(short.y) == plots._MOST_POINTS
+    assert short.y.mean() == pytest.approx(np.nanmean(y), rel=0.01)
+    assert line_chart([Line(name="n", x=np.arange(2), y=np.full(2, np.nan), colour="red")], x_label="", label="") == ""
+
+
+def test_a_flat_line_and_a_single_point_are_drawn():
+    flat = Line(name="flat", x=np.arange(3), y=np.zeros(3), colour="red")
+    point = Line(name="point", x=np.array([4]), y=np.array([0.5]), colour="red")
+    assert "nan" not in line_chart([flat], x_label="step", label="flat")
+    assert "<circle" in line_chart([point], x_label="step", label="point")
