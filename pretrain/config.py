@@ -16,7 +16,7 @@ class PretrainConfig:
     backbone: str = "small_cnn"  # small_cnn | resnet18 | swin_t
     weights: str = "random"  # random | imagenet (torchvision's download) | a file of weights for the backbone
     head: str = "whitened"  # first weights of the head: whitened (from the pictures' principal components) | random (the paper's)
-    head_common: float = 3.0  # whitened: length of the part that all embeddings share, in lengths of an average difference
+    head_common: float = 4.0  # whitened: length of the part that all embeddings share, in lengths of an average difference
     image_size: int = 32  # pixels a side that the backbone sees
     store_size: int = 48  # pixels a side of the stored pictures; at least 1.5 x image_size, so that random crops are fair
     dim: int = 64  # length of an embedding
@@ -25,14 +25,15 @@ class PretrainConfig:
     batch_size: int = 512  # page views of a courier step, over all ranks
     batch_pictures: int = 1024  # pictures of a step of methods that look at pictures alone (simclr: two views of each)
     learning_rate: float = 2e-3  # Adam's, at its height
-    warmup: float = 0.05  # share of the training in which the rate rises from 0; it then falls along a cosine
+    beta2: float = 0.95  # decay of Adam's second moment; trainings of a few hundred steps need it to forget their first ones
+    warmup: float = 0.1  # share of the training in which the rate rises from 0; it then falls along a cosine
     weight_decay: float = 1e-6
     page_items: int = 5  # l_pv: items kept of a page view, the clicked ones first
     history_items: int = 5  # l_click: newest clicks shown to the reconstructor
     temperature: float = 0.05  # courier: divides the cosine; > 0
     scale_attention: bool = True  # courier: divide the attention's dot product by sqrt(dim) (Eq. 1)
     mask_same_item: bool = True  # courier: leave the target's own item out of its negatives (needed in a small catalogue)
-    crop: float = 0.6  # courier: smallest share of the picture that a random crop keeps; 1 = the whole picture
+    crop: float = 0.9  # courier: smallest share of the picture that a random crop keeps; 1 = the whole picture
     simclr_temperature: float = 0.2
     simclr_strength: float = 0.5  # of the colour distortion (Chen et al. use 1 at 224 pixels and 0.5 on small pictures)
     simclr_crop: float = 0.2  # smallest share of the picture that a random crop keeps
@@ -63,7 +64,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": {},
     "paper": {
         "backbone": "swin_t", "weights": "imagenet", "head": "random", "image_size": 224, "store_size": 336, "dim": 256, "checkpoints": 20,
-        "pictures": 300_000_000, "batch_size": 3072, "batch_pictures": 30_720, "learning_rate": 1e-4, "mask_same_item": False, "crop": 0.6,
+        "pictures": 300_000_000, "batch_size": 3072, "batch_pictures": 30_720, "learning_rate": 1e-4,
+        "beta2": 0.999, "warmup": 0.01, "mask_same_item": False, "crop": 0.6,
         "simclr_strength": 1.0, "simclr_crop": 0.08, "simclr_blur": True, "precision": "16-mixed",
     },
 }  # fmt: skip

@@ -60,7 +60,9 @@ def train_encoder(
     method = make(shop, store.present, config, seed)
     method.heads.to(fabric.device)
     parts = nn.ModuleDict({"backbone": net, "heads": method.heads})
-    optimizer = torch.optim.Adam(parts.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.Adam(
+        parts.parameters(), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
+    )
     net, optimizer = fabric.setup(net, optimizer)
     state = {"step": 0, "pictures": 0, "seconds": 0.0, "best_gauc": -1.0, "best_pictures": 0}
     best: dict[str, Tensor] = {}

@@ -1,0 +1,166 @@
+"""The main job end to end on a very small world: cached, killed and resumed, no leak, results that add up."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from eval.results import select_forms
+from metrics.auc import auc
+from metrics.gauc import gauc
+from run.folder import Stage
+
+ROOT = Path(__file__).parent.parent
+SIZE = (
+    "--preset tiny --users 60 --items 60 --sessions 600 --clusters 8 --pretrain.image-size 16 --pretrain.store-size 24 "
+    "--pretrain.dim 8 --pretrain.pictures 1500 --pretrain.checkpoint-seconds 0.5 --ctr.epochs 1 --ctr.checkpoint-seconds 0.5 --seeds 1"
+).split()
+TIMES = ("seconds", "commit")
+
+
+def command(out, *words):
+    return [sys.executable, "-m", "eval.compare", *SIZE, "--out", str(out), *words]
+
+
+def run(out, *words):
+    return subprocess.run(command(out, *words), cwd=ROOT, capture_output=True, text=True)
+
+
+def timeless(value):
+    """Results without what a clock or a checkout says."""
+    if isinstance(value, dict):
+        return {key: timeless(part) for key, part in value.items() if key not in TIMES}
+    return [timeless(part) for part in value] if isinstance(value, list) else value
+
+
+def results(out):
+    return timeless(json.loads((out / "results.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("compare") / "run"
+    done = run(out, "--controls")
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_the_table_has_a_row_for_every_encoder_and_form_and_the_controls(undisturbed):
+    out, printed = undisturbed
+    rows = {(row["encoder"], row["image_feature"]) for row in results(out)["rows"]}
+    forms = ("cluster_id", "sim_score", "vector")
+    assert rows == {(e, f) for e in ("courier", "simclr", "random", "shuffled courier") for f in forms} | {("baseline (other seeds)", "none")}
+    for encoder, form in rows:
+        assert encoder.split(" ")[0] in printed
+        assert form in printed
+
+
+def test_results_hold_what_the_design_names(undisturbed):
+    found = json.loads((undisturbed[0] / "results.json").read_text())
+    for key in ("data", "preset", "seeds", "sessions_scored", "sessions_one_class", "baseline", "rows", "pairs", "versions", "commit"):
+        assert key in found
+    for row in found["rows"]:
+        assert set(row) >= {"encoder", "image_feature", "auc", "gauc", "delta_auc", "delta_gauc", "selected", "valid_gauc", "seconds"}
+        assert row["delta_gauc"]["ci95"][0] <= row["delta_gauc"]["mean"] <= row["delta_gauc"]["ci95"][1]
+        assert row["delta_gauc"]["mean"] == pytest.approx(row["gauc"]["mean"] - found["baseline"]["gauc"]["mean"], abs=1e-12)
+        assert 0 < row["delta_gauc"]["p_value"] <= 1
+    assert {tuple(pair["a"])[0] for pair in found["pairs"]} | {tuple(pair["b"])[0] for pair in found["pairs"]} == {"courier", "simclr", "random"}
+
+
+def test_metrics_are_those_of_the_predictions_on_disk(undisturbed):
+    out, _ = undisturbed
+    found = results(out)
+    table = pl.read_parquet(next(out.glob("ctr/baseline-none-seed0-*/predictions.parquet"))).filter(pl.col("split") == "test")
+    log = pl.read_parquet(next(out.glob("data/shop-*/world/impressions.parquet")))[table["row"].to_list()]
+    click = table["click"].to_numpy()
+    assert (log["click"].to_numpy() == click).all()
+    assert found["baseline"]["auc"]["mean"] == pytest.approx(auc(click, table["score"].to_numpy()), abs=1e-12)
+    value = gauc(click, table["score"].to_numpy(), log["session_id"].to_numpy())
+    assert found["baseline"]["gauc"]["mean"] == pytest.approx(value.value, abs=1e-12)
+    assert (found["sessions_scored"], found["sessions_one_class"]) == (value.sessions_scored, value.sessions_one_class)
+
+
+def test_a_form_is_selected_by_validation_alone():
+    rows = [("courier", "vector"), ("courier", "cluster_id"), ("simclr", "vector")]
+    valid = {rows[0]: 0.61, rows[1]: 0.62, rows[2]: 0.5}
+    assert select_forms(valid, rows) == {"courier": rows[1], "simclr": rows[2]}
+
+
+def test_a_second_call_trains_nothing_and_says_the_same(undisturbed):
+    out, _ = undisturbed
+    before = results(out)
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("stage.json")}
+    assert run(out, "--controls").returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("stage.json")} == stamps
+    assert results(out) == before
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_results(undisturbed, tmp_path):
+    out = tmp_path / "run"
+    moments = random.Random(4)
+    for _ in range(3):
+        process = subprocess.Popen(
+            command(out, "--controls"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(moments.uniform(3, 9))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert run(out, "--controls").returncode == 0
+    assert results(out) == results(undisturbed[0])
+
+
+def test_the_report_and_its_settings_are_there(undisturbed):
+    out, _ = undisturbed
+    assert "simulated" in (out / "report.html").read_text()
+    assert "[pretrain]" in (out / "config.toml").read_text()
+    for stage in ("encoders", "ctr"):
+        folder = next((out / stage).iterdir())
+        assert (folder / "metrics.jsonl").exists() or "random" in folder.name
+        assert list(folder.glob("events.out.tfevents*")) or "random" in folder.name
+
+
+def test_the_truth_is_read_by_no_stage(undisturbed, tmp_path):
+    """A world without its truth gives the same numbers, but for the ceiling."""
+    out, _ = undisturbed
+    world = next(out.glob("data/shop-*/world"))
+    copy = tmp_path / "shop"
+    copy.mkdir()
+    for name in ("items.parquet", "users.parquet", "impressions.parquet", "events.parquet", "images"):
+        (copy / name).symlink_to(world / name)
+    done = run(tmp_path / "run", "--data", str(copy), "--encoders", "simclr", "--image-features", "vector")
+    assert done.returncode == 0, done.stderr
+    found, first = results(tmp_path / "run"), results(out)
+    assert "oracle" in first
+    assert "oracle" not in found
+    assert found["baseline"] == first["baseline"]
+    assert found["rows"][0] == {**next(r for r in first["rows"] if (r["encoder"], r["image_feature"]) == ("simclr", "vector")), "selected": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--encoders", "courir"], "did you mean 'courier'"),
+        (["--image-features", "clusters"], "image_features"),
+        (["--data", "nowhere"], "no such folder"),
+        (["--preset", "smal"], "did you mean 'small'"),
+        (["--seeds", "0"], "above 0"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line(tmp_path, words, message):
+    done = run(tmp_path, *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stage_depends_on_its_key_alone(tmp_path):
+    assert Stage(tmp_path, "a", {"x": 1, "y": 2}).folder == Stage(tmp_path, "a", {"y": 2, "x": 1}).folder
+    assert np.unique([Stage(tmp_path, "a", {"x": n}).hash for n in range(100)]).size == 100

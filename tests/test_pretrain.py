@@ -1,0 +1,245 @@
+"""Encoder training as a whole: rows that may enter, no leak, resume to the bit, the choice of a checkpoint."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from data.pictures import build_store
+from data.shop_folder import SPLITS, load_shop
+from metrics.gauc import gauc
+from pretrain.backbone import backbone, whiten_head
+from pretrain.config import PretrainConfig
+from pretrain.loop import embed, learning_rate, passed_checkpoint, train_encoder
+from pretrain.page_views import newest, page_views, pretraining_items
+from pretrain.similarity import collapse, sim_scores
+from run.errors import SettingError, UserError
+from run.folder import read_metrics
+from tests.shops import write_shop
+
+CONFIG = PretrainConfig(
+    image_size=16, store_size=24, dim=8, pictures=1200, checkpoints=3, batch_size=32, batch_pictures=32, checkpoint_seconds=0.01
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_shop(tmp_path_factory.mktemp("shop"), sessions=300)
+
+
+@pytest.fixture(scope="module")
+def shop(folder):
+    return load_shop(folder)
+
+
+@pytest.fixture(scope="module")
+def store(shop, tmp_path_factory):
+    return build_store(shop, tmp_path_factory.mktemp("store"), size=24, workers=1)
+
+
+def test_rows_hold_clicked_items_first_and_only_earlier_clicks(shop, store):
+    views = page_views(shop, page_items=3, history_items=4, has_picture=store.present)
+    assert len(views) > 20
+    assert views.clicked.any(1).all()
+    assert (views.history[:, 0] >= 0).all()
+    for page, clicked in zip(views.page, views.clicked, strict=True):
+        assert not clicked[page < 0].any()
+        assert (np.diff(clicked[page >= 0].astype(int)) <= 0).all()
+    assert store.present[views.page[views.page >= 0]].all()
+    assert store.present[views.history[views.history >= 0]].all()
+
+
+def test_rows_are_those_of_a_slow_walk_through_the_log(shop, store):
+    views = page_views(shop, page_items=3, history_items=2, has_picture=store.present)
+    expected = []
+    for session in np.flatnonzero(shop.session_split == SPLITS.index("pretrain")):
+        rows = np.flatnonzero((shop.session == session) & store.present[shop.item])
+        rows = sorted(rows, key=lambda row: (-shop.click[row], row))[:3]
+        seen = [
+            int(item)
+            for user, item, when, action in zip(shop.events.user, shop.events.item, shop.events.time, shop.events.action, strict=True)
+            if user == shop.session_user[session] and when < shop.session_time[session] and action == 0 and store.present[item]
+        ][-2:]
+        if seen and shop.click[rows].any():
+            expected.append(([int(shop.item[row]) for row in rows], seen))
+    found = [([int(i) for i in p if i >= 0], [int(i) for i in h if i >= 0]) for p, h in zip(views.page, views.history, strict=True)]
+    assert found == expected
+
+
+def test_newest_keeps_the_last_entries_in_order():
+    items = np.array([[5, 6, 7, 8], [1, 2, -1, -1]])
+    kept = np.array([[True, False, True, True], [False, True, False, False]])
+    assert newest(items, kept, 2).tolist() == [[7, 8], [2, -1]]
+
+
+@pytest.mark.parametrize("encoder", ["courier", "simclr"])
+def test_clicks_after_the_validation_change_no_weight(folder, encoder, shop, store, tmp_path):
+    """The choice of a checkpoint, like the weights, knows nothing of test clicks."""
+    train_encoder(encoder, shop, store, CONFIG, seed=0, folder=tmp_path / "a", threads=1)
+    test = shop.session_split[shop.session] == SPLITS.index("test")
+    first_test = int(shop.session_time[shop.session_split == SPLITS.index("test")].min())
+    changed = write_shop(
+        tmp_path / "shop", sessions=300, pictures=False,
+        impressions_frame=lambda frame: frame.with_columns(click=pl.Series(np.where(test, 1 - shop.click, shop.click))),
+        events_frame=lambda frame: frame.filter(pl.col("timestamp") < first_test),
+    )  # fmt: skip
+    other = load_shop(changed)
+    assert (other.session_split == shop.session_split).all()
+    train_encoder(encoder, other, store, CONFIG, seed=0, folder=tmp_path / "b", threads=1)
+    assert (tmp_path / "a/best.safetensors").read_bytes() == (tmp_path / "b/best.safetensors").read_bytes()
+
+
+def test_a_run_stopped_anywhere_ends_with_the_same_bits(shop, store, tmp_path, monkeypatch):
+    whole_run = train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
+
+    from pretrain import courier
+
+    calls = {"left": 17}
+    draw = courier.Courier.step
+
+    def dies(self, number):
+        calls["left"] -= 1
+        if calls["left"] == 0:
+            raise KeyboardInterrupt
+        return draw(self, number)
+
+    monkeypatch.setattr(courier.Courier, "step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "killed", threads=1)
+    monkeypatch.undo()
+    resumed = train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "killed", threads=1)
+    assert {**resumed, "seconds": 0} == {**whole_run, "seconds": 0}
+    assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
+    assert read_metrics(tmp_path / "whole/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")
+
+
+def test_every_encoder_of_a_seed_begins_with_the_same_weights_and_encodes_as_many_pictures(shop, store, tmp_path):
+    results = {name: train_encoder(name, shop, store, CONFIG, seed=0, folder=tmp_path / name, threads=1) for name in ("courier", "simclr")}
+    for result in results.values():
+        assert CONFIG.pictures <= result["pictures"] < CONFIG.pictures + 64
+    lines = {name: [line for line in read_metrics(tmp_path / name / "metrics.jsonl") if "valid_gauc" in line] for name in results}
+    assert all(len(found) == CONFIG.checkpoints for found in lines.values())
+    for name, found in lines.items():
+        best = max(found, key=lambda line: line["valid_gauc"])
+        assert results[name]["valid_gauc"] == best["valid_gauc"]
+        assert results[name]["best_pictures"] == best["pictures"]
+
+
+def test_a_log_too_short_for_courier_is_refused(tmp_path):
+    few = load_shop(write_shop(tmp_path / "few", users=120, sessions=120))
+    small = build_store(few, tmp_path / "store", size=24, workers=1)
+    with pytest.raises(UserError, match="needs a longer log"):
+        train_encoder("courier", few, small, CONFIG, seed=0, folder=tmp_path / "x", threads=1)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(shop, store, tmp_path):
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+"):
+        train_encoder("courier", shop, store, replace(CONFIG, learning_rate=1e30), seed=0, folder=tmp_path, threads=1)
+
+
+def test_a_start_from_the_pictures_is_spread_and_its_loss_is_near_that_of_chance(shop, store):
+    from pretrain.courier import Courier
+    from pretrain.loop import first_weights, look
+
+    views = page_views(shop, page_items=5, history_items=5, has_picture=store.present)
+    method = Courier(views, CONFIG, seed=0)
+    net = first_weights(shop, store, CONFIG, seed=0)
+    step = method.step(0)
+    with torch.no_grad():
+        parts = method.loss(net(look(method, store, step, CONFIG, 0, 0, torch.device("cpu"))), step)[1]
+    candidates = int((step.places["page"] >= 0).sum())
+    assert abs(parts["loss_pv"].item() - np.log(candidates)) < 0.3
+    whitened = backbone("small_cnn", dim=8, seed=0)
+    pictures = torch.randn(64, 3, 16, 16)
+    whiten_head(whitened, pictures, common=0.0, seed=0)
+    with torch.no_grad():
+        covariance = torch.cov(whitened(pictures).T)
+    torch.testing.assert_close(covariance, 0.25 * torch.eye(8), atol=1e-3, rtol=0)
+
+
+def test_embeddings_are_unit_rows_and_zeros_without_a_picture(store):
+    vectors = embed(backbone("small_cnn", dim=8, seed=0), store, CONFIG)
+    np.testing.assert_allclose(np.linalg.norm(vectors[store.present], axis=1), 1, rtol=1e-5)
+    assert (vectors[~store.present] == 0).all()
+    assert (~store.present).sum() == 1
+
+
+def test_sim_score_is_the_mean_cosine_with_earlier_clicks(shop, store):
+    vectors = np.random.default_rng(0).normal(size=(len(store.present), 4)) * store.present[:, None]
+    rows = shop.rows("valid")[:40]
+    found = sim_scores(shop, vectors, rows, history_items=3)
+    for row, score in zip(rows, found, strict=True):
+        session = shop.session[row]
+        seen = (shop.events.user == shop.user[row]) & (shop.events.time < shop.session_time[session]) & (shop.events.action == 0)
+        items = shop.events.item[seen][-3:]
+        items = items[store.present[items]]
+        target = vectors[shop.item[row]]
+        cosines = [target @ vectors[i] / np.linalg.norm(target) / np.linalg.norm(vectors[i]) for i in items] if target.any() else []
+        assert score == pytest.approx(np.mean(cosines) if cosines else 0.0, abs=1e-6)
+
+
+def test_checkpoints_are_evenly_spaced_and_the_last_is_the_end():
+    config = PretrainConfig(pictures=1000, checkpoints=4)
+    marks = [n for n in range(0, 1040, 40) if passed_checkpoint(n, n + 40, config)]
+    assert marks == [240, 480, 720, 960]
+
+
+def test_the_rate_rises_then_falls_to_zero():
+    config = PretrainConfig(warmup=0.1, learning_rate=1.0)
+    assert learning_rate(0.05, config) == pytest.approx(0.5)
+    assert learning_rate(0.1, config) == pytest.approx(1.0)
+    assert learning_rate(1.0, config) == pytest.approx(0.0)
+
+
+def test_random_pictures_of_one_kind_have_no_spread_and_score_half(shop):
+    same = np.ones((len(shop.items), 4))
+    rows = shop.rows("valid")
+    assert collapse(same) == 0
+    assert gauc(shop.click[rows], sim_scores(shop, same, rows, history_items=5), shop.session[rows]).value == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"store_size": 32}, "store_size"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"crop": 1.5}, "crop"),
+        ({"backbone": "resnet"}, "did you mean 'resnet18'"),
+        ({"warmup": 1.0}, "warmup"),
+    ],
+)
+def test_bad_settings_are_refused_at_birth(settings, message):
+    with pytest.raises(SettingError, match=message):
+        PretrainConfig(**settings)
+
+
+def test_the_command_goes_on_after_a_real_kill(folder, tmp_path):
+    words = ["--encoder", "simclr", "--data", str(folder), "--image-size", "16", "--store-size", "24", "--dim", "8", "--pictures", "15000",
+             "--batch-pictures", "32", "--checkpoints", "3", "--checkpoint-seconds", "0.2"]  # fmt: skip
+    command = [sys.executable, "-m", "pretrain.train", *words]
+    root = Path(__file__).parent.parent
+
+    def start(out):
+        return subprocess.Popen([*command, "--out", str(out)], cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    whole_run = start(tmp_path / "whole")
+    killed = start(tmp_path / "killed")
+    deadline = time.monotonic() + 100
+    while not (tmp_path / "killed/last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed/result.json").exists()
+    assert start(tmp_path / "killed").wait() == 0
+    assert whole_run.wait() == 0
+    whole_result, resumed = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed"))
+    assert {**resumed, "seconds": 0} == {**whole_result, "seconds": 0}
+    assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
