@@ -14,7 +14,7 @@ from data.shop_folder import Shop
 from eval.stages import BASELINE, SHUFFLED, Plan, ctr_stage, is_control
 from features.make import encoder_stage
 from metrics.auc import auc
-from metrics.gauc import gauc
+from metrics.gauc import Weight, gauc
 from metrics.intervals import Draws, Interval, Resamples, auc_draws, difference, gauc_draws
 
 Row = tuple[str, str]  # encoder, image feature
@@ -22,7 +22,7 @@ _PACKAGES = ("torch", "torchvision", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu",
 
 
 def measure(
-    plan: Plan, shop: Shop, rows: Sequence[Row], seeds: Sequence[int], *, gauc_weight: str = "session", gauc_key: str = "session"
+    plan: Plan, shop: Shop, rows: Sequence[Row], seeds: Sequence[int], *, gauc_weight: Weight = "session", gauc_key: str = "session"
 ) -> dict[str, Any]:
     """Everything `results.json` says of the rows (the baseline is measured besides).
 
@@ -101,7 +101,7 @@ def select_forms(valid_gauc: Mapping[Row, float], rows: Sequence[Row]) -> dict[s
     return selected
 
 
-def oracle(plan: Plan, shop: Shop, *, gauc_weight: str = "session", gauc_key: str = "session") -> dict[str, float] | None:
+def oracle(plan: Plan, shop: Shop, *, gauc_weight: Weight = "session", gauc_key: str = "session") -> dict[str, float] | None:
     """AUC and GAUC of the very probabilities that a built-in world drew its clicks from: no model can beat them but by luck."""
     truth = shop.folder / "truth" / "impressions.parquet"
     if not plan.source.is_world or not truth.exists():

@@ -80,9 +80,8 @@ def run_ctr(plan: Plan, encoder: str, form: str, seed: int) -> None:
 
 def feature_of(plan: Plan, shop, encoder: str, form: str, seed: int):
     """The `ImageFeature` that this row of the comparison gives to its CTR model."""
-    from data.shop_folder import SPLITS
     from features.embeddings import read_embeddings
-    from features.image_feature import image_feature, no_image
+    from features.image_feature import image_feature, items_shown_before, no_image
 
     if form == "none":
         return no_image(len(shop.items))
@@ -91,6 +90,4 @@ def feature_of(plan: Plan, shop, encoder: str, form: str, seed: int):
     if encoder.startswith(SHUFFLED):
         present = np.flatnonzero(vectors.any(1))
         vectors[present] = vectors[present[permutation(len(present), seed, "shuffled")]]
-    # centres are learned from items shown before validation begins; later ones take the nearest
-    known = np.unique(shop.item[shop.session_split[shop.session] < SPLITS.index("valid")])
-    return image_feature(form, vectors, clusters=plan.clusters, seed=seed, fit_on=known)
+    return image_feature(form, vectors, clusters=plan.clusters, seed=seed, fit_on=items_shown_before(shop, "valid"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.shop_folder import SPLITS, Shop
 from run.config import one_of
 
 FORMS = ("vector", "sim_score", "cluster_id")
@@ -27,6 +28,11 @@ def no_image(items: int) -> ImageFeature:
     return ImageFeature(form="none", present=np.zeros(items, dtype=bool))
 
 
+def items_shown_before(shop: Shop, split: str) -> np.ndarray:
+    """(M,) items with an impression in a split before this one: what cluster centres may be learned from."""
+    return np.unique(shop.item[shop.session_split[shop.session] < SPLITS.index(split)])
+
+
 def image_feature(form: str, vectors: np.ndarray, *, clusters: int, seed: int, fit_on: np.ndarray | None = None) -> ImageFeature:
     """Embeddings in the wanted form.
 
@@ -42,7 +48,7 @@ def image_feature(form: str, vectors: np.ndarray, *, clusters: int, seed: int, f
     """
     one_of("image_feature", form, FORMS)
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    present = vectors.any(1)
+    present = np.any(vectors, axis=1)
     if form != "cluster_id":
         return ImageFeature(form=form, present=present, vectors=vectors)
     from features.clustering import cluster_ids

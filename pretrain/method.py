@@ -24,7 +24,8 @@ class Step:
 class Method(Protocol):
     """A way to train an encoder. `heads` holds what is trained beside the backbone and dropped afterwards."""
 
-    heads: nn.Module
+    @property
+    def heads(self) -> nn.Module: ...
 
     def step(self, number: int) -> Step:
         """The pictures of step `number`; depends on nothing but the seed and the number."""

@@ -38,7 +38,7 @@ def sim_scores(shop: Shop, vectors: np.ndarray, rows: np.ndarray, *, history_ite
         history_items: newest clicks that count.
     """
     unit = normalise(np.asarray(vectors, dtype=np.float32))
-    has_picture = unit.any(1)
+    has_picture = np.any(unit, axis=1)
     clicks = click_history(shop, max_items=history_items)
     out = np.zeros(len(rows))
     for start in range(0, len(rows), chunk):

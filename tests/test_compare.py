@@ -19,7 +19,7 @@ from metrics.gauc import gauc
 from run.folder import Stage
 
 ROOT = Path(__file__).parent.parent
-SIZE = (
+SIZE = (  # noqa: SIM905 - as one types it
     "--preset tiny --users 60 --items 60 --sessions 600 --clusters 8 --pretrain.image-size 16 --pretrain.store-size 24 "
     "--pretrain.dim 8 --pretrain.pictures 1500 --pretrain.checkpoint-seconds 0.5 --ctr.epochs 1 --ctr.checkpoint-seconds 0.5 --seeds 1"
 ).split()
@@ -57,7 +57,8 @@ def test_the_table_has_a_row_for_every_encoder_and_form_and_the_controls(undistu
     out, printed = undisturbed
     rows = {(row["encoder"], row["image_feature"]) for row in results(out)["rows"]}
     forms = ("cluster_id", "sim_score", "vector")
-    assert rows == {(e, f) for e in ("courier", "simclr", "random", "shuffled courier") for f in forms} | {("baseline (other seeds)", "none")}
+    encoders = ("courier", "simclr", "random", "shuffled courier")
+    assert rows == {(e, f) for e in encoders for f in forms} | {("baseline (other seeds)", "none")}
     for encoder, form in rows:
         assert encoder.split(" ")[0] in printed
         assert form in printed
@@ -72,7 +73,7 @@ def test_results_hold_what_the_design_names(undisturbed):
         assert row["delta_gauc"]["ci95"][0] <= row["delta_gauc"]["mean"] <= row["delta_gauc"]["ci95"][1]
         assert row["delta_gauc"]["mean"] == pytest.approx(row["gauc"]["mean"] - found["baseline"]["gauc"]["mean"], abs=1e-12)
         assert 0 < row["delta_gauc"]["p_value"] <= 1
-    assert {tuple(pair["a"])[0] for pair in found["pairs"]} | {tuple(pair["b"])[0] for pair in found["pairs"]} == {"courier", "simclr", "random"}
+    assert {pair[side][0] for pair in found["pairs"] for side in ("a", "b")} == {"courier", "simclr", "random"}
 
 
 def test_metrics_are_those_of_the_predictions_on_disk(undisturbed):
@@ -141,7 +142,8 @@ def test_the_truth_is_read_by_no_stage(undisturbed, tmp_path):
     assert "oracle" in first
     assert "oracle" not in found
     assert found["baseline"] == first["baseline"]
-    assert found["rows"][0] == {**next(r for r in first["rows"] if (r["encoder"], r["image_feature"]) == ("simclr", "vector")), "selected": True}
+    same = next(row for row in first["rows"] if (row["encoder"], row["image_feature"]) == ("simclr", "vector"))
+    assert found["rows"][0] == {**same, "selected": True}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from metrics.gauc import gauc
 from pretrain.backbone import backbone, whiten_head
 from pretrain.config import PretrainConfig
 from pretrain.loop import embed, learning_rate, passed_checkpoint, train_encoder
-from pretrain.page_views import newest, page_views, pretraining_items
+from pretrain.page_views import newest, page_views
 from pretrain.similarity import collapse, sim_scores
 from run.errors import SettingError, UserError
 from run.folder import read_metrics
