@@ -1,7 +1,7 @@
 """What a user did before, read by attention: a history of items becomes one vector.
 
-U distinct items, S sessions, B impressions, L history items, W width, H heads. Where nothing in a history depends on the target item, it is
-read once a session and shared by the session's impressions.
+U distinct items, S sessions, B impressions, L history items, W width, H heads. Where nothing in a history depends on
+the target item, it is read once a session and shared by the session's impressions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def take_rows(matrix: Tensor, index: Tensor) -> Tensor:
-    """matrix[index] for a matrix (n, ...) and any shape of index; its backward is `embedding`'s, the fast and repeatable one."""
+    """matrix[index] for a matrix (n, ...) and any index, with the fast and repeatable backward of `embedding`."""
     return F.embedding(index, matrix.flatten(1)).unflatten(-1, matrix.shape[1:])
 
 
@@ -45,7 +45,7 @@ class ImagePart(nn.Module):
 
 
 class LinearWithImage(nn.Module):
-    """A linear layer over [x, image], in two parts, so that the part over x is the same, weight by weight, whatever the image feature is.
+    """A linear layer over [x, image] in two parts: that over x has the same weights whatever the image feature is.
 
     Args:
         size: of x.
@@ -75,7 +75,7 @@ class SelfAttention(nn.Module):
     def forward(self, x_BLW: Tensor, real_BL: Tensor) -> Tensor:
         """(B, W): zeros where a row has no real item."""
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x_BLW).chunk(3, dim=-1))
-        # a row without real items may look everywhere: its result is thrown away, and a softmax over nothing would be NaN
+        # a row without real items may look everywhere: its result is dropped, and a softmax over nothing would be NaN
         seen_BL = real_BL | ~real_BL.any(1, keepdim=True)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_BL[:, None, None, :])
         y_BLW = self.norm(x_BLW + self.out(mixed.transpose(1, 2).flatten(2)))
@@ -84,9 +84,9 @@ class SelfAttention(nn.Module):
 
 
 class TargetAttention(nn.Module):
-    """DIN's pooling by the target item (Zhou et al. 2018, arXiv:1706.06978): sum_k w(h_k, t) h_k, weights not normalised.
+    """DIN's pooling by the target item (Zhou et al. 2018, arXiv:1706.06978): sum_k w(h_k, t) h_k.
 
-    w is an MLP over [h, t, h - t, h * t].
+    The weights are not normalised; w is an MLP over [h, t, h - t, h * t].
     """
 
     def __init__(self, width: int):
@@ -158,8 +158,10 @@ class HistoryNetwork(nn.Module):
         return self.out(pooled) * real.any(1, keepdim=True)
 
 
-def similarity(vectors_UD: Tensor, present_U: Tensor, history_SL: Tensor, grid_SP: Tensor, session_B: Tensor, slot_B: Tensor) -> Tensor:
-    """(B, L, 2): cosine of the target's picture with each history picture (Eq. 8), and 1 where both have one; else 0 and 0.
+def similarity(
+    vectors_UD: Tensor, present_U: Tensor, history_SL: Tensor, grid_SP: Tensor, session_B: Tensor, slot_B: Tensor
+) -> Tensor:
+    """(B, L, 2): cosine of the target's and each history picture (Eq. 8), and 1 where both have one; else 0 and 0.
 
     Args:
         vectors_UD: unit rows.
@@ -170,3 +172,9 @@ def similarity(vectors_UD: Tensor, present_U: Tensor, history_SL: Tensor, grid_S
     both_SPL = present_U[grid_SP][:, :, None] & (present_U[history] & (history_SL >= 0))[:, None]
     pair = torch.stack([cosine_SPL * both_SPL, both_SPL.to(cosine_SPL.dtype)], dim=-1)
     return pair[session_B, slot_B]
+
+
+def standardised(pair: Tensor, mean: float, spread: float) -> Tensor:
+    """(..., 2) cosines and flags -> cosines less their mean, over their spread; 0 stays where a picture is missing."""
+    cosine, both = pair.unbind(-1)
+    return torch.stack([(cosine - mean) / spread * both, both], dim=-1)

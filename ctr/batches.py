@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ class Batch(NamedTuple):
     item_numeric: Tensor  # (U, M)
     user_numeric: Tensor  # (S, M')
     context_numeric: Tensor  # (B, M'')
-    vectors: Tensor | None  # (U, D) unit rows, zero where absent
+    vectors: Tensor | None  # (U, D) zero rows where absent
     present: Tensor  # (U,) bool
     histories: tuple[Tensor, ...]  # (S, L) int64 each: which distinct item, oldest first, then -1 = padding
     pieces: tuple[tuple[Piece, ...], ...]  # for each history: runs of impressions whose histories are about as long
@@ -133,9 +134,7 @@ def _pieces(history_SL: np.ndarray, count: np.ndarray) -> tuple[Piece, ...]:
     longest = np.maximum((history_SL >= 0).sum(1), 1)  # an empty history keeps one place, for no tensor may be empty
     ends = np.cumsum(count)
     cuts = np.unique(np.linspace(0, len(count), _PIECES + 1).astype(int))
-    return tuple(
-        Piece(int(ends[a] - count[a]), int(ends[b - 1]), int(longest[a:b].max())) for a, b in zip(cuts, cuts[1:], strict=False)
-    )
+    return tuple(Piece(int(ends[a] - count[a]), int(ends[b - 1]), int(longest[a:b].max())) for a, b in pairwise(cuts))
 
 
 def _ids(keys: list[str], rows: list[np.ndarray]) -> KeyedJaggedTensor:

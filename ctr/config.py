@@ -20,8 +20,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "small": {},
     "paper": {
-        "click_items": 1000, "purchase_items": 1000, "cart_items": 200, "width": 256, "heads": 8, "hidden": (1024, 512, 256, 128),
-        "id_size": 64, "column_size": 32, "token_size": 32, "cluster_size": 64, "batch_sessions": 512, "precision": "bf16-mixed",
+        "click_items": 1000, "purchase_items": 1000, "cart_items": 200, "width": 256, "heads": 8,
+        "hidden": (1024, 512, 256, 128), "id_size": 64, "column_size": 32, "token_size": 32, "cluster_size": 64,
+        "batch_sessions": 512, "precision": "bf16-mixed",
     },
 }  # fmt: skip
 
@@ -31,7 +32,9 @@ class CtrConfig:
     click_items: int = 50  # newest clicked items in a history; 0 leaves the history empty
     purchase_items: int = 20  # newest bought items
     cart_items: int = 10  # newest items in the cart
-    history_scope: str = "all"  # "category": only clicks in the searched category (the paper's); needs impressions column `category`
+    history_scope: str = (
+        "all"  # "category": only clicks in the searched category (the paper's); needs impressions column `category`
+    )
     min_count: int = 2  # an ID, value or word seen less often in the train split shares row 0 with all unknown ones
     words: int = 32  # first words of a title or query that are read
 
@@ -50,11 +53,15 @@ class CtrConfig:
     table_learning_rate: float = 5e-2  # of Adagrad, at its highest, for the embedding tables
     weight_decay: float = 1e-4  # of AdamW; none on tables
     warm_up: float = 0.05  # share of all steps in which the learning rates rise; then a cosine to 0
-    ema: float = 0.999  # the average of weights that is validated keeps this share a step; 0 validates the weights themselves
+    ema: float = (
+        0.999  # the average of weights that is validated keeps this share a step; 0 validates the weights themselves
+    )
     validations_per_epoch: int = 2  # measurements on the valid split in an epoch
     patience: int = 3  # stop after so many validations without a lower log loss
     checkpoint_seconds: float = 20.0  # between checkpoints; one is also written at every validation
-    init_from: Path | None = None  # best.safetensors of another run on the same data to go on from; None starts from scratch
+    init_from: Path | None = (
+        None  # best.safetensors of another run on the same data to go on from; None starts from scratch
+    )
 
     threads: int = 0  # CPU threads; 0 leaves torch's choice
     precision: str = "32-true"  # 32-true or bf16-mixed
@@ -64,8 +71,8 @@ class CtrConfig:
             if getattr(self, name) < 0:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         for name in (
-            "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs", "batch_sessions",
-            "learning_rate", "table_learning_rate", "validations_per_epoch", "patience",
+            "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs",
+            "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience",
         ):  # fmt: skip
             positive(name, getattr(self, name))
         for size in self.hidden:

@@ -52,6 +52,10 @@ class Layout:
     queries: bool
     form: str  # of the image feature
     vector_size: int  # D of the form "vector", else 0
+    cosine_mean: float = (
+        0.0  # sim_score: of pairs of pictures; scores are standardised by these, as all numeric inputs are
+    )
+    cosine_spread: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,7 @@ class Inputs:
     queries: Ragged | None  # distinct queries
     query: np.ndarray  # (I,) int64, which query; zeros without queries
     histories: tuple[History, ...]  # in the order of HISTORIES
-    vectors: np.ndarray | None  # (N, D) float32 unit rows, zero where absent; for vector and sim_score
+    vectors: np.ndarray | None  # (N, D) float32, zero rows where absent; for vector and sim_score
     present: np.ndarray  # (N,) bool
     shop: Shop
 
@@ -82,7 +86,9 @@ def encode(shop: Shop, feature: ImageFeature, config: CtrConfig) -> Inputs:
     if not len(train):
         raise UserError(f"{shop.folder}: the train split has no impressions; set the split column or log more sessions")
     if len(feature.present) != len(shop.items):
-        raise UserError(f"{shop.folder}: {len(shop.items)} items, but the image feature has {len(feature.present)}; make it anew")
+        raise UserError(
+            f"{shop.folder}: {len(shop.items)} items, but the image feature has {len(feature.present)}; make it anew"
+        )
     item_seen, user_seen = _seen(shop, train)
     trained = np.bincount(train, minlength=len(shop.impressions))
     items = _columns("item", shop.items, ITEM_RESERVED, item_seen, config, identity=True)
@@ -96,9 +102,10 @@ def encode(shop: Shop, feature: ImageFeature, config: CtrConfig) -> Inputs:
     titles, queries, query, words = _texts(shop, item_seen, trained, config)
     layout = Layout(
         item=items.tables, user=users.tables, context=context.tables, item_numeric=items.numeric.shape[1],
-        user_numeric=users.numeric.shape[1], context_numeric=context.numeric.shape[1], words=words, titles=titles is not None,
-        queries=queries is not None, form=feature.form,
+        user_numeric=users.numeric.shape[1], context_numeric=context.numeric.shape[1], words=words,
+        titles=titles is not None, queries=queries is not None, form=feature.form,
         vector_size=feature.vectors.shape[1] if feature.form == "vector" and feature.vectors is not None else 0,
+        cosine_mean=feature.cosine_mean, cosine_spread=feature.cosine_spread,
     )  # fmt: skip
     histories = (
         click_history(shop, max_items=config.click_items, scope=config.history_scope),
@@ -106,8 +113,8 @@ def encode(shop: Shop, feature: ImageFeature, config: CtrConfig) -> Inputs:
         cart_history(shop, max_items=config.cart_items),
     )
     return Inputs(
-        layout=layout, items=items, users=users, context=context, titles=titles, queries=queries, query=query, histories=histories,
-        vectors=feature.vectors, present=feature.present, shop=shop,
+        layout=layout, items=items, users=users, context=context, titles=titles, queries=queries, query=query,
+        histories=histories, vectors=feature.vectors, present=feature.present, shop=shop,
     )  # fmt: skip
 
 
@@ -145,7 +152,7 @@ def _columns(
 def _texts(
     shop: Shop, item_seen: np.ndarray, trained: np.ndarray, config: CtrConfig
 ) -> tuple[Ragged | None, Ragged | None, np.ndarray, int]:
-    """Words of the titles (N), words of the distinct queries (Q), the query of each impression (I,), size of the words' table."""
+    """Words of the titles (N) and of the distinct queries (Q), each impression's query (I,), rows of the table."""
     query = np.zeros(len(shop.impressions), dtype=np.int64)
     texts, weights = [], []
     if has_titles := "title" in shop.items.columns:

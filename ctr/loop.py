@@ -28,7 +28,7 @@ from run.folder import MetricsLog, write_json
 from run.progress import Progress
 
 _LOG_STEPS = 20  # steps whose mean loss makes a line of metrics.jsonl
-_NO_RESULT = ("checkpoint_seconds", "threads", "init_from")  # settings that may change when a run goes on
+_NO_RESULT = ("checkpoint_seconds", "threads")  # settings that may change when a run goes on
 
 
 @dataclass(kw_only=True)
@@ -46,9 +46,10 @@ class State:
 
 
 def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int, folder: Path) -> dict[str, Any]:
-    """Train one CTR model on the train split; the average of weights with the lowest log loss on the valid split predicts valid and test.
+    """Train one CTR model on the train split.
 
-    Leaves in `folder`: predictions.parquet, best.safetensors, metrics.jsonl, TensorBoard events and, last of all, result.json. A killed run
+    The average of weights with the lowest log loss on the valid split predicts valid and test. Leaves in `folder`:
+    predictions.parquet, best.safetensors, metrics.jsonl, TensorBoard events and, last of all, result.json. A killed run
     goes on from `last.pt` and ends with the same bits; the file goes when the run is done.
 
     Args:
@@ -97,7 +98,9 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
             loss = F.binary_cross_entropy_with_logits(net(batch), batch.click)
             value = loss.item()
             if not math.isfinite(value):
-                raise UserError(f"ctr {feature.form} seed {seed}: the loss is {value} at step {state.step}; lower the learning rates")
+                raise UserError(
+                    f"ctr {feature.form} seed {seed}: loss {value} at step {state.step}; lower the learning rates"
+                )
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
@@ -115,7 +118,9 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
                 log.write({"step": state.step, "loss": state.loss_sum / state.loss_count, "learning_rate": rate})
                 state.loss_sum, state.loss_count = 0.0, 0
             if validation:
-                found = measures(predict(average, inputs, "valid", fabric, batch_sessions=config.batch_sessions * 4), shop.session)
+                found = measures(
+                    predict(average, inputs, "valid", fabric, batch_sessions=config.batch_sessions * 4), shop.session
+                )
                 log.write({"step": state.step} | {f"valid_{name}": value for name, value in found.items()})
                 best = judge(state, found["log_loss"], average) or best
             if validation or time.monotonic() - last_save >= config.checkpoint_seconds:
@@ -125,17 +130,25 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
     log.close()
     average.load_state_dict(best)
     save_weights(folder / "best.safetensors", best, inputs)
-    splits = {split: predict(average, inputs, split, fabric, batch_sessions=config.batch_sessions * 4) for split in ("valid", "test")}
+    splits = {
+        split: predict(average, inputs, split, fabric, batch_sessions=config.batch_sessions * 4)
+        for split in ("valid", "test")
+    }
     write_predictions(folder / "predictions.parquet", splits)
     result: dict[str, Any] = {f"valid_{name}": value for name, value in measures(splits["valid"], shop.session).items()}
-    result |= {"best_step": state.best_step, "steps": state.step, "impressions": state.impressions, "seconds": state.seconds}
+    result |= {
+        "best_step": state.best_step,
+        "steps": state.step,
+        "impressions": state.impressions,
+        "seconds": state.seconds,
+    }
     write_json(folder / "result.json", result)
     (folder / "last.pt").unlink()
     return result
 
 
 def optimizers_of(model: CtrModel, config: CtrConfig, device: str) -> list[torch.optim.Optimizer]:
-    """AdamW for the network; Adagrad for the tables, in which a row that was not looked up does not move, as in TorchRec's fused tables."""
+    """AdamW for the network; Adagrad for tables: a row not looked up does not move, as in TorchRec's fused ones."""
     tables = [weight for _, weight in model.tables.named_tables()]
     of_tables = {id(weight) for weight in tables}
     network = [weight for weight in model.parameters() if id(weight) not in of_tables]
@@ -146,7 +159,7 @@ def optimizers_of(model: CtrModel, config: CtrConfig, device: str) -> list[torch
 
 
 def set_rates(optimizers: list, config: CtrConfig, done: float) -> float:
-    """Set the learning rates for a training of which a share `done` is behind: a linear rise, then a half cosine to 0."""
+    """Set the learning rates where a share `done` of all steps is behind: a linear rise, then a half cosine to 0."""
     if done < config.warm_up:
         share = max(done / config.warm_up, 0.05)
     else:
@@ -172,7 +185,9 @@ def is_validation(step: int, batches_per_epoch: int, config: CtrConfig) -> bool:
 def judge(state: State, log_loss: float | None, average: nn.Module) -> dict[str, Tensor] | None:
     """Note a validation in `state`; the weights where it is the best so far, else None."""
     if log_loss is None:
-        raise UserError(f"the log loss on the valid split is not a number at step {state.step}; lower the learning rates")
+        raise UserError(
+            f"the log loss on the valid split is not a number at step {state.step}; lower the learning rates"
+        )
     if log_loss >= state.best_log_loss:
         state.worse += 1
         return None
@@ -188,7 +203,12 @@ def settings_of(config: CtrConfig, layout: Layout, seed: int) -> dict[str, Any]:
 
 
 def snapshot(
-    settings: dict[str, Any], state: State, model: nn.Module, average: nn.Module, optimizers: list, best: dict[str, Tensor]
+    settings: dict[str, Any],
+    state: State,
+    model: nn.Module,
+    average: nn.Module,
+    optimizers: list,
+    best: dict[str, Tensor],
 ) -> dict[str, Any]:
     """Everything a run needs to go on bit for bit."""
     return {
@@ -202,7 +222,12 @@ def snapshot(
 
 
 def restore(
-    saved: dict[str, Any], settings: dict[str, Any], model: nn.Module, average: nn.Module, optimizers: list, folder: Path
+    saved: dict[str, Any],
+    settings: dict[str, Any],
+    model: nn.Module,
+    average: nn.Module,
+    optimizers: list,
+    folder: Path,
 ) -> tuple[State, dict[str, Tensor]]:
     """Take a `snapshot` back; its state and best weights.
 
@@ -211,7 +236,9 @@ def restore(
     """
     other = [name for name, value in settings.items() if saved["settings"].get(name) != value]
     if other:
-        raise UserError(f"{folder / 'last.pt'}: begun with other settings ({', '.join(other)}); delete it or give another folder")
+        raise UserError(
+            f"{folder / 'last.pt'}: begun with other settings ({', '.join(other)}); delete it or give another folder"
+        )
     average.load_state_dict(saved["average"])
     model.load_state_dict(saved["model"])
     for optimizer, of_optimizer in zip(optimizers, saved["optimizers"], strict=True):

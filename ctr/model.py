@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ctr.attention import HistoryNetwork, LinearWithImage, similarity, take_rows
+from ctr.attention import HistoryNetwork, LinearWithImage, similarity, standardised, take_rows
 from ctr.batches import Batch
 from ctr.config import CtrConfig
 from ctr.inputs import HISTORIES, Layout, Table
@@ -21,14 +21,16 @@ CLUSTER = "image_cluster"
 class CtrModel(nn.Module):
     """Logits of a batch's impressions.
 
-    The image feature enters in the columns of an item (vector, cluster_id) or of a pair of target and history item (sim_score); every
-    other weight has the same name, shape and first value in all forms.
+    The image feature enters in the columns of an item (vector, cluster_id) or of a pair of target and history item
+    (sim_score); every other weight has the same name, shape and first value in all forms.
     """
 
     def __init__(self, layout: Layout, config: CtrConfig):
         super().__init__()
         self.layout = layout
-        self.tables = Tables((*layout.item, *layout.user, *layout.context), words=layout.words, word_dim=config.token_size)
+        self.tables = Tables(
+            (*layout.item, *layout.user, *layout.context), words=layout.words, word_dim=config.token_size
+        )
         text = config.token_size
         item = _size(layout.item, layout.item_numeric) + text * layout.titles
         of_item = {"vector": layout.vector_size + 1, "cluster_id": config.cluster_size}.get(layout.form, 0)
@@ -54,12 +56,16 @@ class CtrModel(nn.Module):
         user = take_rows(_joined(found, self.layout.user, batch.user_numeric), batch.session)
         histories = [
             network(item_UD, image_UF, pair, history, pieces, batch.session, batch.target)
-            for network, pair, history, pieces in zip(self.histories.values(), pairs, batch.histories, batch.pieces, strict=True)
+            for network, pair, history, pieces in zip(
+                self.histories.values(), pairs, batch.histories, batch.pieces, strict=True
+            )
         ]
         query = [] if queries is None else [take_rows(queries, batch.query)]
         context = _joined(found, self.layout.context, batch.context_numeric)
         target_image = None if image_UF is None else take_rows(image_UF, batch.target)
-        x = self.first(torch.cat([user, *histories, take_rows(item_UD, batch.target), *query, context], dim=1), target_image)
+        x = self.first(
+            torch.cat([user, *histories, take_rows(item_UD, batch.target), *query, context], dim=1), target_image
+        )
         for layer in self.hidden:
             x = layer(torch.relu(x))
         return self.logit(torch.relu(x))[:, 0]
@@ -72,7 +78,7 @@ class CtrModel(nn.Module):
         return (texts[:cut] if self.layout.titles else None), (texts[cut:] if self.layout.queries else None)
 
     def _image(self, found: dict[str, Tensor], batch: Batch) -> tuple[Tensor | None, list[Tensor | None]]:
-        """The image feature of the items (U, F) or None; that of target and history item (B, L, 2) or None, for each history."""
+        """The image feature of the items (U, F) or None; for each history that of its pairs (B, L, 2) or None."""
         nothing: list[Tensor | None] = [None] * len(batch.histories)
         if self.layout.form == "cluster_id":
             return found[CLUSTER], nothing
@@ -83,6 +89,7 @@ class CtrModel(nn.Module):
             assert batch.vectors is not None
             both = torch.cat(batch.histories, dim=1)
             pair = similarity(batch.vectors, batch.present, both, batch.grid, batch.session, batch.slot)
+            pair = standardised(pair, self.layout.cosine_mean, self.layout.cosine_spread)
             return None, list(pair.split([history.shape[1] for history in batch.histories], dim=1))
         return None, nothing
 

@@ -51,7 +51,7 @@ def predict(model: nn.Module, inputs: Inputs, split: str, fabric: Fabric, *, bat
 
 
 def measures(predictions: Predictions, session: np.ndarray) -> dict[str, float | None]:
-    """Log loss in nats, AUC, and GAUC over sessions; None where it is not defined (no impressions, or clicks of one class).
+    """Log loss in nats, AUC, and GAUC over sessions; None where undefined (no impressions, or clicks of one class).
 
     Args:
         session: (I,) the session of every impression of the shop.

@@ -44,12 +44,18 @@ class Tables(nn.Module):
         self.words = None
         if words:
             config = EmbeddingBagConfig(
-                name="word", embedding_dim=word_dim, num_embeddings=words, feature_names=["word"], pooling=PoolingType.MEAN
+                name="word",
+                embedding_dim=word_dim,
+                num_embeddings=words,
+                feature_names=["word"],
+                pooling=PoolingType.MEAN,
             )
             self.words = EmbeddingBagCollection(tables=[config])
 
-    def forward(self, ids: KeyedJaggedTensor, words: KeyedJaggedTensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Embeddings (n, dim) of each key of `ids`, and the mean embedding of each text of `words`; a text without words gives zeros."""
+    def forward(
+        self, ids: KeyedJaggedTensor, words: KeyedJaggedTensor | None
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Embeddings (n, dim) of each key of `ids`; the mean embedding of each text of `words`, else zeros."""
         found: dict[str, Tensor] = {}
         for collection in self.by_width.values():
             found |= {name: jagged.values() for name, jagged in collection(ids).items()}
@@ -72,4 +78,4 @@ class Tables(nn.Module):
             for at in range(0, rows, _CHUNK):
                 row = np.arange(at, min(at + _CHUNK, rows))[:, None]
                 drawn = uniform(seed, "table", name, row, np.arange(dim)[None])
-                weight[at : at + _CHUNK] = torch.from_numpy((2 * drawn - 1) * (_SPREAD if _SPREAD else rows ** -0.5)).to(weight)
+                weight[at : at + _CHUNK] = torch.from_numpy((2 * drawn - 1) * _SPREAD).to(weight)

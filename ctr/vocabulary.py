@@ -1,7 +1,7 @@
 """Columns as numbers: table rows for categories and words, standardised numbers; only what the train split knew counts.
 
-Row 0 of every table stands for all values unknown to the train split. Values seen there fewer than `min_count` times share it, so that
-it is trained before it is needed.
+Row 0 of every table stands for all values unknown to the train split. Values seen there fewer than
+`min_count` times share it, so that it is trained before it is needed.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def words_of(texts: pl.Series, most: int) -> pl.Series:
     return texts.cast(pl.String).fill_null("").str.to_lowercase().str.extract_all(_WORD).list.head(most)
 
 
-def code_words(texts: list[pl.Series], weights: list[np.ndarray], most: int, min_count: int) -> tuple[list[Ragged], int]:
+def code_words(
+    texts: list[pl.Series], weights: list[np.ndarray], most: int, min_count: int
+) -> tuple[list[Ragged], int]:
     """Words of several text columns as rows of one table.
 
     Args:
@@ -102,7 +104,7 @@ def code_words(texts: list[pl.Series], weights: list[np.ndarray], most: int, min
 
 
 def standardise(frame: pl.DataFrame, columns: list[str], known: np.ndarray) -> np.ndarray:
-    """Numeric columns with mean 0 and deviation 1 over the known entries, and a flag for each column that lacks some of them.
+    """Numeric columns with mean 0 and deviation 1 over the known entries, and a flag for each that lacks some of them.
 
     Args:
         frame: n rows.

@@ -16,7 +16,7 @@ from run.folder import write_atomic
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], inputs: Inputs) -> None:
-    """Write weights with the form of their image feature and a hash of the vocabulary that their tables' rows belong to."""
+    """Write weights, the form of their image feature and a hash of the vocabulary that their rows belong to."""
     from safetensors.torch import save
 
     metadata = {"form": inputs.layout.form, "vocabulary": vocabulary_hash(inputs)}
@@ -49,13 +49,17 @@ def warm_start(model: CtrModel, path: Path, inputs: Inputs) -> None:
     """
     weights, noted = read_weights(path)
     if noted.get("vocabulary") != vocabulary_hash(inputs):
-        raise UserError(f"{path}: weights of other data or of another min_count; train them on {inputs.shop.folder} first")
+        raise UserError(
+            f"{path}: weights of other data or of another min_count; train them on {inputs.shop.folder} first"
+        )
     same_form = noted.get("form") == inputs.layout.form
     for name, parameter in model.named_parameters():
         if _of_image(name) and not same_form:
             continue
         if name not in weights or weights[name].shape != parameter.shape:
-            raise UserError(f"{path}: no weights of shape {tuple(parameter.shape)} for '{name}'; train both with the same sizes")
+            raise UserError(
+                f"{path}: no weights of shape {tuple(parameter.shape)} for '{name}'; train both with the same sizes"
+            )
         parameter.copy_(weights[name])
     if not same_form:
         for part in model.modules():

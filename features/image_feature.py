@@ -18,7 +18,9 @@ class ImageFeature:
 
     form: str
     present: np.ndarray  # (N,) bool: the item has a picture
-    vectors: np.ndarray | None = None  # (N, D) float32 unit rows, zero where absent; for vector and sim_score
+    vectors: np.ndarray | None = None  # (N, D) float32, zero rows where absent; unit rows for sim_score, standardised for vector
+    cosine_mean: float = 0.0  # sim_score: mean cosine of two pictures of the catalogue, and its standard deviation;
+    cosine_spread: float = 1.0  # the CTR model standardises scores by them
     cluster: np.ndarray | None = None  # (N,) int64 in [0, clusters]; `clusters` itself means no picture
     clusters: int = 0  # number of centres
 
@@ -41,7 +43,10 @@ def image_feature(form: str, vectors: np.ndarray, *, clusters: int, seed: int, f
         vectors: (N, D) unit embeddings, zero rows where an item has no picture.
         clusters: number of cluster centres wanted; fewer where there are fewer pictures.
         seed: of the clustering.
-        fit_on: (M,) items the centres are learned from; the others take the nearest centre. None: all.
+        fit_on: (M,) items that centres, means and spreads are learned from; other items' pictures are only read. None: all.
+
+    Scores and vectors are standardised, like every numeric input of the model: after training at a low temperature, embeddings share a large
+    common part, and cosines that all lie near 0.75 would tell a network next to nothing (normalising inputs matters a lot: Appendix B).
 
     Raises:
         SettingError: an unknown form.
@@ -49,9 +54,29 @@ def image_feature(form: str, vectors: np.ndarray, *, clusters: int, seed: int, f
     one_of("image_feature", form, FORMS)
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     present = np.any(vectors, axis=1)
-    if form != "cluster_id":
-        return ImageFeature(form=form, present=present, vectors=vectors)
+    known = present if fit_on is None else present & np.isin(np.arange(len(present)), fit_on)
+    if form == "sim_score":
+        mean, spread = cosine_moments(vectors[known])
+        return ImageFeature(form=form, present=present, vectors=vectors, cosine_mean=mean, cosine_spread=spread)
+    if form == "vector":
+        centre = vectors[known].mean(0) if known.any() else np.zeros(vectors.shape[1], np.float32)
+        spread = float((vectors[known] - centre).std()) if known.sum() > 1 else 0.0
+        standard = (vectors - centre) / (spread or 1.0) * present[:, None]
+        return ImageFeature(form=form, present=present, vectors=standard.astype(np.float32))
     from features.clustering import cluster_ids
 
     cluster, found = cluster_ids(vectors, clusters=clusters, seed=seed, fit_on=fit_on)
     return ImageFeature(form=form, present=present, cluster=cluster, clusters=found)
+
+
+def cosine_moments(unit: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the cosine of two rows drawn from (M, D) unit rows, in closed form; (0, 1) where all are alike.
+
+    E[x.y] = |mean|^2, and E[(x.y)^2] = |second moment matrix|^2 (Frobenius) for independent x and y.
+    """
+    if len(unit) < 2:
+        return 0.0, 1.0
+    unit = unit.astype(np.float64)
+    mean = float(np.square(unit.mean(0)).sum())
+    variance = float(np.square(unit.T @ unit / len(unit)).sum()) - mean**2
+    return mean, float(np.sqrt(variance)) if variance > 1e-12 else 1.0

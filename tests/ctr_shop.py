@@ -15,10 +15,10 @@ DIM = 8
 
 
 def make_shop(
-    *, users: int = 60, items: int = 80, sessions: int = 400, page: int = 6, events: int = 600, styles: int = 4, seed: int = 0,
-    strength: float = 3.0, columns: bool = True,
+    *, users: int = 60, items: int = 80, sessions: int = 400, page: int = 6, events: int = 600, styles: int = 4,
+    seed: int = 0, strength: float = 3.0, columns: bool = True,
 ) -> tuple[Shop, np.ndarray]:  # fmt: skip
-    """A shop, and the style (N,) of each item. Clicks: probability sigmoid(strength * (style is the user's) - 1.5), also in events."""
+    """A shop, and each item's style (N,); the click probability is sigmoid(strength * (style is the user's) - 1.5)."""
     rng = np.random.default_rng(seed)
     style = rng.integers(styles, size=items)
     taste = rng.integers(styles, size=users)
@@ -34,7 +34,15 @@ def make_shop(
     category = np.array(["dress", "shoe", "bag"])[rng.integers(3, size=items)]
     item_frame = pl.DataFrame({"item_id": np.arange(items) + 1000, "image": [f"{i}.png" for i in range(items)]})
     user_frame = pl.DataFrame({"user_id": np.arange(users) + 5})
-    frame = pl.DataFrame({"session_id": session, "user_id": user + 5, "item_id": item + 1000, "timestamp": session_time[session], "click": click})
+    frame = pl.DataFrame(
+        {
+            "session_id": session,
+            "user_id": user + 5,
+            "item_id": item + 1000,
+            "timestamp": session_time[session],
+            "click": click,
+        }
+    )
     if columns:
         price = rng.lognormal(size=items)
         price[rng.random(items) < 0.1] = np.nan
@@ -63,7 +71,9 @@ def make_shop(
             click=click,
             session_user=session_user,
             session_time=session_time,
-            session_split=np.repeat(np.arange(4), np.diff(np.round(np.array([0, 0.1, 0.7, 0.85, 1]) * sessions).astype(int))).astype(np.int8),
+            session_split=np.repeat(
+                np.arange(4), np.diff(np.round(np.array([0, 0.1, 0.7, 0.85, 1]) * sessions).astype(int))
+            ).astype(np.int8),
             session_category=None,
             item_category=None,
             category_names=[],
@@ -74,7 +84,9 @@ def make_shop(
     )
 
 
-def _events(rng: np.random.Generator, events: int, style: np.ndarray, taste: np.ndarray, session_time: np.ndarray) -> Events:
+def _events(
+    rng: np.random.Generator, events: int, style: np.ndarray, taste: np.ndarray, session_time: np.ndarray
+) -> Events:
     """Events of the upper half of the users, on items of their style mostly; the others have no history."""
     user = rng.integers(len(taste) // 2, len(taste), size=events).astype(np.int32)
     item = rng.integers(len(style), size=events).astype(np.int32)

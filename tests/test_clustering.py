@@ -75,3 +75,19 @@ def test_spread_is_one_over_root_of_the_dimension_when_healthy_and_zero_when_col
     rng = np.random.default_rng(6)
     assert abs(collapse(rng.normal(size=(20_000, 16))) - 0.25) < 0.002
     assert collapse(np.ones((50, 16))) < 1e-12
+
+
+def test_scores_and_vectors_are_standardised_by_the_pictures_known():
+    rng = np.random.default_rng(7)
+    vectors = normalise(rng.normal(size=(400, 6)) + [3, 0, 0, 0, 0, 0])
+    vectors[5] = 0
+    scores = image_feature("sim_score", vectors, clusters=4, seed=0)
+    present = vectors[np.arange(400) != 5]
+    cosines = present @ present.T
+    assert abs(scores.cosine_mean - cosines.mean()) < 1e-6
+    assert abs(scores.cosine_spread - cosines.std()) < 1e-6
+    as_vector = image_feature("vector", vectors, clusters=4, seed=0)
+    np.testing.assert_allclose(as_vector.vectors[np.arange(400) != 5].mean(0), 0, atol=1e-5)
+    assert abs(as_vector.vectors[np.arange(400) != 5].std() - 1) < 1e-5
+    assert (as_vector.vectors[5] == 0).all()
+    assert not as_vector.present[5]

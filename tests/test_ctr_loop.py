@@ -1,0 +1,202 @@
+"""Training: it learns, leaks nothing, repeats itself, and a killed run ends as an undisturbed one."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import ctr.loop
+from ctr.config import PRESETS, CtrConfig
+from ctr.loop import train_ctr
+from metrics.auc import auc
+from run.errors import UserError
+from tests.ctr_shop import make_shop, pictures
+
+ROOT = Path(__file__).parent.parent
+TINY = CtrConfig(**PRESETS["tiny"], threads=1)
+LONG = dataclasses.replace(TINY, epochs=12, patience=10_000, checkpoint_seconds=0)
+FORMS = ("none", "vector", "cluster_id", "sim_score")
+KILLED = """
+from pathlib import Path
+from tests.test_ctr_loop import LONG, make_shop, pictures, train_ctr
+shop, style = make_shop()
+train_ctr(shop, pictures(style, "sim_score"), LONG, seed=0, folder=Path({folder!r}))
+"""
+
+
+def scores(folder):
+    return pl.read_parquet(folder / "predictions.parquet")
+
+
+def train(folder, form="none", config=TINY, seed=0, shop=None):
+    made, style = make_shop()
+    train_ctr(shop or made, pictures(style, form), config, seed=seed, folder=folder)
+    return scores(folder)
+
+
+def losses(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def with_clicks(shop, click):
+    return dataclasses.replace(shop, click=click, impressions=shop.impressions.with_columns(click=pl.Series(click)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_run_leaves_probabilities_of_every_valid_and_test_impression(tmp_path, form):
+    table = train(tmp_path, form, dataclasses.replace(TINY, epochs=1))
+    shop, _ = make_shop()
+    for split in ("valid", "test"):
+        part = table.filter(pl.col("split") == split)
+        assert part["row"].to_list() == sorted(shop.rows(split))
+        assert part["click"].to_list() == shop.click[part["row"].to_numpy()].tolist()
+    assert table.schema["score"] == pl.Float64
+    assert table["score"].is_between(0, 1, closed="none").all()
+    result = json.loads((tmp_path / "result.json").read_text())
+    valid = table.filter(pl.col("split") == "valid")
+    assert result["valid_auc"] == pytest.approx(auc(valid["click"].to_numpy(), valid["score"].to_numpy()), abs=1e-9)
+    assert (tmp_path / "best.safetensors").exists()
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
+    one, two, other = (train(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert one.equals(two)
+    assert not one["score"].equals(other["score"])
+
+
+@pytest.mark.parametrize("ema", [0.99, 0.0])
+def test_a_run_stopped_midway_goes_on_to_the_same_bits_and_the_same_losses(tmp_path, monkeypatch, ema):
+    config = dataclasses.replace(TINY, checkpoint_seconds=0, ema=ema)
+    whole = train(tmp_path / "whole", "cluster_id", config)
+    set_rates, calls = ctr.loop.set_rates, []
+
+    def stop(optimizers, config, done):
+        calls.append(done)
+        if len(calls) in (4, 4 + 11):
+            raise KeyboardInterrupt
+        return set_rates(optimizers, config, done)
+
+    monkeypatch.setattr(ctr.loop, "set_rates", stop)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", "cluster_id", config)
+    assert train(tmp_path / "parts", "cluster_id", config).equals(whole)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_a_run_killed_by_signal_9_goes_on_to_the_same_bits(tmp_path):
+    folder = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", KILLED.format(folder=str(folder))], cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while not (folder / "last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (folder / "last.pt").exists()
+    assert not (folder / "result.json").exists()
+    assert train(folder, "sim_score", LONG).equals(train(tmp_path / "whole", "sim_score", LONG))
+
+
+def test_a_start_with_other_settings_is_refused_by_their_names(tmp_path, monkeypatch):
+    config = dataclasses.replace(TINY, checkpoint_seconds=0)
+    monkeypatch.setattr(ctr.loop, "is_validation", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(ctr.loop, "_LOG_STEPS", 1)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, config=config)
+    assert not (tmp_path / "last.pt").exists()
+    monkeypatch.setattr(ctr.loop, "is_validation", lambda step, *_: step == 1)
+    monkeypatch.setattr(ctr.loop, "follow", lambda *_: None if not (tmp_path / "last.pt").exists() else stop())
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, config=config)
+    with pytest.raises(UserError, match=r"last\.pt: begun with other settings \(learning_rate, seed\)"):
+        train(tmp_path, config=dataclasses.replace(config, learning_rate=0.1), seed=5)
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
+def test_clicks_of_the_test_split_reach_no_score(tmp_path):
+    shop, _ = make_shop()
+    click = shop.click.copy()
+    click[shop.rows("test")] ^= 1
+    one, two = train(tmp_path / "a"), train(tmp_path / "b", shop=with_clicks(shop, click))
+    assert not one["click"].equals(two["click"])
+    assert one["score"].equals(two["score"])
+
+
+def test_training_stops_when_the_valid_log_loss_gets_no_lower(tmp_path):
+    config = dataclasses.replace(TINY, epochs=40, patience=2, learning_rate=0.01)
+    train(tmp_path, config=config)
+    result = json.loads((tmp_path / "result.json").read_text())
+    seen = [line["valid_log_loss"] for line in losses(tmp_path) if "valid_log_loss" in line]
+    assert len(seen) < 40 * config.validations_per_epoch
+    assert min(seen) == seen[-3] == pytest.approx(result["valid_log_loss"], abs=1e-12)
+
+
+def test_clicks_in_random_order_teach_nothing(tmp_path):
+    shop, style = make_shop(sessions=1000)
+    click = np.random.default_rng(0).permutation(shop.click)
+    result = train_ctr(with_clicks(shop, click), pictures(style, "cluster_id"), TINY, seed=0, folder=tmp_path)
+    assert abs(result["valid_auc"] - 0.5) < 0.08  # 2.7 standard errors of an AUC over some 900 impressions
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_model_learns_that_items_of_one_style_are_clicked(tmp_path, form):
+    shop, style = make_shop(sessions=1000)
+    chance = np.where(style[shop.item] == 0, 0.9, 0.1)
+    click = (np.random.default_rng(1).random(len(chance)) < chance).astype(np.int8)
+    config = dataclasses.replace(TINY, epochs=4, learning_rate=0.01)
+    result = train_ctr(with_clicks(shop, click), pictures(style, form, missing=0), config, seed=0, folder=tmp_path)
+    assert result["valid_auc"] > 0.75  # the rule itself has about 0.86
+
+
+def test_sim_score_teaches_what_nothing_else_tells(tmp_path):
+    shop, style = make_shop(sessions=1500, events=3000, strength=5)
+    config = dataclasses.replace(TINY, learning_rate=0.01)
+    plain, seen = (
+        train_ctr(shop, pictures(style, form, missing=0), config, seed=0, folder=tmp_path / form)["valid_auc"]
+        for form in ("none", "sim_score")
+    )
+    assert seen > plain + 0.05
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path):
+    config = dataclasses.replace(TINY, learning_rate=1e30, warm_up=0.0)
+    with pytest.raises(UserError, match=r"loss (nan|inf) at step \d+; lower the learning rates"):
+        train(tmp_path, config=config)
+
+
+def test_a_warm_start_is_the_trained_baseline_before_its_first_step(tmp_path, monkeypatch):
+    baseline = train(tmp_path / "baseline")
+    monkeypatch.setattr(ctr.loop, "set_rates", lambda optimizers, *_: [g.update(lr=0.0) for o in optimizers for g in o.param_groups] and 0.0)
+    for form in ("cluster_id", "sim_score", "vector", "none"):
+        config = dataclasses.replace(TINY, epochs=1, init_from=tmp_path / "baseline" / "best.safetensors")
+        warm = train(tmp_path / form, form, config)
+        np.testing.assert_allclose(warm["score"].to_numpy(), baseline["score"].to_numpy(), atol=1e-6)
+
+
+def test_weights_of_other_data_or_no_weights_at_all_are_refused(tmp_path):
+    train(tmp_path / "baseline")
+    config = dataclasses.replace(TINY, init_from=tmp_path / "baseline" / "best.safetensors")
+    other, _ = make_shop(seed=1)
+    with pytest.raises(UserError, match="weights of other data"):
+        train(tmp_path / "other", config=config, shop=other)
+    with pytest.raises(UserError, match="train both with the same sizes"):
+        train(tmp_path / "wide", config=dataclasses.replace(config, width=32))
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    with pytest.raises(UserError, match="not readable as weights"):
+        train(tmp_path / "broken", config=dataclasses.replace(config, init_from=tmp_path / "broken.safetensors"))
+
+
+def test_half_precision_trains_too(tmp_path):
+    table = train(tmp_path, "sim_score", dataclasses.replace(TINY, epochs=1, precision="bf16-mixed"))
+    assert table["score"].is_finite().all()
