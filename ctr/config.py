@@ -29,12 +29,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class CtrConfig:
+    """How a CTR model is built and trained; the same for every image feature."""
+
     click_items: int = 50  # newest clicked items in a history; 0 leaves the history empty
     purchase_items: int = 20  # newest bought items
     cart_items: int = 10  # newest items in the cart
-    history_scope: str = (
-        "all"  # "category": only clicks in the searched category (the paper's); needs impressions column `category`
-    )
+    history_scope: str = "all"  # all | category: clicks in the searched category only (the paper's; column `category`)
     min_count: int = 2  # an ID, value or word seen less often in the train split shares row 0 with all unknown ones
     words: int = 32  # first words of a title or query that are read
 
@@ -47,21 +47,17 @@ class CtrConfig:
     pooling: str = "self"  # "self": self-attention and mean (the paper's); "target": DIN's attention by the target item
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 
-    epochs: int = 3  # passes over the train split at most
+    epochs: int = 2  # passes over the train split at most; with more, ID tables overfit
     batch_sessions: int = 64  # whole sessions in a batch
     learning_rate: float = 2e-3  # of AdamW, at its highest, for all but the tables
     table_learning_rate: float = 5e-2  # of Adagrad, at its highest, for the embedding tables
     weight_decay: float = 1e-4  # of AdamW; none on tables
     warm_up: float = 0.05  # share of all steps in which the learning rates rise; then a cosine to 0
-    ema: float = (
-        0.999  # the average of weights that is validated keeps this share a step; 0 validates the weights themselves
-    )
+    ema: float = 0.999  # share a step that the validated average of weights keeps; 0 validates the weights themselves
     validations_per_epoch: int = 2  # measurements on the valid split in an epoch
     patience: int = 3  # stop after so many validations without a lower log loss
     checkpoint_seconds: float = 20.0  # between checkpoints; one is also written at every validation
-    init_from: Path | None = (
-        None  # best.safetensors of another run on the same data to go on from; None starts from scratch
-    )
+    init_from: Path | None = None  # best.safetensors of a run on the same data to go on from; None: from scratch
 
     threads: int = 0  # CPU threads; 0 leaves torch's choice
     precision: str = "32-true"  # 32-true or bf16-mixed

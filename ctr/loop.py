@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ctr.batches import assemble, part_of, shuffled
 from ctr.config import CtrConfig
-from ctr.inputs import Layout, encode
+from ctr.inputs import Inputs, Layout, encode
 from ctr.model import CtrModel, build
-from ctr.predict import measures, predict, write_predictions
+from ctr.predict import Predictions, measures, predict, write_predictions
 from ctr.weights import save_weights, warm_start
 from data.shop_folder import Shop
 from features.image_feature import ImageFeature
@@ -98,9 +99,7 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
             loss = F.binary_cross_entropy_with_logits(net(batch), batch.click)
             value = loss.item()
             if not math.isfinite(value):
-                raise UserError(
-                    f"ctr {feature.form} seed {seed}: loss {value} at step {state.step}; lower the learning rates"
-                )
+                raise UserError(f"ctr {feature.form}: loss {value} at step {state.step}; lower the learning rates")
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
@@ -118,33 +117,14 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
                 log.write({"step": state.step, "loss": state.loss_sum / state.loss_count, "learning_rate": rate})
                 state.loss_sum, state.loss_count = 0.0, 0
             if validation:
-                found = measures(
-                    predict(average, inputs, "valid", fabric, batch_sessions=config.batch_sessions * 4), shop.session
-                )
-                log.write({"step": state.step} | {f"valid_{name}": value for name, value in found.items()})
-                best = judge(state, found["log_loss"], average) or best
+                best = judge(state, predict(average, inputs, "valid", fabric, config), shop, average, log) or best
             if validation or time.monotonic() - last_save >= config.checkpoint_seconds:
                 last_save = time.monotonic()
                 state.seconds = seconds_before + last_save - began
                 save_checkpoint(folder / "last.pt", snapshot(settings, state, model, average, optimizers, best))
     log.close()
     average.load_state_dict(best)
-    save_weights(folder / "best.safetensors", best, inputs)
-    splits = {
-        split: predict(average, inputs, split, fabric, batch_sessions=config.batch_sessions * 4)
-        for split in ("valid", "test")
-    }
-    write_predictions(folder / "predictions.parquet", splits)
-    result: dict[str, Any] = {f"valid_{name}": value for name, value in measures(splits["valid"], shop.session).items()}
-    result |= {
-        "best_step": state.best_step,
-        "steps": state.step,
-        "impressions": state.impressions,
-        "seconds": state.seconds,
-    }
-    write_json(folder / "result.json", result)
-    (folder / "last.pt").unlink()
-    return result
+    return finish(average, inputs, state, config, fabric, folder)
 
 
 def optimizers_of(model: CtrModel, config: CtrConfig, device: str) -> list[torch.optim.Optimizer]:
@@ -182,12 +162,15 @@ def is_validation(step: int, batches_per_epoch: int, config: CtrConfig) -> bool:
     return step * parts // batches_per_epoch > (step - 1) * parts // batches_per_epoch
 
 
-def judge(state: State, log_loss: float | None, average: nn.Module) -> dict[str, Tensor] | None:
-    """Note a validation in `state`; the weights where it is the best so far, else None."""
+def judge(
+    state: State, found: Predictions, shop: Shop, average: nn.Module, log: MetricsLog
+) -> dict[str, Tensor] | None:
+    """Note a validation in `state` and in the log; the weights where its log loss is the lowest so far, else None."""
+    values = measures(found, shop.session)
+    log.write({"step": state.step} | {f"valid_{name}": value for name, value in values.items()})
+    log_loss = values["log_loss"]
     if log_loss is None:
-        raise UserError(
-            f"the log loss on the valid split is not a number at step {state.step}; lower the learning rates"
-        )
+        raise UserError(f"the valid log loss is not a number at step {state.step}; lower the learning rates")
     if log_loss >= state.best_log_loss:
         state.worse += 1
         return None
@@ -244,3 +227,20 @@ def restore(
     for optimizer, of_optimizer in zip(optimizers, saved["optimizers"], strict=True):
         optimizer.load_state_dict(of_optimizer)
     return State(**saved["state"]), saved["best"]
+
+
+def finish(
+    model: nn.Module, inputs: Inputs, state: State, config: CtrConfig, fabric: Fabric, folder: Path
+) -> dict[str, Any]:
+    """Predict valid and test with the best weights and write what a run leaves; what result.json holds."""
+    save_weights(folder / "best.safetensors", model.state_dict(), inputs)
+    splits = {split: predict(model, inputs, split, fabric, config) for split in ("valid", "test")}
+    write_predictions(folder / "predictions.parquet", splits)
+    found = measures(splits["valid"], inputs.shop.session)
+    result: dict[str, Any] = {f"valid_{name}": value for name, value in found.items()}
+    for name in ("best_step", "impressions", "seconds"):
+        result[name] = getattr(state, name)
+    result["steps"] = state.step
+    write_json(folder / "result.json", result)
+    (folder / "last.pt").unlink()
+    return result

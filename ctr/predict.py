@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ctr.batches import assemble, in_order, part_of
+from ctr.config import CtrConfig
 from ctr.inputs import Inputs
 from metrics.auc import auc
 from metrics.gauc import gauc
@@ -35,12 +36,12 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, inputs: Inputs, split: str, fabric: Fabric, *, batch_sessions: int) -> Predictions:
+def predict(model: nn.Module, inputs: Inputs, split: str, fabric: Fabric, config: CtrConfig) -> Predictions:
     """Logits of all impressions of a split."""
     part = part_of(inputs.shop, split)
     model.eval()
     rows, logits = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for places in in_order(part, batch_sessions):
+    for places in in_order(part, config.batch_sessions * 4):
         batch = assemble(inputs, part, places)
         rows.append(batch.row.numpy())
         with fabric.autocast():

@@ -16,6 +16,7 @@ from features.make import encoder_stage
 from metrics.auc import auc
 from metrics.gauc import Weight, gauc
 from metrics.intervals import Draws, Interval, Resamples, auc_draws, difference, gauc_draws
+from run.errors import UserError
 
 Row = tuple[str, str]  # encoder, image feature
 _PACKAGES = ("torch", "torchvision", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu", "faiss-cpu", "faiss-gpu", "polars", "numpy")
@@ -36,6 +37,10 @@ def measure(
     test = shop.rows("test")
     click = shop.click[test]
     group = (shop.session if gauc_key == "session" else shop.user)[test]
+    if len(np.unique(shop.user[test])) < 2:
+        raise UserError(f"{shop.folder}: all test impressions are of one user; an interval needs at least two")
+    if not (gauc(click, np.zeros(len(test)), group).sessions_scored and 0 < click.mean() < 1):
+        raise UserError(f"{shop.folder}: no test session has both a click and a skipped item; GAUC needs some, so log longer sessions")
     resamples = Resamples(shop.user[test])
     everyone: list[Row] = [(BASELINE, "none"), *rows]
     scores = {row: np.stack([test_scores(plan, *row, seed, test) for seed in seeds]) for row in everyone}

@@ -11,7 +11,7 @@ from ctr.config import CtrConfig
 from data.source import SourceConfig, fingerprint, open_shop, shop_folder
 from features.make import encoder_stage, make_embeddings
 from pretrain.config import PretrainConfig
-from run.folder import Stage
+from run.folder import Stage, read_json
 from run.randomness import permutation
 
 BASELINE = "baseline"
@@ -68,8 +68,10 @@ def run_ctr(plan: Plan, encoder: str, form: str, seed: int) -> None:
     from dataclasses import replace
 
     from ctr.loop import train_ctr
-    from run.folder import read_json
 
+    if (stage.folder / "result.json").exists():  # killed between its last line and this one
+        stage.finish(read_json(stage.folder / "result.json"))
+        return
     shop = open_shop(shop_folder(plan.source, plan.root), plan.source.allow_unordered_split)
     feature = feature_of(plan, shop, encoder, form, seed)
     config = replace(plan.ctr, threads=plan.threads)

@@ -49,7 +49,7 @@ def whiten_head(net: nn.Module, pictures: Tensor, *, common: float, seed: int) -
         common: length of the common vector in lengths of an average difference; 0 leaves it out.
         seed: of the common vector's direction.
     """
-    head = _head(net)
+    head = linear_head(net)
     features: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float()))
     net.eval()
@@ -68,7 +68,7 @@ def whiten_head(net: nn.Module, pictures: Tensor, *, common: float, seed: int) -
     head.bias.copy_(direction / direction.norm() * common * length - weight @ mean_F)
 
 
-def _head(net: nn.Module) -> nn.Linear:
+def linear_head(net: nn.Module) -> nn.Linear:
     """The last linear layer."""
     return [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
 

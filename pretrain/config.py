@@ -20,13 +20,14 @@ class PretrainConfig:
     image_size: int = 32  # pixels a side that the backbone sees
     store_size: int = 48  # pixels a side of the stored pictures; at least 1.5 x image_size, so that random crops are fair
     dim: int = 64  # length of an embedding
-    pictures: int = 400_000  # pictures encoded in the whole training, the same for every encoder
+    pictures: int = 600_000  # pictures encoded in the whole training, the same for every encoder
     checkpoints: int = 10  # how often it is validated and may be chosen, evenly spaced
-    batch_size: int = 512  # page views of a courier step, over all ranks
+    batch_size: int = 2048  # page views of a courier step, over all ranks
     batch_pictures: int = 1024  # pictures of a step of methods that look at pictures alone (simclr: two views of each)
-    learning_rate: float = 2e-3  # Adam's, at its height
+    learning_rate: float = 3e-3  # Adam's, at its height
     beta2: float = 0.95  # decay of Adam's second moment; trainings of a few hundred steps need it to forget their first ones
     warmup: float = 0.1  # share of the training in which the rate rises from 0; it then falls along a cosine
+    head_first: float = 0.06  # share of the training in which only linear heads learn, before the body follows
     weight_decay: float = 1e-6
     page_items: int = 5  # l_pv: items kept of a page view, the clicked ones first
     history_items: int = 5  # l_click: newest clicks shown to the reconstructor
@@ -55,8 +56,11 @@ class PretrainConfig:
         for name in ("crop", "simclr_crop"):
             if not 0 < getattr(self, name) <= 1:
                 raise SettingError(name, getattr(self, name), "give a share above 0 and up to 1")
-        if not 0 <= self.warmup < 1:
-            raise SettingError("warmup", self.warmup, "give a share from 0 up to but not 1")
+        for name in ("warmup", "head_first"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingError(name, getattr(self, name), "give a share from 0 up to but not 1")
+        if self.warmup + self.head_first >= 1:
+            raise SettingError("head_first", self.head_first, f"warmup {self.warmup} and head_first together must stay below 1")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -65,7 +69,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "backbone": "swin_t", "weights": "imagenet", "head": "random", "image_size": 224, "store_size": 336, "dim": 256, "checkpoints": 20,
         "pictures": 300_000_000, "batch_size": 3072, "batch_pictures": 30_720, "learning_rate": 1e-4,
-        "beta2": 0.999, "warmup": 0.01, "mask_same_item": False, "crop": 0.6,
+        "beta2": 0.999, "warmup": 0.01, "head_first": 0.0, "mask_same_item": False, "crop": 0.6,
         "simclr_strength": 1.0, "simclr_crop": 0.08, "simclr_blur": True, "precision": "16-mixed",
     },
 }  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from data.pictures import PictureStore
 from data.shop_folder import Shop
 from metrics.gauc import gauc
-from pretrain.backbone import backbone, whiten_head
+from pretrain.backbone import backbone, linear_head, whiten_head
 from pretrain.config import PretrainConfig
 from pretrain.method import Method, Step
 from pretrain.methods import METHODS
@@ -61,7 +61,7 @@ def train_encoder(
     method.heads.to(fabric.device)
     parts = nn.ModuleDict({"backbone": net, "heads": method.heads})
     optimizer = torch.optim.Adam(
-        parts.parameters(), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
+        parameter_groups(net, method.heads, config), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
     )
     net, optimizer = fabric.setup(net, optimizer)
     state = {"step": 0, "pictures": 0, "seconds": 0.0, "best_gauc": -1.0, "best_pictures": 0}
@@ -78,7 +78,7 @@ def train_encoder(
     with Progress(f"{name} seed {seed}", total=config.pictures, unit="pictures", start=state["pictures"]) as bar:
         while state["pictures"] < config.pictures:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(state["pictures"] / config.pictures, config)
+                group["lr"] = learning_rate(state["pictures"] / config.pictures, config, begins=group["begins"])
             step = method.step(state["step"])
             net.train()
             embeddings = net(look(method, store, step, config, seed, state["step"], fabric.device))
@@ -140,11 +140,24 @@ def look(
     return method.view(pixels, (seed, "view", number, step.items, step.view), config.image_size)
 
 
-def learning_rate(done: float, config: PretrainConfig) -> float:
-    """The rate when a share `done` of the pictures is encoded: a linear rise, then a half cosine to 0."""
-    if done < config.warmup:
-        return config.learning_rate * max(done / config.warmup, 0.05)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - config.warmup) / (1 - config.warmup)))
+def parameter_groups(net: nn.Module, heads: nn.Module, config: PretrainConfig) -> list[dict[str, Any]]:
+    """The linear heads, which learn from the first step, and the body, which follows after `head_first` of the training.
+
+    A body that moves while its head still points anywhere loses the features it has (Kumar et al. 2022, arXiv:2202.10054).
+    """
+    last = list(linear_head(net).parameters())
+    body = [weight for weight in net.parameters() if all(weight is not own for own in last)]
+    return [{"params": [*last, *heads.parameters()], "begins": 0.0}, {"params": body, "begins": config.head_first}]
+
+
+def learning_rate(done: float, config: PretrainConfig, *, begins: float = 0.0) -> float:
+    """The rate when a share `done` of the pictures is encoded: 0 until `begins`, a linear rise, then a half cosine to 0."""
+    if done < begins:
+        return 0.0
+    if done < begins + config.warmup:
+        return config.learning_rate * max((done - begins) / config.warmup, 0.05)
+    risen = begins + config.warmup
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - risen) / (1 - risen)))
 
 
 def passed_checkpoint(before: int, after: int, config: PretrainConfig) -> bool:

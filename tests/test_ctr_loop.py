@@ -21,7 +21,7 @@ from tests.ctr_shop import make_shop, pictures
 
 ROOT = Path(__file__).parent.parent
 TINY = CtrConfig(**PRESETS["tiny"], threads=1)
-LONG = dataclasses.replace(TINY, epochs=12, patience=10_000, checkpoint_seconds=0)
+LONG = dataclasses.replace(TINY, epochs=8, patience=10_000, checkpoint_seconds=0)
 FORMS = ("none", "vector", "cluster_id", "sim_score")
 KILLED = """
 from pathlib import Path
@@ -107,21 +107,17 @@ def test_a_run_killed_by_signal_9_goes_on_to_the_same_bits(tmp_path):
 
 def test_a_start_with_other_settings_is_refused_by_their_names(tmp_path, monkeypatch):
     config = dataclasses.replace(TINY, checkpoint_seconds=0)
-    monkeypatch.setattr(ctr.loop, "is_validation", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    monkeypatch.setattr(ctr.loop, "_LOG_STEPS", 1)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, config=config)
-    assert not (tmp_path / "last.pt").exists()
-    monkeypatch.setattr(ctr.loop, "is_validation", lambda step, *_: step == 1)
-    monkeypatch.setattr(ctr.loop, "follow", lambda *_: None if not (tmp_path / "last.pt").exists() else stop())
+    save = ctr.loop.save_checkpoint
+
+    def save_and_stop(*words):
+        save(*words)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ctr.loop, "save_checkpoint", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, config=config)
     with pytest.raises(UserError, match=r"last\.pt: begun with other settings \(learning_rate, seed\)"):
         train(tmp_path, config=dataclasses.replace(config, learning_rate=0.1), seed=5)
-
-
-def stop():
-    raise KeyboardInterrupt
 
 
 def test_clicks_of_the_test_split_reach_no_score(tmp_path):
@@ -177,7 +173,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path):
 
 def test_a_warm_start_is_the_trained_baseline_before_its_first_step(tmp_path, monkeypatch):
     baseline = train(tmp_path / "baseline")
-    monkeypatch.setattr(ctr.loop, "set_rates", lambda optimizers, *_: [g.update(lr=0.0) for o in optimizers for g in o.param_groups] and 0.0)
+    set_rates = ctr.loop.set_rates
+    still = dataclasses.replace(TINY, learning_rate=1e-30, table_learning_rate=1e-30)
+    monkeypatch.setattr(ctr.loop, "set_rates", lambda optimizers, _, done: set_rates(optimizers, still, done))
     for form in ("cluster_id", "sim_score", "vector", "none"):
         config = dataclasses.replace(TINY, epochs=1, init_from=tmp_path / "baseline" / "best.safetensors")
         warm = train(tmp_path / form, form, config)

@@ -197,6 +197,8 @@ def test_the_rate_rises_then_falls_to_zero():
     assert learning_rate(0.05, config) == pytest.approx(0.5)
     assert learning_rate(0.1, config) == pytest.approx(1.0)
     assert learning_rate(1.0, config) == pytest.approx(0.0)
+    assert learning_rate(0.19, config, begins=0.2) == 0.0
+    assert learning_rate(0.25, config, begins=0.2) == pytest.approx(0.5)
 
 
 def test_random_pictures_of_one_kind_have_no_spread_and_score_half(shop):
