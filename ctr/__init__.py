@@ -1,1 +1,5 @@
-"""A click-through-rate model over the shop's log, with or without an image feature."""
+"""Features and log -> click probability."""
+
+import logging
+
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # torchrec's use of it warns at every start

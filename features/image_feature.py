@@ -45,8 +45,9 @@ def image_feature(form: str, vectors: np.ndarray, *, clusters: int, seed: int, f
         seed: of the clustering.
         fit_on: (M,) items that centres, means and spreads are learned from; other items' pictures are only read. None: all.
 
-    Scores and vectors are standardised, like every numeric input of the model: after training at a low temperature, embeddings share a large
-    common part, and cosines that all lie near 0.75 would tell a network next to nothing (normalising inputs matters a lot: Appendix B).
+    Scores and vectors are standardised, like every numeric input of the model: after training at a low temperature, embeddings
+    share a large common part, and cosines that all lie near 0.75 would tell a network next to nothing (normalising inputs
+    matters a lot: Appendix B).
 
     Raises:
         SettingError: an unknown form.

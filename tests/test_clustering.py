@@ -79,7 +79,7 @@ def test_spread_is_one_over_root_of_the_dimension_when_healthy_and_zero_when_col
 
 def test_scores_and_vectors_are_standardised_by_the_pictures_known():
     rng = np.random.default_rng(7)
-    vectors = normalise(rng.normal(size=(400, 6)) + [3, 0, 0, 0, 0, 0])
+    vectors = normalise(rng.normal(size=(400, 6)) + np.array([3, 0, 0, 0, 0, 0]))
     vectors[5] = 0
     scores = image_feature("sim_score", vectors, clusters=4, seed=0)
     present = vectors[np.arange(400) != 5]
