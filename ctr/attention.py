@@ -158,10 +158,27 @@ class HistoryNetwork(nn.Module):
         return self.out(pooled) * real.any(1, keepdim=True)
 
 
+class Cosines(NamedTuple):
+    """How cosines are standardised, and whether an item's cosine with itself is left out."""
+
+    mean: float = 0.0
+    spread: float = 1.0
+    mask_same_item: bool = False
+
+
 def similarity(
-    vectors_UD: Tensor, present_U: Tensor, history_SL: Tensor, grid_SP: Tensor, session_B: Tensor, slot_B: Tensor
+    vectors_UD: Tensor,
+    present_U: Tensor,
+    history_SL: Tensor,
+    grid_SP: Tensor,
+    session_B: Tensor,
+    slot_B: Tensor,
+    cosines: Cosines,
 ) -> Tensor:
-    """(B, L, 2): cosine of the target's and each history picture (Eq. 8), and 1 where both have one; else 0 and 0.
+    """(B, L, 2): standardised cosine of the target's and each history picture (Eq. 8), and 1 where both have one; else 0 and 0.
+
+    Where the history item is the target itself, the cosine is 1 whatever the encoder: it would tell not how the pictures look but
+    that the user has clicked this very item, which the baseline is not told. Masked, it counts as an average pair.
 
     Args:
         vectors_UD: unit rows.
@@ -170,11 +187,7 @@ def similarity(
     history = history_SL.clamp(min=0)
     cosine_SPL = take_rows(vectors_UD, grid_SP) @ take_rows(vectors_UD, history).transpose(1, 2)
     both_SPL = present_U[grid_SP][:, :, None] & (present_U[history] & (history_SL >= 0))[:, None]
-    pair = torch.stack([cosine_SPL * both_SPL, both_SPL.to(cosine_SPL.dtype)], dim=-1)
+    told_SPL = both_SPL & (grid_SP[:, :, None] != history_SL[:, None]) if cosines.mask_same_item else both_SPL
+    score_SPL = (cosine_SPL - cosines.mean) / cosines.spread * told_SPL
+    pair = torch.stack([score_SPL, both_SPL.to(score_SPL.dtype)], dim=-1)
     return pair[session_B, slot_B]
-
-
-def standardised(pair: Tensor, mean: float, spread: float) -> Tensor:
-    """(..., 2) cosines and flags -> cosines less their mean, over their spread; 0 stays where a picture is missing."""
-    cosine, both = pair.unbind(-1)
-    return torch.stack([(cosine - mean) / spread * both, both], dim=-1)

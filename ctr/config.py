@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "click_items": 1000, "purchase_items": 1000, "cart_items": 200, "width": 256, "heads": 8,
         "hidden": (1024, 512, 256, 128), "id_size": 64, "column_size": 32, "token_size": 32, "cluster_size": 64,
-        "batch_sessions": 512, "precision": "bf16-mixed",
+        "batch_sessions": 512, "precision": "bf16-mixed", "mask_same_item": False,
     },
 }  # fmt: skip
 
@@ -45,6 +45,7 @@ class CtrConfig:
     width: int = 32  # numbers in an item inside the attention and in a pooled history
     heads: int = 2  # attention heads; divides `width`
     pooling: str = "self"  # "self": self-attention and mean (the paper's); "target": DIN's attention by the target item
+    mask_same_item: bool = True  # sim_score: a target's cosine with itself in a history tells nothing (off: as in Eq. 8)
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 
     epochs: int = 2  # passes over the train split at most; with more, ID tables overfit

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ctr.attention import HistoryNetwork, LinearWithImage, similarity, standardised, take_rows
+from ctr.attention import Cosines, HistoryNetwork, LinearWithImage, similarity, take_rows
 from ctr.batches import Batch
 from ctr.config import CtrConfig
 from ctr.inputs import HISTORIES, Layout, Table
@@ -41,6 +41,7 @@ class CtrModel(nn.Module):
     def __init__(self, layout: Layout, config: CtrConfig):
         super().__init__()
         self.layout = layout
+        self.cosines = Cosines(layout.cosine_mean, layout.cosine_spread, config.mask_same_item)
         self.tables = Tables(
             (*layout.item, *layout.user, *layout.context), words=layout.words, word_dim=config.token_size
         )
@@ -101,8 +102,7 @@ class CtrModel(nn.Module):
         if self.layout.form == "sim_score":
             assert batch.vectors is not None
             both = torch.cat(batch.histories, dim=1)
-            pair = similarity(batch.vectors, batch.present, both, batch.grid, batch.session, batch.slot)
-            pair = standardised(pair, self.layout.cosine_mean, self.layout.cosine_spread)
+            pair = similarity(batch.vectors, batch.present, both, batch.grid, batch.session, batch.slot, self.cosines)
             return None, list(pair.split([history.shape[1] for history in batch.histories], dim=1))
         return None, nothing
 

@@ -98,7 +98,8 @@ def notes(results: dict[str, Any], shop: Shop, store: PictureStore | None) -> li
 def report(plan: Plan, shop: Shop, results: dict[str, Any]) -> None:
     """Write `report.html` into the run folder."""
     from eval.report import write_report
-    from eval.stages import feature_of, is_control
+    from eval.stages import feature_of
+    from eval.wording import is_control
     from features.make import picture_store
 
     rows = [(row["encoder"], row["image_feature"]) for row in results["rows"]]

@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 
 from data.shop_folder import Shop
-from eval.stages import BASELINE, SHUFFLED, Plan, ctr_stage, is_control
+from eval.stages import BASELINE, SHUFFLED, Plan, ctr_stage
+from eval.wording import is_control
 from features.make import encoder_stage
 from metrics.auc import auc
 from metrics.gauc import Weight, gauc
@@ -48,7 +49,7 @@ def measure(
     gaucs = {row: gauc_draws(click, scores[row], group, resamples, weight=gauc_weight) for row in everyone}
     counted = gauc(click, scores[everyone[0]][0], group, weight=gauc_weight)
     valid = {row: _mean_valid_gauc(plan, row, seeds) for row in everyone}
-    selected = select_forms(valid, rows)
+    selected = select_forms(valid, [row for row in rows if not is_control(row[0])])
 
     table = []
     for row in rows:
@@ -66,7 +67,7 @@ def measure(
         })  # fmt: skip
     pairs = [
         {"a": list(selected[a]), "b": list(selected[b]), "delta_gauc": _interval(difference(gaucs[selected[a]], gaucs[selected[b]]))}
-        for a, b in combinations([encoder for encoder in selected if not is_control(encoder)], 2)
+        for a, b in combinations(selected, 2)
     ]
     baseline = {"auc": _summary(aucs[everyone[0]]), "gauc": _summary(gaucs[everyone[0]]), "valid_gauc": valid[everyone[0]],
                 "seconds": _seconds(plan, everyone[0], seeds)}  # fmt: skip

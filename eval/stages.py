@@ -21,11 +21,6 @@ _OTHER = 1000  # added to a seed for the A/A row
 _NO_RESULT = ("checkpoint_seconds", "threads")
 
 
-def is_control(encoder: str) -> bool:
-    """True for rows that test the comparison itself: the A/A row and shuffled embeddings."""
-    return encoder == OTHER_SEEDS or encoder.startswith(SHUFFLED)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What every stage of a comparison depends on."""

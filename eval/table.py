@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eval.wording import SIMULATED, Results, answer, basis, bounds, headroom, is_selected, level, p_value, points
+from eval.wording import SIMULATED, Results, against, answer, basis, bounds, headroom, is_selected, level, p_value, points
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
         cells[1] += " *" * selected
         table.add_row(*(Text(cell) for cell in cells), style="bold" if selected else None)
     out.print(table)
-    lines = [answer(results), f"{basis(results)}. {_LEGEND}"]
+    lines = [answer(results), *against(results), f"{basis(results)}. {_LEGEND}"]
     if any(selected for _, selected in _rows(results)):
         lines.append(f"* {_SELECTED}.")
     if results.get("oracle"):
@@ -54,7 +54,7 @@ def markdown_table(results: Results) -> str:
     for cells, selected in _rows(results):
         bold = "**" if selected else ""
         lines.append("| " + " | ".join(f"{bold}{_plain(cell)}{bold}" if cell else "" for cell in cells) + " |")
-    below = [f"{basis(results)}. {_LEGEND}"]
+    below = [*map(_plain, against(results)), f"{basis(results)}. {_LEGEND}"]
     if any(selected for _, selected in _rows(results)):
         below.append(f"Bold: {_SELECTED}.")
     if results.get("simulated"):

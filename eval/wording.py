@@ -108,6 +108,18 @@ def basis(results: Results) -> str:
     )
 
 
+def against(results: Results) -> list[str]:
+    """One sentence for each pair of encoders: the paired difference of their selected forms."""
+    said = []
+    for pair in results.get("pairs") or []:
+        delta = pair["delta_gauc"]
+        said.append(
+            f"{row_name(*pair['a'])} minus {row_name(*pair['b'])}: {points(delta['mean'])} points of GAUC {bounds(delta)} "
+            f"(p {_is(delta.get('p_value'))})."
+        )
+    return said
+
+
 def headroom(results: Results) -> str:
     """How far the ceiling of a simulated world lies above the baseline, and how much of that the best row takes."""
     ceiling, base = results["oracle"], results["baseline"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ def set_up(threads: int = 0, precision: str = "32-true") -> Fabric:
 
     if threads:
         torch.set_num_threads(threads)
+    if precision == "16-mixed" and not torch.cuda.is_available():
+        print("no GPU: precision bf16-mixed in place of 16-mixed", file=sys.stderr)
+        precision = "bf16-mixed"
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
     fabric = Fabric(accelerator="auto", devices=ranks // nodes, num_nodes=nodes, precision=precision)  # type: ignore[arg-type]

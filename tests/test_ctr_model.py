@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ctr.attention import SelfAttention, TargetAttention, standardised
+from ctr.attention import Cosines, SelfAttention, TargetAttention
 from ctr.batches import Part, Piece, assemble, part_of
 from ctr.config import PRESETS, CtrConfig
 from ctr.inputs import encode
@@ -105,11 +105,13 @@ def test_the_image_feature_reaches_the_logits(form):
     assert (model(batch) - before).abs().max() > 1e-3
 
 
-def test_sim_score_is_equation_8_for_every_pair_and_zero_without_a_picture():
+@pytest.mark.parametrize(("mask", "mean", "spread"), [(False, 0.0, 1.0), (True, 0.0, 1.0), (True, 0.3, 0.2)])
+def test_sim_score_is_equation_8_for_every_pair_and_zero_without_a_picture(mask, mean, spread):
     shop, inputs, model = setting("sim_score")
+    model.cosines = Cosines(mean, spread, mask)
     batch = assemble(inputs, part_of(shop, "train"), np.arange(30))
     _, pairs = model._image({}, batch)
-    missing = 0
+    missing = repeats = 0
     for name, pair in zip(inputs.histories, pairs, strict=True):
         for place, row in enumerate(batch.row.tolist()):
             session = shop.session[row]
@@ -121,16 +123,15 @@ def test_sim_score_is_equation_8_for_every_pair_and_zero_without_a_picture():
             for k, item in enumerate(window):
                 other = inputs.vectors[item]
                 if target.any() and other.any():
-                    wanted[k] = target @ other / np.linalg.norm(target) / np.linalg.norm(other), 1
+                    cosine = target @ other / np.linalg.norm(target) / np.linalg.norm(other)
+                    same = item == shop.item[row]
+                    wanted[k] = 0 if same and mask else (cosine - mean) / spread, 1
+                    repeats += same
                 else:
                     missing += 1
             np.testing.assert_allclose(pair[place].numpy(), wanted, atol=1e-6)
     assert missing > 0
-
-
-def test_scores_are_standardised_where_both_pictures_are_there():
-    pair = torch.tensor([[0.9, 1.0], [0.5, 1.0], [0.0, 0.0]])
-    torch.testing.assert_close(standardised(pair, 0.7, 0.2), torch.tensor([[1.0, 1.0], [-1.0, 1.0], [0.0, 0.0]]))
+    assert repeats > 0
 
 
 def test_self_attention_is_that_of_torch():
