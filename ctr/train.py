@@ -13,6 +13,7 @@ import tyro
 
 from ctr.config import PRESETS as CTR_PRESETS
 from ctr.config import CtrConfig
+from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
@@ -48,7 +49,10 @@ class TrainConfig:
             raise SettingError("embeddings", self.embeddings, "--image-feature none takes none; give cluster_id, sim_score or vector")
 
 
-PRESETS: dict[str, dict[str, Any]] = {name: {"ctr": CTR_PRESETS[name], "pretrain": PRETRAIN_PRESETS[name]} for name in CTR_PRESETS}
+PRESETS: dict[str, dict[str, Any]] = {
+    name: {"source": SOURCE_PRESETS[name], "ctr": CTR_PRESETS[name], "pretrain": PRETRAIN_PRESETS[name]} for name in CTR_PRESETS
+}
+PRESETS["tiny"]["clusters"], PRESETS["paper"]["clusters"] = 40, 100_000
 
 
 @entry
@@ -59,11 +63,12 @@ def main(argv: list[str] | None = None) -> None:
         description="Train one CTR model, with one encoder's embeddings in one form or without pictures.",
     )  # fmt: skip
     from ctr.loop import train_ctr
-    from data.source import open_shop, shop_folder
+    from data.split import check_scorable
 
     with locked(config.out):
         write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
-        shop = open_shop(shop_folder(config.source, config.out), config.source.allow_unordered_split)
+        shop = config.source.shop(config.out)
+        check_scorable(shop, "valid")
         result = train_ctr(shop, image_feature_for(shop, config), config.ctr, seed=config.seed, folder=config.out)
     print(
         f"{config.image_feature}: AUC {_shown(result['valid_auc'])}, GAUC {_shown(result['valid_gauc'])} on the valid split after "

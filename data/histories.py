@@ -135,8 +135,8 @@ def _history(
     gone: np.ndarray | None = None,
 ) -> History:
     """Windows over the events `rows`, which are sorted by (group, time); the group is the user unless given."""
-    if max_items < 1:
-        raise SettingError(f"max_{name}", max_items, "give a number of items of at least 1")
+    if max_items < 0:
+        raise SettingError(f"max_{name}", max_items, "give a number of items of at least 0")
     group = shop.events.user[rows] if group is None else group
     at_group = shop.session_user if at_group is None else at_group
     first, end = windows(group, shop.events.time[rows], at_group, shop.session_time)

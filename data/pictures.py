@@ -123,11 +123,13 @@ def _prepare(folder: Path, key: dict, items: int) -> tuple[np.memmap, np.memmap]
     except (UserError, OSError, ValueError):
         pass  # no start to go on from
     if folder.exists():
+        if any(folder.iterdir()) and not (folder / "key.json").exists():
+            raise UserError(f"{folder}: holds other files, which a picture store would replace; give another --out")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
+    write_json(folder / "key.json", key)
     pixels = np.lib.format.open_memmap(folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
     state = np.lib.format.open_memmap(folder / "state.npy", mode="w+", dtype=np.uint8, shape=(items,))
-    write_json(folder / "key.json", key)
     return pixels, state
 
 

@@ -1,4 +1,4 @@
-"""A shop folder in memory: the format of DESIGN's table, checked whole, ids turned into row numbers.
+"""A shop folder in memory: the format of docs/shop-folder.md, checked whole, ids turned into row numbers.
 
 Legend: N items, U users, I impressions, S sessions, E events.
 """

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from data.shop_folder import Shop
 
 WORLD_NAMES = ("shop", "fashion")
+# sizes of a built-in world under each preset
+PRESETS: dict[str, dict[str, int]] = {"tiny": {"users": 400, "items": 300, "sessions": 3_000}, "small": {}, "paper": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ class SourceConfig:
     sessions: int = 60_000  # of a built-in world; about 10 impressions each
     world_seed: int = 0  # of a built-in world; --seeds never moves the data
     fashion_dir: Path | None = None  # folder with Fashion-MNIST's four IDX files
+    split_fractions: tuple[float, float, float, float] = (0.4, 0.4, 0.1, 0.1)  # of impressions: pretrain, train, valid, test
     allow_unordered_split: bool = False  # accept a `split` column that goes back in time; the report says so
     max_bad_images: float = 0.01  # share of unreadable pictures above which a run stops
 
@@ -36,6 +39,15 @@ class SourceConfig:
             positive(name, getattr(self, name))
         if not 0 <= self.max_bad_images <= 1:
             raise SettingError("max_bad_images", self.max_bad_images, "give a share from 0 to 1")
+
+    def shop(self, root: Path) -> Shop:
+        """The loaded shop, once a process."""
+        return open_shop(shop_folder(self, root), self.split_fractions, self.allow_unordered_split)
+
+    def key(self, root: Path) -> dict[str, object]:
+        """What a stage depends on of the data: content and split."""
+        folder = shop_folder(self, root)
+        return {"shop": fingerprint(folder), "fractions": self.split_fractions, "unordered": self.allow_unordered_split}
 
     @property
     def is_world(self) -> bool:
@@ -53,10 +65,10 @@ def shop_folder(config: SourceConfig, root: Path) -> Path:
         if not folder.is_dir():
             raise UserError(f"--data {config.data}: no such folder; give a shop folder, or one of {', '.join(WORLD_NAMES)}")
         return folder
-    from data.worlds import make_world
+    from data.worlds import VERSION, make_world
 
     size = {"users": config.users, "items": config.items, "sessions": config.sessions, "seed": config.world_seed}
-    stage = Stage(root, f"data/{config.data}", size)
+    stage = Stage(root, f"data/{config.data}", size | {"version": VERSION})
     world = stage.folder / "world"
     if not stage.done:
         make_world(config.data, world, fashion_dir=config.fashion_dir, **size)
@@ -65,23 +77,26 @@ def shop_folder(config: SourceConfig, root: Path) -> Path:
 
 
 @functools.lru_cache(maxsize=2)
-def open_shop(folder: Path, allow_unordered_split: bool) -> Shop:
+def open_shop(folder: Path, fractions: tuple[float, float, float, float], allow_unordered_split: bool) -> Shop:
     """`load_shop`, once a process."""
     from data.shop_folder import load_shop
 
-    return load_shop(folder, allow_unordered_split=allow_unordered_split)
+    return load_shop(folder, fractions=fractions, allow_unordered_split=allow_unordered_split)
 
 
 @functools.lru_cache(maxsize=4)
 def fingerprint(folder: Path) -> str:
-    """A hash of a shop folder: its tables' content, its pictures' names, sizes and times."""
+    """A hash of a shop folder: its tables' content, its pictures' names, sizes and, but for built-in worlds, times of change."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.parquet")):
         digest.update(path.name.encode())
         with open(path, "rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)
+    made_here = (folder / "world.json").exists()
     for path in sorted((folder / "images").rglob("*")):
-        stat = path.lstat()
-        digest.update(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        if path.is_file():
+            stat = path.stat()
+            changed = 0 if made_here else stat.st_mtime_ns
+            digest.update(f"{path.relative_to(folder)} {stat.st_size} {changed}\n".encode())
     return digest.hexdigest()[:16]

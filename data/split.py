@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from run.errors import DataError, SettingError
+from run.errors import DataError, SettingError, UserError
+
+if TYPE_CHECKING:
+    from data.shop_folder import Shop
 
 SPLITS = ("pretrain", "train", "valid", "test")
 NEEDED = ("train", "valid", "test")
@@ -84,3 +88,18 @@ def _out_of_order(split: np.ndarray, time: np.ndarray) -> tuple[int, int] | None
             if time[late] > time[early]:
                 return int(late), int(early)
     return None
+
+
+def check_scorable(shop: Shop, split: str) -> None:
+    """Refuse a split in which no session has both a click and a skipped item: GAUC is undefined there.
+
+    Raises:
+        UserError: names the folder and the split.
+    """
+    rows = shop.rows(split)
+    clicks = np.bincount(shop.session[rows], weights=shop.click[rows], minlength=1)
+    shown = np.bincount(shop.session[rows], minlength=1)
+    if not ((clicks > 0) & (clicks < shown)).any():
+        raise UserError(
+            f"{shop.folder}: no {split} session has both a click and a skipped item, so nothing can be ranked; log longer sessions"
+        )

@@ -14,11 +14,12 @@ import tyro
 
 from ctr.config import PRESETS as CTR_PRESETS
 from ctr.config import CtrConfig
+from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
-from run.config import as_dict, names, parse, positive, to_toml
-from run.errors import entry
+from run.config import as_dict, names, one_of, parse, positive, to_toml
+from run.errors import SettingError, entry, one_process
 from run.folder import commit, locked, write_atomic, write_json
 
 ENCODERS = ("courier", "simclr", "random", "none")
@@ -48,15 +49,19 @@ class CompareConfig:
         names("image_features", self.image_features, FORMS)
         positive("seeds", self.seeds)
         positive("clusters", self.clusters)
+        one_of("gauc_weight", self.gauc_weight, ("session", "impression"))
+        one_of("gauc_key", self.gauc_key, ("session", "user"))
+        if self.jobs < 0:
+            raise SettingError("jobs", self.jobs, "give 0 or more")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"source": {"users": 400, "items": 300, "sessions": 3_000}, "clusters": 40},
+    "tiny": {"clusters": 40},
     "small": {},
     "paper": {"clusters": 100_000},
 }
 for _name, _preset in PRESETS.items():
-    _preset |= {"pretrain": PRETRAIN_PRESETS[_name], "ctr": CTR_PRESETS[_name]}
+    _preset |= {"source": SOURCE_PRESETS[_name], "pretrain": PRETRAIN_PRESETS[_name], "ctr": CTR_PRESETS[_name]}
 
 
 @entry
@@ -69,14 +74,16 @@ def main(argv: list[str] | None = None) -> None:
         description="Baseline and every encoder x image feature: how much each lifts the CTR model, with 95 % intervals.",
         presets=PRESETS,
     )
+    one_process("eval.compare")
     with locked(config.out):
         compare(config)
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
     """Run all stages that are not there yet, measure, and write the results into `config.out`."""
-    from data.source import fingerprint, open_shop, shop_folder
-    from eval.results import measure, oracle
+    from data.source import fingerprint, shop_folder
+    from data.split import check_scorable
+    from eval.results import is_simulated, measure, oracle
     from eval.stages import Plan, run_ctr, run_encoder
     from eval.table import print_table
     from features.make import picture_store
@@ -88,7 +95,9 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
     plan = Plan(root=config.out, source=config.source, pretrain=config.pretrain, ctr=config.ctr, clusters=config.clusters, threads=1)
     folder = shop_folder(config.source, config.out)
-    shop = open_shop(folder, config.source.allow_unordered_split)
+    shop = config.source.shop(config.out)
+    check_scorable(shop, "valid")
+    check_scorable(shop, "test")
     seeds = range(config.seeds)
     encoders = [name for name in names("encoders", config.encoders) if name != "none"]
     encoders += ["random"] if config.controls and "random" not in encoders else []
@@ -100,7 +109,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     trainings = [(plan, *row, seed) for seed in seeds for row in [("baseline", "none"), *rows]]
     run_all(run_ctr, trainings, jobs=jobs)
 
-    results = {"data": config.source.data, "preset": config.preset, "simulated": config.source.is_world}
+    results: dict[str, Any] = {"data": config.source.data, "preset": config.preset, "simulated": is_simulated(folder)}
     results |= measure(plan, shop, rows, seeds, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
     ceiling = oracle(plan, shop, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
     if ceiling is not None:

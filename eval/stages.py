@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from ctr.config import CtrConfig
-from data.source import SourceConfig, fingerprint, open_shop, shop_folder
+from data.source import SourceConfig
 from features.make import encoder_stage, make_embeddings
 from pretrain.config import PretrainConfig
-from run.folder import Stage, read_json
+from run.folder import Stage, file_hash, read_json
 from run.randomness import permutation
 
+VERSION = 1  # of CTR training and image features: raise it when the code gives other numbers from the same settings
 BASELINE = "baseline"
 OTHER_SEEDS = "baseline (other seeds)"
 SHUFFLED = "shuffled "  # before an encoder's name: its embeddings dealt out to the wrong items
@@ -41,8 +42,8 @@ def ctr_stage(plan: Plan, encoder: str, form: str, seed: int) -> Stage:
         form: vector, sim_score, cluster_id, or "none" for the baselines.
     """
     settings = {name: value for name, value in asdict(plan.ctr).items() if name not in _NO_RESULT}
-    key = {"shop": fingerprint(shop_folder(plan.source, plan.root)), "seed": seed, "form": form, "ctr": settings}
-    key |= {"unordered": plan.source.allow_unordered_split, "other": encoder == OTHER_SEEDS}
+    key = plan.source.key(plan.root) | {"seed": seed, "form": form, "ctr": settings, "version": VERSION}
+    key |= {"other": encoder == OTHER_SEEDS, "init_from": file_hash(plan.ctr.init_from)}
     if form != "none":
         key["embeddings"] = encoder_stage(plan.source, plan.root, encoder.removeprefix(SHUFFLED), plan.pretrain, seed).hash
         key |= {"shuffled": encoder.startswith(SHUFFLED), "clusters": plan.clusters if form == "cluster_id" else 0}
@@ -67,7 +68,7 @@ def run_ctr(plan: Plan, encoder: str, form: str, seed: int) -> None:
     if (stage.folder / "result.json").exists():  # killed between its last line and this one
         stage.finish(read_json(stage.folder / "result.json"))
         return
-    shop = open_shop(shop_folder(plan.source, plan.root), plan.source.allow_unordered_split)
+    shop = plan.source.shop(plan.root)
     feature = feature_of(plan, shop, encoder, form, seed)
     config = replace(plan.ctr, threads=plan.threads)
     own_seed = seed + _OTHER if encoder == OTHER_SEEDS else seed

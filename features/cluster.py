@@ -40,7 +40,10 @@ def main(argv: list[str] | None = None) -> None:
     table = config.embeddings / "items.parquet"
     if not table.is_file():
         raise UserError(f"{table}: no such file; --embeddings takes the folder that features.embed wrote")
-    item_id = pl.read_parquet(table)["item_id"]
+    try:
+        item_id = pl.read_parquet(table, columns=["item_id"])["item_id"]
+    except Exception as error:  # polars raises many kinds for a broken file
+        raise UserError(f"{table}: not readable ({type(error).__name__})") from None
     vectors = read_embeddings(config.embeddings, item_id)
     present = vectors.any(1)
     if not present.any():

@@ -1,15 +1,11 @@
-"""Embed a catalogue with a trained encoder: python -m features.embed --run runs/encoder --data DIR --out runs/embeddings."""
+"""Embed a catalogue with a trained encoder: python -m features.embed --run runs/encoder --out runs/embeddings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from data.source import SourceConfig
-from run.config import parse, with_settings
+from run.config import parse, read_recipe, with_settings
 from run.errors import UserError, entry
 
 
@@ -19,7 +15,8 @@ class EmbedConfig:
 
     run: Path = Path("runs/encoder")  # run folder of pretrain.train
     out: Path = Path("runs/embeddings")  # embeddings folder to write
-    source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
+    data: str = ""  # shop folder to embed; empty: the data the encoder was trained on
+    max_bad_images: float = 0.01  # share of unreadable pictures above which the run stops
 
 
 @entry
@@ -29,10 +26,8 @@ def main(argv: list[str] | None = None) -> None:
         EmbedConfig, argv, prog="python -m features.embed",
         description="Embed every item's picture once with a trained encoder: vectors.npy, items.parquet, meta.json.",
     )  # fmt: skip
-    import tomllib
-
     from data.pictures import build_store
-    from data.source import open_shop, shop_folder
+    from data.source import SourceConfig
     from features.make import embed_catalogue
     from pretrain.config import PretrainConfig
     from run.devices import default_jobs
@@ -41,11 +36,14 @@ def main(argv: list[str] | None = None) -> None:
     for needed in (weights, recipe):
         if not needed.exists():
             raise UserError(f"{needed}: no such file; --run takes the folder that pretrain.train wrote")
-    trained = tomllib.loads(recipe.read_text())
+    trained = {"encoder": "?", "seed": 0, "pretrain": {}, "source": {}} | read_recipe(recipe)
     pretrain = with_settings(PretrainConfig(), trained["pretrain"], source=str(recipe))
-    shop = open_shop(shop_folder(config.source, config.out), config.source.allow_unordered_split)
+    source = with_settings(SourceConfig(), trained["source"], source=str(recipe))
+    if config.data:
+        source = SourceConfig(data=config.data, allow_unordered_split=True)
+    shop = source.shop(config.run)
     store = build_store(
-        shop, config.out / "pictures", size=pretrain.store_size, workers=default_jobs(), max_bad_images=config.source.max_bad_images
+        shop, config.out / "pictures", size=pretrain.store_size, workers=default_jobs(), max_bad_images=config.max_bad_images
     )
     embed_catalogue(weights, shop, store, pretrain, encoder=trained["encoder"], seed=trained["seed"], out=config.out)
     print(f"{len(shop.items):,} items, {int(store.present.sum()):,} with a picture: embeddings in {config.out}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pretrain.similarity import normalise
 from run.errors import DataError, UserError
 from run.folder import read_json, write_atomic, write_json
 
@@ -43,15 +44,16 @@ def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
     try:
         vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
         table = pl.read_parquet(folder / "items.parquet", columns=["item_id", "row"])
+        table = table.with_columns(pl.col("row").cast(pl.Int64))
     except Exception as error:  # numpy and polars raise many kinds for a broken file
         raise UserError(f"{folder}: not readable as embeddings ({type(error).__name__}: {error})") from None
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
         raise DataError(folder / "vectors.npy", value=f"{vectors.dtype} {vectors.shape}", mend="give a float array of shape (N, D)")
-    wanted = item_id.cast(pl.String) if item_id.dtype == pl.String else item_id.cast(pl.Int64)
+    wanted = item_id if item_id.dtype == pl.String else item_id.cast(pl.Int64)
     held = table["item_id"]
     if (held.dtype == pl.String) != (wanted.dtype == pl.String):
         raise DataError(folder / "items.parquet", column="item_id", value=held.dtype, mend=f"the shop's ids are {wanted.dtype}")
-    table = table.with_columns(item_id=held.cast(wanted.dtype), row=pl.col("row").cast(pl.Int64)).unique("item_id", keep="first")
+    table = table.with_columns(item_id=held.cast(wanted.dtype), row=pl.col("row")).unique("item_id", keep="first")
     rows = pl.DataFrame({"item_id": wanted}).join(table, on="item_id", how="left", maintain_order="left")["row"].to_numpy()
     found = ~np.isnan(rows)
     if not found.any():
@@ -64,5 +66,4 @@ def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(out).all(1))
     if len(bad):
         raise DataError(folder / "vectors.npy", row=int(rows[bad[0]]), mend=f"not a finite number (item {wanted[int(bad[0])]!r})")
-    length = np.linalg.norm(out, axis=1, keepdims=True)
-    return np.divide(out, length, out=np.zeros_like(out), where=length > 0)
+    return normalise(out)

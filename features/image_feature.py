@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,3 +82,11 @@ def cosine_moments(unit: np.ndarray) -> tuple[float, float]:
     mean = float(np.square(unit.mean(0)).sum())
     variance = float(np.square(unit.T @ unit / len(unit)).sum()) - mean**2
     return mean, float(np.sqrt(variance)) if variance > 1e-12 else 1.0
+
+
+def digest(feature: ImageFeature) -> str:
+    """A hash of the feature's values, so that a run does not go on with another's."""
+    content = hashlib.sha256(feature.form.encode())
+    for values in (feature.present, feature.vectors, feature.cluster):
+        content.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
+    return content.hexdigest()[:16]

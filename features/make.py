@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from data.pictures import PictureStore, build_store, open_store
-from data.source import SourceConfig, fingerprint, open_shop, shop_folder
+from data.pictures import PictureStore, build_store
+from data.source import SourceConfig, fingerprint, shop_folder
 from pretrain.config import PretrainConfig
-from run.folder import Stage
+from run.folder import Stage, file_hash
 
+VERSION = 1  # of encoder training: raise it when the code gives other numbers from the same settings
 # settings that only say how a run proceeds: they change no result
 _NO_RESULT = ("checkpoint_seconds",)
 # settings that one method alone reads: another method's stage does not depend on them
@@ -21,21 +22,16 @@ _OWN = {
 
 def picture_store(source: SourceConfig, root: Path, *, size: int, jobs: int) -> PictureStore:
     """The decoded pictures of the run's shop at `size` pixels; made once."""
-    folder = shop_folder(source, root)
-    stage = Stage(root, f"pictures/{size}px", {"shop": fingerprint(folder), "size": size})
-    if not stage.done:
-        shop = open_shop(folder, source.allow_unordered_split)
-        store = build_store(shop, stage.folder, size=size, workers=jobs, max_bad_images=source.max_bad_images)
-        stage.finish({"pictures": int(store.present.sum()), "bad": len(store.bad)})
-    return open_store(stage.folder)
+    folder = Stage(root, f"pictures/{size}px", {"shop": fingerprint(shop_folder(source, root)), "size": size}).folder
+    return build_store(source.shop(root), folder, size=size, workers=jobs, max_bad_images=source.max_bad_images)
 
 
 def encoder_stage(source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
     """Where the encoder trained with these settings on this data stands, trained or not."""
     foreign = {name for method, own in _OWN.items() if method != encoder for name in own}
     settings = {name: value for name, value in asdict(config).items() if name not in foreign and name not in _NO_RESULT}
-    key = {"shop": fingerprint(shop_folder(source, root)), "encoder": encoder, "seed": seed, "pretrain": settings}
-    return Stage(root, f"encoders/{encoder}-seed{seed}", key | {"unordered": source.allow_unordered_split})
+    key = source.key(root) | {"encoder": encoder, "seed": seed, "pretrain": settings, "version": VERSION}
+    return Stage(root, f"encoders/{encoder}-seed{seed}", key | {"weights": file_hash(config.weights)})
 
 
 def make_embeddings(source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int, *, threads: int = 0) -> Stage:
@@ -49,7 +45,7 @@ def make_embeddings(source: SourceConfig, root: Path, encoder: str, config: Pret
         return stage
     from pretrain.loop import train_encoder
 
-    shop = open_shop(shop_folder(source, root), source.allow_unordered_split)
+    shop = source.shop(root)
     store = picture_store(source, root, size=config.store_size, jobs=1)
     result = train_encoder(encoder, shop, store, config, seed=seed, folder=stage.folder, threads=threads)
     embed_catalogue(stage.folder / "best.safetensors", shop, store, config, encoder=encoder, seed=seed, out=stage.folder / "embeddings")
@@ -59,8 +55,6 @@ def make_embeddings(source: SourceConfig, root: Path, encoder: str, config: Pret
 
 def embed_catalogue(weights: Path, shop, store: PictureStore, config: PretrainConfig, *, encoder: str, seed: int, out: Path) -> None:
     """Embed every item's picture with trained weights and write the embeddings folder."""
-    import hashlib
-
     from features.embeddings import write_embeddings
     from pretrain.backbone import backbone
     from pretrain.loop import embed
@@ -69,5 +63,5 @@ def embed_catalogue(weights: Path, shop, store: PictureStore, config: PretrainCo
     fabric = set_up()
     net = backbone(config.backbone, dim=config.dim, seed=seed, weights=str(weights)).to(fabric.device)
     vectors = embed(net, store, config)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-    write_embeddings(out, shop.items["item_id"], vectors, {"encoder": encoder, "hash": digest, "normalised": True, "seed": seed})
+    meta = {"encoder": encoder, "hash": file_hash(weights), "normalised": True, "seed": seed}
+    write_embeddings(out, shop.items["item_id"], vectors, meta)

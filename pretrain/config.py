@@ -49,14 +49,16 @@ class PretrainConfig:
             positive(name, getattr(self, name))
         one_of("backbone", self.backbone, ("small_cnn", "resnet18", "swin_t"))
         one_of("head", self.head, ("whitened", "random"))
-        if self.head_common < 0:
-            raise SettingError("head_common", self.head_common, "give 0 or more")
+        for name in ("head_common", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise SettingError(name, getattr(self, name), "give 0 or more")
         if self.store_size < 1.5 * self.image_size:
-            raise SettingError("store_size", self.store_size, f"give at least 1.5 x image_size = {int(1.5 * self.image_size)}")
+            raise SettingError("store_size", self.store_size, f"give at least 1.5 x image_size = {-(-3 * self.image_size // 2)}")
         for name in ("crop", "simclr_crop"):
             if not 0 < getattr(self, name) <= 1:
                 raise SettingError(name, getattr(self, name), "give a share above 0 and up to 1")
-        for name in ("warmup", "head_first"):
+        one_of("precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
+        for name in ("warmup", "head_first", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingError(name, getattr(self, name), "give a share from 0 up to but not 1")
         if self.warmup + self.head_first >= 1:

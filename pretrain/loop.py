@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from data.pictures import PictureStore
 from data.shop_folder import Shop
+from data.source import fingerprint
 from metrics.gauc import gauc
 from pretrain.backbone import backbone, linear_head, whiten_head
 from pretrain.config import PretrainConfig
@@ -66,8 +69,13 @@ def train_encoder(
     net, optimizer = fabric.setup(net, optimizer)
     state = {"step": 0, "pictures": 0, "seconds": 0.0, "best_gauc": -1.0, "best_pictures": 0}
     best: dict[str, Tensor] = {}
+    settings = {"encoder": name, "seed": str(seed), "shop": fingerprint(shop.folder)}
+    settings |= {key: str(value) for key, value in asdict(config).items() if key != "checkpoint_seconds"}
     saved = load_checkpoint(folder / "last.pt")
     if saved is not None:
+        other = [key for key, value in settings.items() if saved["settings"].get(key) != value]
+        if other:
+            raise UserError(f"{folder / 'last.pt'}: begun with other settings ({', '.join(other)}); delete it or give another --out")
         parts.load_state_dict(saved["parts"])
         optimizer.load_state_dict(saved["optimizer"])
         state, best = saved["state"], saved["best"]
@@ -109,7 +117,7 @@ def train_encoder(
                 state["seconds"] = seconds_before + last_save - began
                 save_checkpoint(
                     folder / "last.pt",
-                    {"parts": parts.state_dict(), "optimizer": optimizer.state_dict(), "state": state, "best": best},
+                    {"parts": parts.state_dict(), "optimizer": optimizer.state_dict(), "state": state, "best": best, "settings": settings},
                 )
     log.close()
     _save_weights(folder / "best.safetensors", best)
@@ -162,8 +170,8 @@ def learning_rate(done: float, config: PretrainConfig, *, begins: float = 0.0) -
 
 def passed_checkpoint(before: int, after: int, config: PretrainConfig) -> bool:
     """True where a step crossed one of the evenly spaced checkpoints; the last lies at the end of the training."""
-    share = config.pictures / config.checkpoints
-    return min(after, config.pictures) // share > before // share
+    parts, whole = config.checkpoints, config.pictures
+    return min(after, whole) * parts // whole > before * parts // whole
 
 
 @torch.no_grad()
@@ -191,7 +199,7 @@ def validate(net: nn.Module, shop: Shop, store: PictureStore, config: PretrainCo
 
 def _warn_of_collapse(name: str, spread: float, dim: int) -> None:
     if spread < _HEALTHY / dim**0.5:
-        print(f"warning: {name}'s embeddings have collapsed: spread {spread:.4f}, healthy {dim**-0.5:.4f}", flush=True)
+        print(f"warning: {name}'s embeddings have collapsed: spread {spread:.4f}, healthy {dim**-0.5:.4f}", file=sys.stderr)
 
 
 def _save_weights(path: Path, weights: dict[str, Tensor]) -> None:

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import tyro
 
+from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from run.config import as_dict, one_of, parse, to_toml
-from run.errors import entry
+from run.errors import entry, one_process
 from run.folder import locked, write_atomic, write_json
 
 ENCODERS = ("courier", "simclr", "random")
@@ -33,7 +34,9 @@ class TrainConfig:
         one_of("encoder", self.encoder, ENCODERS)
 
 
-PRESETS: dict[str, dict[str, Any]] = {name: {"pretrain": preset} for name, preset in PRETRAIN_PRESETS.items()}
+PRESETS: dict[str, dict[str, Any]] = {
+    name: {"source": SOURCE_PRESETS[name], "pretrain": preset} for name, preset in PRETRAIN_PRESETS.items()
+}
 
 
 @entry
@@ -44,18 +47,20 @@ def main(argv: list[str] | None = None) -> None:
         description="Train one image encoder on a shop's pictures and clicks; embed with features.embed afterwards.",
     )  # fmt: skip
     from data.pictures import build_store
-    from data.source import open_shop, shop_folder
+    from data.split import check_scorable
     from pretrain.loop import train_encoder
     from run.devices import default_jobs
 
+    one_process("pretrain.train")
     with locked(config.out):
-        write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
-        shop = open_shop(shop_folder(config.source, config.out), config.source.allow_unordered_split)
+        shop = config.source.shop(config.out)
+        check_scorable(shop, "valid")
         store = build_store(
             shop, config.out / "pictures", size=config.pretrain.store_size, workers=default_jobs(),
             max_bad_images=config.source.max_bad_images,
         )  # fmt: skip
         result = train_encoder(config.encoder, shop, store, config.pretrain, seed=config.seed, folder=config.out)
+        write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
         write_json(config.out / "result.json", result)
     print(
         f"{config.encoder}: SimScore GAUC {result['valid_gauc']:.4f} in validation sessions, after {result['best_pictures']:,} of "

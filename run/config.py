@@ -44,12 +44,12 @@ def parse(
 
     argv = list(sys.argv[1:] if argv is None else argv)
     recipe, argv = _take(argv, "--recipe")
-    settings: dict[str, Any] = _read_recipe(Path(recipe)) if recipe else {}
+    settings: dict[str, Any] = read_recipe(Path(recipe)) if recipe else {}
     base: Any = config_class
     default = _blank(config_class)
     if presets is not None:
         name = _peek(argv, "--preset") or settings.get("preset", default_preset)
-        if name not in presets:
+        if not isinstance(name, str) or name not in presets:
             raise UserError(f"no preset {name!r}; {_closest(str(name), presets)}")
         default = with_settings(default, {**presets[name], "preset": name}, source=f"preset {name}")
     if recipe:
@@ -79,7 +79,8 @@ def with_settings(config: Config, settings: Mapping[str, Any], *, source: str) -
         if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
             changes[name] = with_settings(current, value, source=f"{source}: {name}")  # type: ignore[type-var]
         else:
-            changes[name] = _checked(current, value, f"{source}: {name}")
+            wants_path = current is None and "Path" in str(known[name].type)
+            changes[name] = _checked(Path() if wants_path else current, value, f"{source}: {name}")
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]
 
 
@@ -148,7 +149,7 @@ def _checked(current: Any, value: Any, where: str) -> Any:
     elif isinstance(current, float):
         matches, value = isinstance(value, (int, float)), float(value) if isinstance(value, int) else value
     elif isinstance(current, tuple):
-        matches = isinstance(value, (list, tuple))
+        matches = isinstance(value, (list, tuple)) and all(isinstance(part, (int, float)) for part in value)
         value = tuple(value) if matches else value
     elif isinstance(current, Path):
         matches = isinstance(value, (str, Path))
@@ -169,7 +170,12 @@ def _blank(config_class: type[Config]) -> Any:
     return config_class(**{field.name: tyro.MISSING for field in needed})
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file.
+
+    Raises:
+        UserError: it is missing or not TOML.
+    """
     try:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:

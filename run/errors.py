@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 
 
 class UserError(Exception):
     """Something outside the program is wrong and the user can mend it."""
+
+    def __reduce__(self):
+        return UserError, (str(self),)  # from a worker to its parent, an error travels as its words
 
 
 class DataError(UserError):
@@ -52,6 +56,16 @@ def _shown(value: object, longest: int = 120) -> str:
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
+def one_process(command: str) -> None:
+    """Refuse to run under torchrun with several ranks.
+
+    Raises:
+        UserError: names the command.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"{command} works in one process for now; start it without torchrun")
+
+
 def entry(main: Callable[..., int | None]) -> Callable[..., int]:
     """Make a command of `main(argv)`: a `UserError` becomes one line on stderr and exit code 2."""
 
@@ -64,6 +78,9 @@ def entry(main: Callable[..., int | None]) -> Callable[..., int]:
             return 2
         except BrokenPipeError:
             return 1
+        except OSError as error:
+            print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here", file=sys.stderr)
             return 130

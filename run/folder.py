@@ -46,6 +46,13 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not readable as JSON: {error}") from None
 
 
+def file_hash(path: Path | str | None) -> str | None:
+    """A hash of a file's content; None where there is no such file."""
+    if path is None or not Path(path).is_file():
+        return None
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
 class Stage:
     """One cached step of a run: `root/name-<hash of key>/`.
 
@@ -72,7 +79,8 @@ class Stage:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Mark the stage as there; `result` holds its small numbers (seconds, scores)."""
-        write_json(self.folder / "stage.json", {"key": json.loads(json.dumps(self.key, default=str)), "result": dict(result)})
+        key = json.loads(json.dumps(self.key, default=str))
+        write_json(self.folder / "stage.json", {"key": key, "result": dict(result), "commit": commit()})
 
 
 class MetricsLog:

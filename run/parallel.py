@@ -6,9 +6,10 @@ import ctypes
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from run.errors import UserError
@@ -16,27 +17,59 @@ from run.errors import UserError
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, so that a killed run leaves nobody writing in its folder."""
-    if os.uname().sysname == "Linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def run_all(work: Callable[..., Any], calls: Iterable[tuple], *, jobs: int) -> list[Any]:
-    """`work(*call)` for every call, at most `jobs` at once, results in order; the first error stops the rest.
+    """`work(*call)` for every call, at most `jobs` at once, results in order; the first error, or Ctrl-C, stops the rest.
 
-    With one job all runs in this process.
+    With one job all runs in this process. Workers use one thread each, so that sums do not depend on the number of cores.
+
+    Raises:
+        UserError: a worker was killed from outside; else what the call raised.
     """
     calls = list(calls)
     if jobs <= 1 or len(calls) <= 1:
         return [work(*call) for call in calls]
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(calls)), mp_context=spawn, initializer=die_with_parent) as pool:
-        futures = [pool.submit(work, *call) for call in calls]
-        wait(futures, return_when=FIRST_EXCEPTION)
-        failed = next((f for f in futures if f.done() and f.exception() is not None), None)
-        if failed is not None:
+    with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"):
+        pool = ProcessPoolExecutor(min(jobs, len(calls)), mp_context=spawn, initializer=_begin, initargs=(os.getpid(),))
+        try:
+            futures = [pool.submit(work, *call) for call in calls]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in sorted(futures, key=_failed, reverse=True):  # a failed one first: the others may not have begun
+                future.result()
+            return [future.result() for future in futures]
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process was killed (out of memory?); the same command goes on from here, --jobs 1 needs less"
+            ) from None
+        finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(failed.exception(), BrokenProcessPool):
-                raise UserError("a worker process was killed (out of memory?); the same command goes on from here, --jobs 1 needs less")
-        return [future.result() for future in ([failed] if failed else futures)]
+            for process in multiprocessing.active_children():
+                process.terminate()
+
+
+def _failed(future: Future) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is not None
+
+
+def _begin(parent: int) -> None:
+    """A worker's first act: leave Ctrl-C to the parent, and die with it, so that a killed run leaves nobody writing in its folder."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.uname().sysname == "Linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set environment variables for the processes started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value

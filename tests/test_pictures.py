@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.pictures import PictureError, build_store, cover, open_store, read_picture
+from data.shop_folder import load_shop
 from run.errors import DataError, UserError
+from tests.shops import write_shop
 
 ROOT = Path(__file__).parent.parent
 
@@ -318,3 +320,13 @@ def test_a_damaged_store_is_named_not_trusted(tmp_path):
     (tmp_path / "store" / "pixels.npy").write_bytes(b"no array")
     with pytest.raises(UserError, match="delete it and build it again"):
         open_store(tmp_path / "store")
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("keep")
+    shop = load_shop(write_shop(tmp_path / "shop"))
+    with pytest.raises(UserError, match="holds other files"):
+        build_store(shop, folder, size=8, workers=1)
+    assert (folder / "mine.txt").read_text() == "keep"

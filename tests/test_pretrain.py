@@ -133,6 +133,12 @@ def test_every_encoder_of_a_seed_begins_with_the_same_weights_and_encodes_as_man
         assert results[name]["best_pictures"] == best["pictures"]
 
 
+def test_a_start_with_other_settings_is_refused_by_name(shop, store, tmp_path):
+    train_encoder("simclr", shop, store, CONFIG, seed=0, folder=tmp_path, threads=1)
+    with pytest.raises(UserError, match=r"begun with other settings \(seed, learning_rate\)"):
+        train_encoder("simclr", shop, store, replace(CONFIG, learning_rate=0.1), seed=1, folder=tmp_path, threads=1)
+
+
 def test_a_log_too_short_for_courier_is_refused(tmp_path):
     few = load_shop(write_shop(tmp_path / "few", users=120, sessions=120))
     small = build_store(few, tmp_path / "store", size=24, workers=1)
@@ -190,6 +196,9 @@ def test_checkpoints_are_evenly_spaced_and_the_last_is_the_end():
     config = PretrainConfig(pictures=1000, checkpoints=4)
     marks = [n for n in range(0, 1040, 40) if passed_checkpoint(n, n + 40, config)]
     assert marks == [240, 480, 720, 960]
+    for parts in range(1, 40):
+        config = PretrainConfig(pictures=600_000, checkpoints=parts)
+        assert passed_checkpoint(599_000, 601_000, config)
 
 
 def test_the_rate_rises_then_falls_to_zero():

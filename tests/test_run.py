@@ -178,6 +178,17 @@ def test_an_atomic_write_replaces_the_whole_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+@pytest.mark.parametrize("error", [UserError("a"), DataError("f", row=1, column="c", value=2, mend="m"), SettingError("s", 1, "m")])
+def test_an_error_in_a_worker_comes_through_with_its_words(error):
+    with pytest.raises(UserError) as caught:
+        run_all(raising, [(error,), (error,)], jobs=2)
+    assert str(caught.value) == str(error)
+
+
+def raising(error):
+    raise error
+
+
 def test_results_of_parallel_work_come_in_order_and_errors_come_through():
     assert run_all(divmod, [(7, 2), (9, 4), (5, 5)], jobs=2) == [(3, 1), (2, 1), (1, 0)]
     with pytest.raises(ZeroDivisionError):
