@@ -33,7 +33,8 @@ class PretrainConfig:
     history_items: int = 5  # l_click: newest clicks shown to the reconstructor
     temperature: float = 0.05  # courier: divides the cosine; > 0
     scale_attention: bool = True  # courier: divide the attention's dot product by sqrt(dim) (Eq. 1)
-    mask_same_item: bool = True  # courier: leave the target's own item out of its negatives (needed in a small catalogue)
+    # needed in a small catalogue: leave the target's own item out of courier's negatives and of the SimScore that validation watches
+    mask_same_item: bool = True
     crop: float = 0.9  # courier: smallest share of the picture that a random crop keeps; 1 = the whole picture
     simclr_temperature: float = 0.2
     simclr_strength: float = 0.5  # of the colour distortion (Chen et al. use 1 at 224 pixels and 0.5 on small pictures)

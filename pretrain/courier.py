@@ -74,12 +74,15 @@ def contrast(
     """
     if len(positive_C) == 0:
         raise ValueError("a batch without a clicked item has no loss")
-    cosine_UC = F.normalize(embedding_UD, dim=1) @ F.normalize(reconstruction_CD, dim=1).T / temperature
-    matched_1C = cosine_UC.gather(0, positive_C[None])
-    terms_UC = cosine_UC + count_U.to(cosine_UC.dtype).log()[:, None]
-    if mask_same_item:
-        terms_UC = terms_UC.scatter(0, positive_C[None], matched_1C)  # the positive alone stands for its item
-    return (terms_UC.logsumexp(0) - matched_1C[0]).mean()
+    unit_UD = F.normalize(embedding_UD, dim=1) / temperature
+    rebuilt_CD = F.normalize(reconstruction_CD, dim=1)
+    matched_C = (F.embedding(positive_C, unit_UD) * rebuilt_CD).sum(1)
+    log_count_U = count_U.to(unit_UD.dtype).log()
+    total_C = torch.addmm(log_count_U, rebuilt_CD, unit_UD.T).logsumexp(1)
+    if mask_same_item:  # of the own item's terms, the positive alone stays
+        others_C = count_U[positive_C] - 1
+        total_C = total_C + torch.log1p(-others_C * (matched_C - total_C).exp())
+    return (total_C - matched_C).mean()
 
 
 class Courier:

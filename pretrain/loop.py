@@ -193,7 +193,7 @@ def validate(net: nn.Module, shop: Shop, store: PictureStore, config: PretrainCo
     """(SimScore's GAUC in validation sessions, spread of the unit embeddings): what a checkpoint is chosen by, and collapse."""
     vectors = embed(net, store, config)
     rows = shop.rows("valid")
-    scores = sim_scores(shop, vectors, rows, history_items=config.valid_history)
+    scores = sim_scores(shop, vectors, rows, history_items=config.valid_history, mask_same_item=config.mask_same_item)
     return gauc(shop.click[rows], scores, shop.session[rows]).value, collapse(vectors)
 
 

@@ -29,13 +29,16 @@ def history_cosines(unit_vectors: np.ndarray, target: np.ndarray, history: np.nd
     return np.where(history >= 0, cosines, 0.0)
 
 
-def sim_scores(shop: Shop, vectors: np.ndarray, rows: np.ndarray, *, history_items: int, chunk: int = 8192) -> np.ndarray:
+def sim_scores(
+    shop: Shop, vectors: np.ndarray, rows: np.ndarray, *, history_items: int, mask_same_item: bool = False, chunk: int = 8192
+) -> np.ndarray:
     """One score for each impression: the mean cosine of its picture with the newest clicks' pictures, 0 without any.
 
     Args:
         vectors: (N, D) embeddings, zero rows where an item has no picture.
         rows: (B,) impression rows.
         history_items: newest clicks that count.
+        mask_same_item: leave out clicks on the very item; their cosine is 1 for any encoder.
     """
     unit = normalise(np.asarray(vectors, dtype=np.float32))
     has_picture = np.any(unit, axis=1)
@@ -44,6 +47,8 @@ def sim_scores(shop: Shop, vectors: np.ndarray, rows: np.ndarray, *, history_ite
     for start in range(0, len(rows), chunk):
         part = rows[start : start + chunk]
         history = padded(clicks, shop.session[part])
+        if mask_same_item:
+            history = np.where(history == shop.item[part][:, None], -1, history)
         counted = ((history >= 0) & has_picture[history]).sum(1)
         out[start : start + chunk] = history_cosines(unit, shop.item[part], history).sum(1) / np.maximum(counted, 1)
     return out

@@ -178,15 +178,16 @@ def test_embeddings_are_unit_rows_and_zeros_without_a_picture(store):
     assert (~store.present).sum() == 1
 
 
-def test_sim_score_is_the_mean_cosine_with_earlier_clicks(shop, store):
+@pytest.mark.parametrize("mask", [False, True])
+def test_sim_score_is_the_mean_cosine_with_earlier_clicks(shop, store, mask):
     vectors = np.random.default_rng(0).normal(size=(len(store.present), 4)) * store.present[:, None]
     rows = shop.rows("valid")[:40]
-    found = sim_scores(shop, vectors, rows, history_items=3)
+    found = sim_scores(shop, vectors, rows, history_items=3, mask_same_item=mask)
     for row, score in zip(rows, found, strict=True):
         session = shop.session[row]
         seen = (shop.events.user == shop.user[row]) & (shop.events.time < shop.session_time[session]) & (shop.events.action == 0)
         items = shop.events.item[seen][-3:]
-        items = items[store.present[items]]
+        items = items[store.present[items] & ~((items == shop.item[row]) & mask)]
         target = vectors[shop.item[row]]
         cosines = [target @ vectors[i] / np.linalg.norm(target) / np.linalg.norm(vectors[i]) for i in items] if target.any() else []
         assert score == pytest.approx(np.mean(cosines) if cosines else 0.0, abs=1e-6)
