@@ -25,7 +25,7 @@ class SourceConfig:
     """Which log and pictures a run works on."""
 
     data: str = "shop"  # shop | fashion (built-in worlds with simulated clicks) | the path of a shop folder
-    users: int = 3_000  # of a built-in world
+    users: int = 1_000  # of a built-in world; with the default sessions, some 90 clicks a user, as in the paper's log (98)
     items: int = 3_000  # of a built-in world
     sessions: int = 60_000  # of a built-in world; about 10 impressions each
     world_seed: int = 0  # of a built-in world; --seeds never moves the data

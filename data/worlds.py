@@ -21,7 +21,7 @@ class World:
 
     write: Callable[..., dict[str, int]]
     about: str  # one sentence, shown wherever a result is
-    users: int = 3000
+    users: int = 1000
     items: int = 3000
     sessions: int = 60_000
 

@@ -84,7 +84,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     from data.source import fingerprint, shop_folder
     from data.split import check_scorable
     from eval.results import is_simulated, measure, oracle
-    from eval.stages import Plan, run_ctr, run_encoder
+    from eval.stages import Plan, run_ctr, run_encoder, run_start
     from eval.table import print_table
     from features.make import picture_store
     from run.devices import default_jobs
@@ -105,6 +105,8 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         picture_store(config.source, config.out, size=config.pretrain.store_size, jobs=jobs)
 
     rows = rows_of(encoders, names("image_features", config.image_features), controls=config.controls)
+    if encoders:
+        run_all(run_start, [(plan, seed) for seed in seeds], jobs=jobs)
     run_all(run_encoder, [(plan, encoder, seed) for seed in seeds for encoder in encoders], jobs=jobs)
     trainings = [(plan, *row, seed) for seed in seeds for row in [("baseline", "none"), *rows]]
     run_all(run_ctr, trainings, jobs=jobs)

@@ -10,7 +10,7 @@ import numpy as np
 from ctr.config import CtrConfig
 from data.source import SourceConfig
 from features.make import encoder_stage, make_embeddings
-from pretrain.config import PretrainConfig
+from pretrain.config import PretrainConfig, start_config
 from run.folder import Stage, file_hash, read_json
 from run.randomness import permutation
 
@@ -49,6 +49,12 @@ def ctr_stage(plan: Plan, encoder: str, form: str, seed: int) -> Stage:
         key |= {"shuffled": encoder.startswith(SHUFFLED), "clusters": plan.clusters if form == "cluster_id" else 0}
     name = encoder.replace(" ", "-").replace("(", "").replace(")", "")
     return Stage(plan.root, f"ctr/{name}-{form}-seed{seed}", key)
+
+
+def run_start(plan: Plan, seed: int) -> None:
+    """Make the weights that all encoders of a seed begin with, unless they are there or come from elsewhere."""
+    if plan.pretrain.weights == "pictures":
+        make_embeddings(plan.source, plan.root, "simclr", start_config(plan.pretrain), seed, threads=plan.threads)
 
 
 def run_encoder(plan: Plan, encoder: str, seed: int) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from data.pictures import PictureStore, build_store
 from data.source import SourceConfig, fingerprint, shop_folder
-from pretrain.config import PretrainConfig
+from pretrain.config import PretrainConfig, start_config
 from run.folder import Stage, file_hash
 
-VERSION = 2  # of encoder training: raise it when the code gives other numbers from the same settings
+VERSION = 3  # of encoder training: raise it when the code gives other numbers from the same settings
 # settings that only say how a run proceeds: they change no result
 _NO_RESULT = ("checkpoint_seconds",)
 # settings that one method alone reads: another method's stage does not depend on them
 _OWN = {
-    "courier": ("batch_size", "page_items", "history_items", "temperature", "scale_attention", "crop"),
+    "courier": ("batch_size", "page_items", "history_items", "temperature", "scale_attention", "crop", "head_common"),
     "simclr": ("batch_pictures", "simclr_temperature", "simclr_strength", "simclr_crop", "simclr_blur"),
 }
 
@@ -28,10 +28,16 @@ def picture_store(source: SourceConfig, root: Path, *, size: int, jobs: int) -> 
 
 def encoder_stage(source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
     """Where the encoder trained with these settings on this data stands, trained or not."""
+    config = _without_start(config)
     foreign = {name for method, own in _OWN.items() if method != encoder for name in own}
     settings = {name: value for name, value in asdict(config).items() if name not in foreign and name not in _NO_RESULT}
     key = source.key(root) | {"encoder": encoder, "seed": seed, "pretrain": settings, "version": VERSION}
     return Stage(root, f"encoders/{encoder}-seed{seed}", key | {"weights": file_hash(config.weights)})
+
+
+def _without_start(config: PretrainConfig) -> PretrainConfig:
+    """`start_pictures` counts for weights "pictures" alone."""
+    return config if config.weights == "pictures" else replace(config, start_pictures=1)
 
 
 def make_embeddings(source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int, *, threads: int = 0) -> Stage:
@@ -45,9 +51,13 @@ def make_embeddings(source: SourceConfig, root: Path, encoder: str, config: Pret
         return stage
     from pretrain.loop import train_encoder
 
+    first = config
+    if config.weights == "pictures":
+        start = make_embeddings(source, root, "simclr", start_config(config), seed, threads=threads)
+        first = replace(config, weights=str(start.folder / "best.safetensors"))
     shop = source.shop(root)
     store = picture_store(source, root, size=config.store_size, jobs=1)
-    result = train_encoder(encoder, shop, store, config, seed=seed, folder=stage.folder, threads=threads)
+    result = train_encoder(encoder, shop, store, first, seed=seed, folder=stage.folder, threads=threads)
     embed_catalogue(stage.folder / "best.safetensors", shop, store, config, encoder=encoder, seed=seed, out=stage.folder / "embeddings")
     stage.finish(result)
     return stage

@@ -21,7 +21,8 @@ def backbone(name: str, *, dim: int, seed: int, weights: str = "random") -> nn.M
         name: small_cnn (for CPUs), resnet18 (group norm) or swin_t (the paper's).
         dim: length of an embedding.
         seed: of the random weights; all encoders of one seed start from the same.
-        weights: "random", "imagenet" (torchvision's download) or a file with the backbone's state.
+        weights: "random", "imagenet" (torchvision's download) or a file with the backbone's state; "pictures" is random here, for
+            whoever asks has a file by then.
 
     Raises:
         UserError: the weights cannot be had, or do not fit.
@@ -29,7 +30,7 @@ def backbone(name: str, *, dim: int, seed: int, weights: str = "random") -> nn.M
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer_seed(seed, "backbone", name))
         net = {"small_cnn": _small_cnn, "resnet18": _resnet18, "swin_t": _swin_t}[name](dim)
-    if weights != "random":
+    if weights not in ("random", "pictures"):
         _load(net, name, weights)
     return net.to(memory_format=torch.channels_last)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from run.config import one_of, positive
@@ -14,13 +14,16 @@ class PretrainConfig:
     """How an encoder is trained. Every encoder of a comparison gets the same backbone, pictures and checkpoints."""
 
     backbone: str = "small_cnn"  # small_cnn | resnet18 | swin_t
-    weights: str = "random"  # random | imagenet (torchvision's download) | a file of weights for the backbone
+    # first weights of the body, the same for every encoder: pictures (SimCLR on the shop's own pictures, where a small backbone has no
+    # ImageNet weights) | imagenet (torchvision's download) | random | a file of weights for the backbone
+    weights: str = "pictures"
+    start_pictures: int = 200_000  # weights pictures: encoded to make them
     head: str = "whitened"  # first weights of the head: whitened (from the pictures' principal components) | random (the paper's)
-    head_common: float = 4.0  # whitened: length of the part that all embeddings share, in lengths of an average difference
+    head_common: float = 4.0  # courier, whitened: length of the part that all embeddings share, in lengths of an average difference
     image_size: int = 32  # pixels a side that the backbone sees
     store_size: int = 48  # pixels a side of the stored pictures; at least 1.5 x image_size, so that random crops are fair
     dim: int = 64  # length of an embedding
-    pictures: int = 600_000  # pictures encoded in the whole training, the same for every encoder
+    pictures: int = 400_000  # pictures encoded in the whole training, the same for every encoder
     checkpoints: int = 10  # how often it is validated and may be chosen, evenly spaced
     batch_size: int = 2048  # page views of a courier step, over all ranks
     batch_pictures: int = 1024  # pictures of a step of methods that look at pictures alone (simclr: two views of each)
@@ -45,8 +48,8 @@ class PretrainConfig:
     checkpoint_seconds: float = 30.0  # how often the state is saved, for a run that is killed
 
     def __post_init__(self):
-        for name in ("image_size", "dim", "pictures", "checkpoints", "batch_size", "batch_pictures", "learning_rate", "page_items",
-                     "history_items", "temperature", "simclr_temperature", "valid_history", "checkpoint_seconds"):  # fmt: skip
+        for name in ("image_size", "dim", "pictures", "start_pictures", "checkpoints", "batch_size", "batch_pictures", "learning_rate",
+                     "page_items", "history_items", "temperature", "simclr_temperature", "valid_history", "checkpoint_seconds"):  # fmt: skip
             positive(name, getattr(self, name))
         one_of("backbone", self.backbone, ("small_cnn", "resnet18", "swin_t"))
         one_of("head", self.head, ("whitened", "random"))
@@ -66,8 +69,16 @@ class PretrainConfig:
             raise SettingError("head_first", self.head_first, f"warmup {self.warmup} and head_first together must stay below 1")
 
 
+def start_config(config: PretrainConfig) -> PretrainConfig:
+    """Settings of the SimCLR training whose weights all encoders begin with (`weights` "pictures")."""
+    return replace(config, weights="random", pictures=config.start_pictures)
+
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"pictures": 24_000, "checkpoints": 3, "batch_size": 256, "batch_pictures": 256, "image_size": 24, "store_size": 36, "dim": 32},
+    "tiny": {
+        "pictures": 24_000, "start_pictures": 12_000, "checkpoints": 3, "batch_size": 256, "batch_pictures": 256, "image_size": 24,
+        "store_size": 36, "dim": 32,
+    },
     "small": {},
     "paper": {
         "backbone": "swin_t", "weights": "imagenet", "head": "random", "image_size": 224, "store_size": 336, "dim": 256, "checkpoints": 20,

@@ -27,7 +27,7 @@ from pretrain.views import whole
 from run.checkpoint import load_checkpoint, save_checkpoint
 from run.devices import set_up
 from run.errors import UserError
-from run.folder import MetricsLog, write_atomic
+from run.folder import MetricsLog, file_hash, write_atomic
 from run.progress import Progress
 from run.randomness import permutation
 
@@ -53,7 +53,7 @@ def train_encoder(
         UserError: the log is too small for the method, or the loss is not a number.
     """
     fabric = set_up(threads, config.precision)
-    net = first_weights(shop, store, config, seed=seed).to(fabric.device)
+    net = first_weights(name, shop, store, config, seed=seed).to(fabric.device)
     make = METHODS[name]
     if make is None:
         score, _ = validate(net, shop, store, config)
@@ -71,6 +71,7 @@ def train_encoder(
     best: dict[str, Tensor] = {}
     settings = {"encoder": name, "seed": str(seed), "shop": fingerprint(shop.folder)}
     settings |= {key: str(value) for key, value in asdict(config).items() if key != "checkpoint_seconds"}
+    settings["weights"] = file_hash(config.weights) or config.weights
     saved = load_checkpoint(folder / "last.pt")
     if saved is not None:
         other = [key for key, value in settings.items() if saved["settings"].get(key) != value]
@@ -129,14 +130,19 @@ def train_encoder(
     }
 
 
-def first_weights(shop: Shop, store: PictureStore, config: PretrainConfig, *, seed: int) -> nn.Module:
-    """The backbone that every encoder of this seed begins with."""
+def first_weights(name: str, shop: Shop, store: PictureStore, config: PretrainConfig, *, seed: int) -> nn.Module:
+    """The backbone that every encoder of this seed begins with; only COURIER's head has a common part besides.
+
+    COURIER compares embeddings as they are, at a low temperature, and sheds or keeps the common part as its loss asks. SimCLR compares
+    projections: its embeddings would keep the common part for good, and their cosines would hardly differ.
+    """
     net = backbone(config.backbone, dim=config.dim, seed=seed, weights=config.weights)
+    common = config.head_common if name == "courier" else 0.0
     if config.head == "whitened":
         items = pretraining_items(shop, store.present)
         items = np.sort(items[permutation(len(items), seed, "whiten")[:_WHITENED_FROM]])
         if len(items) > config.dim:
-            whiten_head(net, whole(torch.from_numpy(store.pixels[items]), config.image_size), common=config.head_common, seed=seed)
+            whiten_head(net, whole(torch.from_numpy(store.pixels[items]), config.image_size), common=common, seed=seed)
     return net
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ import tyro
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
-from pretrain.config import PretrainConfig
+from pretrain.config import PretrainConfig, start_config
 from run.config import as_dict, one_of, parse, to_toml
 from run.errors import entry, one_process
 from run.folder import locked, write_atomic, write_json
@@ -59,7 +59,11 @@ def main(argv: list[str] | None = None) -> None:
             shop, config.out / "pictures", size=config.pretrain.store_size, workers=default_jobs(),
             max_bad_images=config.source.max_bad_images,
         )  # fmt: skip
-        result = train_encoder(config.encoder, shop, store, config.pretrain, seed=config.seed, folder=config.out)
+        pretrain = config.pretrain
+        if pretrain.weights == "pictures":
+            train_encoder("simclr", shop, store, start_config(pretrain), seed=config.seed, folder=config.out / "start")
+            pretrain = replace(pretrain, weights=str(config.out / "start" / "best.safetensors"))
+        result = train_encoder(config.encoder, shop, store, pretrain, seed=config.seed, folder=config.out)
         write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
         write_json(config.out / "result.json", result)
     print(

@@ -26,7 +26,8 @@ from run.folder import read_metrics
 from tests.shops import write_shop
 
 CONFIG = PretrainConfig(
-    image_size=16, store_size=24, dim=8, pictures=1200, checkpoints=3, batch_size=32, batch_pictures=32, checkpoint_seconds=0.01
+    weights="random", image_size=16, store_size=24, dim=8, pictures=1200, checkpoints=3, batch_size=32, batch_pictures=32,
+    checkpoint_seconds=0.01,
 )
 
 
@@ -157,7 +158,7 @@ def test_a_start_from_the_pictures_is_spread_and_its_loss_is_near_that_of_chance
 
     views = page_views(shop, page_items=5, history_items=5, has_picture=store.present)
     method = Courier(views, CONFIG, seed=0)
-    net = first_weights(shop, store, CONFIG, seed=0)
+    net = first_weights("courier", shop, store, CONFIG, seed=0)
     step = method.step(0)
     with torch.no_grad():
         parts = method.loss(net(look(method, store, step, CONFIG, 0, 0, torch.device("cpu"))), step)[1]
@@ -235,7 +236,7 @@ def test_bad_settings_are_refused_at_birth(settings, message):
 
 def test_the_command_goes_on_after_a_real_kill(folder, tmp_path):
     words = ["--encoder", "simclr", "--data", str(folder), "--image-size", "16", "--store-size", "24", "--dim", "8", "--pictures", "15000",
-             "--batch-pictures", "32", "--checkpoints", "3", "--checkpoint-seconds", "0.2"]  # fmt: skip
+             "--batch-pictures", "32", "--checkpoints", "3", "--checkpoint-seconds", "0.2", "--start-pictures", "500"]  # fmt: skip
     command = [sys.executable, "-m", "pretrain.train", *words]
     root = Path(__file__).parent.parent
 
