@@ -48,8 +48,10 @@ class PretrainConfig:
     checkpoint_seconds: float = 30.0  # how often the state is saved, for a run that is killed
 
     def __post_init__(self):
-        for name in ("image_size", "dim", "pictures", "start_pictures", "checkpoints", "batch_size", "batch_pictures", "learning_rate",
-                     "page_items", "history_items", "temperature", "simclr_temperature", "valid_history", "checkpoint_seconds"):  # fmt: skip
+        for name in (
+            "image_size", "dim", "pictures", "start_pictures", "checkpoints", "batch_size", "batch_pictures", "learning_rate",
+            "page_items", "history_items", "temperature", "simclr_temperature", "valid_history", "checkpoint_seconds",
+        ):  # fmt: skip
             positive(name, getattr(self, name))
         one_of("backbone", self.backbone, ("small_cnn", "resnet18", "swin_t"))
         one_of("head", self.head, ("whitened", "random"))
