@@ -88,9 +88,8 @@ def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:
     if folder is None:
         folder = make_embeddings(config.source, config.out, "courier", config.pretrain, config.seed).folder / "embeddings"
     vectors = read_embeddings(folder, shop.items["item_id"])
-    return image_feature(
-        config.image_feature, vectors, clusters=config.clusters, seed=config.seed, fit_on=items_shown_before(shop, "valid")
-    )
+    known, centre = items_shown_before(shop, "valid"), config.pretrain.centre
+    return image_feature(config.image_feature, vectors, clusters=config.clusters, seed=config.seed, fit_on=known, centre=centre)
 
 
 def _shown(value: float | None) -> str:

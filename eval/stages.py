@@ -14,7 +14,7 @@ from pretrain.config import PretrainConfig, start_config
 from run.folder import Stage, file_hash, read_json
 from run.randomness import permutation
 
-VERSION = 1  # of CTR training and image features: raise it when the code gives other numbers from the same settings
+VERSION = 2  # of CTR training and image features: raise it when the code gives other numbers from the same settings
 BASELINE = "baseline"
 OTHER_SEEDS = "baseline (other seeds)"
 SHUFFLED = "shuffled "  # before an encoder's name: its embeddings dealt out to the wrong items
@@ -94,4 +94,5 @@ def feature_of(plan: Plan, shop, encoder: str, form: str, seed: int):
     if encoder.startswith(SHUFFLED):
         present = np.flatnonzero(vectors.any(1))
         vectors[present] = vectors[present[permutation(len(present), seed, "shuffled")]]
-    return image_feature(form, vectors, clusters=plan.clusters, seed=seed, fit_on=items_shown_before(shop, "valid"))
+    known, centre = items_shown_before(shop, "valid"), plan.pretrain.centre
+    return image_feature(form, vectors, clusters=plan.clusters, seed=seed, fit_on=known, centre=centre)

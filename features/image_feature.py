@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.shop_folder import SPLITS, Shop
+from pretrain.similarity import centred
 from run.config import one_of
 
 FORMS = ("vector", "sim_score", "cluster_id")
@@ -36,7 +37,9 @@ def items_shown_before(shop: Shop, split: str) -> np.ndarray:
     return np.unique(shop.item[shop.session_split[shop.session] < SPLITS.index(split)])
 
 
-def image_feature(form: str, vectors: np.ndarray, *, clusters: int, seed: int, fit_on: np.ndarray | None = None) -> ImageFeature:
+def image_feature(
+    form: str, vectors: np.ndarray, *, clusters: int, seed: int, fit_on: np.ndarray | None = None, centre: bool = False
+) -> ImageFeature:
     """Embeddings in the wanted form.
 
     Args:
@@ -45,6 +48,7 @@ def image_feature(form: str, vectors: np.ndarray, *, clusters: int, seed: int, f
         clusters: number of cluster centres wanted; fewer where there are fewer pictures.
         seed: of the clustering.
         fit_on: (M,) items that centres, means and spreads are learned from; other items' pictures are only read. None: all.
+        centre: take the mean over `fit_on` out of the embeddings first.
 
     Scores and vectors are standardised, like every numeric input of the model: after training at a low temperature, embeddings
     share a large common part, and cosines that all lie near 0.75 would tell a network next to nothing (normalising inputs
@@ -55,6 +59,8 @@ def image_feature(form: str, vectors: np.ndarray, *, clusters: int, seed: int, f
     """
     one_of("image_feature", form, FORMS)
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    if centre:
+        vectors = centred(vectors, np.arange(len(vectors)) if fit_on is None else fit_on)
     present = np.any(vectors, axis=1)
     known = present if fit_on is None else present & np.isin(np.arange(len(present)), fit_on)
     if form == "sim_score":

@@ -20,6 +20,7 @@ class PretrainConfig:
     start_pictures: int = 200_000  # weights pictures: encoded to make them
     head: str = "whitened"  # first weights of the head: whitened (from the pictures' principal components) | random (the paper's)
     head_common: float = 4.0  # courier, whitened: length of the part that all embeddings share, in lengths of an average difference
+    centre: bool = True  # take the part that all embeddings share out of them before they are compared, in validation and features
     image_size: int = 32  # pixels a side that the backbone sees
     store_size: int = 48  # pixels a side of the stored pictures; at least 1.5 x image_size, so that random crops are fair
     dim: int = 64  # length of an embedding
@@ -83,7 +84,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "small": {},
     "paper": {
-        "backbone": "swin_t", "weights": "imagenet", "head": "random", "image_size": 224, "store_size": 336, "dim": 256, "checkpoints": 20,
+        "backbone": "swin_t", "weights": "imagenet", "head": "random", "centre": False, "image_size": 224, "store_size": 336, "dim": 256, "checkpoints": 20,
         "pictures": 300_000_000, "batch_size": 3072, "batch_pictures": 30_720, "learning_rate": 1e-4,
         "beta2": 0.999, "warmup": 0.01, "head_first": 0.0, "mask_same_item": False, "crop": 0.6,
         "simclr_strength": 1.0, "simclr_crop": 0.08, "simclr_blur": True, "precision": "16-mixed",

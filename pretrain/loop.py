@@ -22,7 +22,7 @@ from pretrain.config import PretrainConfig
 from pretrain.method import Method, Step
 from pretrain.methods import METHODS
 from pretrain.page_views import pretraining_items
-from pretrain.similarity import collapse, sim_scores
+from pretrain.similarity import centred, collapse, sim_scores
 from pretrain.views import whole
 from run.checkpoint import load_checkpoint, save_checkpoint
 from run.devices import set_up
@@ -198,9 +198,12 @@ def embed(net: nn.Module, store: PictureStore, config: PretrainConfig, *, batch:
 def validate(net: nn.Module, shop: Shop, store: PictureStore, config: PretrainConfig) -> tuple[float, float]:
     """(SimScore's GAUC in validation sessions, spread of the unit embeddings): what a checkpoint is chosen by, and collapse."""
     vectors = embed(net, store, config)
+    spread = collapse(vectors)
+    if config.centre:
+        vectors = centred(vectors, pretraining_items(shop, store.present))
     rows = shop.rows("valid")
     scores = sim_scores(shop, vectors, rows, history_items=config.valid_history, mask_same_item=config.mask_same_item)
-    return gauc(shop.click[rows], scores, shop.session[rows]).value, collapse(vectors)
+    return gauc(shop.click[rows], scores, shop.session[rows]).value, spread
 
 
 def _warn_of_collapse(name: str, spread: float, dim: int) -> None:

@@ -14,6 +14,23 @@ def normalise(vectors: np.ndarray) -> np.ndarray:
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
+def centred(unit_vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Unit rows less their mean over the items `known`, of unit length again; zero rows stay zero.
+
+    Embeddings share a part (a mean direction), by which cosines tell how usual a picture looks, to all users alike. SimCLR's, taken before its
+    projection, share so much of it that their raw cosines rank at chance.
+
+    Args:
+        unit_vectors: (N, D), zero rows where an item has no picture.
+        known: (M,) items whose mean is taken.
+    """
+    present = np.any(unit_vectors, axis=1)
+    known = known[present[known]]
+    if len(known) < 2:
+        return unit_vectors
+    return normalise((unit_vectors - unit_vectors[known].mean(0)) * present[:, None])
+
+
 def history_cosines(unit_vectors: np.ndarray, target: np.ndarray, history: np.ndarray) -> np.ndarray:
     """Eq. 8: cosine of each target with each of its history items.
 

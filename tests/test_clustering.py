@@ -4,7 +4,7 @@ import numpy as np
 
 from features.clustering import cluster_ids, fit_centres, nearest
 from features.image_feature import image_feature
-from pretrain.similarity import collapse, history_cosines, normalise
+from pretrain.similarity import centred, collapse, history_cosines, normalise
 
 
 def blobs(rng, centres=4, each=30, dim=8):
@@ -91,3 +91,15 @@ def test_scores_and_vectors_are_standardised_by_the_pictures_known():
     assert abs(as_vector.vectors[np.arange(400) != 5].std() - 1) < 1e-5
     assert (as_vector.vectors[5] == 0).all()
     assert not as_vector.present[5]
+
+
+def test_centred_embeddings_have_no_mean_over_known_items_and_unit_length():
+    rng = np.random.default_rng(8)
+    vectors = normalise(rng.normal(size=(300, 5)) + np.array([4, 0, 0, 0, 0]))
+    vectors[7] = 0
+    known = np.arange(200)
+    got = centred(vectors, known)
+    shifted = vectors - vectors[known[known != 7]].mean(0)
+    np.testing.assert_allclose(got[8], shifted[8] / np.linalg.norm(shifted[8]))
+    np.testing.assert_allclose(np.linalg.norm(got[np.arange(300) != 7], axis=1), 1)
+    assert (got[7] == 0).all()
