@@ -67,9 +67,9 @@ def image_feature(
         mean, spread = cosine_moments(vectors[known])
         return ImageFeature(form=form, present=present, vectors=vectors, cosine_mean=mean, cosine_spread=spread)
     if form == "vector":
-        centre = vectors[known].mean(0) if known.any() else np.zeros(vectors.shape[1], np.float32)
-        spread = float((vectors[known] - centre).std()) if known.sum() > 1 else 0.0
-        standard = (vectors - centre) / (spread or 1.0) * present[:, None]
+        middle = vectors[known].mean(0) if known.any() else np.zeros(vectors.shape[1], np.float32)
+        spread = float((vectors[known] - middle).std()) if known.sum() > 1 else 0.0
+        standard = (vectors - middle) / (spread or 1.0) * present[:, None]
         return ImageFeature(form=form, present=present, vectors=standard.astype(np.float32))
     from features.clustering import cluster_ids
 

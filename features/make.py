@@ -10,7 +10,7 @@ from data.source import SourceConfig, fingerprint, shop_folder
 from pretrain.config import PretrainConfig, start_config
 from run.folder import Stage, file_hash
 
-VERSION = 3  # of encoder training: raise it when the code gives other numbers from the same settings
+VERSION = 4  # of encoder training: raise it when the code gives other numbers from the same settings
 # settings that only say how a run proceeds: they change no result
 _NO_RESULT = ("checkpoint_seconds",)
 # settings that one method alone reads: another method's stage does not depend on them

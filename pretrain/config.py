@@ -84,7 +84,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "small": {},
     "paper": {
-        "backbone": "swin_t", "weights": "imagenet", "head": "random", "centre": False, "image_size": 224, "store_size": 336, "dim": 256, "checkpoints": 20,
+        "backbone": "swin_t", "weights": "imagenet", "head": "random", "centre": False, "image_size": 224, "store_size": 336, "dim": 256,
+        "checkpoints": 20,
         "pictures": 300_000_000, "batch_size": 3072, "batch_pictures": 30_720, "learning_rate": 1e-4,
         "beta2": 0.999, "warmup": 0.01, "head_first": 0.0, "mask_same_item": False, "crop": 0.6,
         "simclr_strength": 1.0, "simclr_crop": 0.08, "simclr_blur": True, "precision": "16-mixed",

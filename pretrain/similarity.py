@@ -17,8 +17,8 @@ def normalise(vectors: np.ndarray) -> np.ndarray:
 def centred(unit_vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Unit rows less their mean over the items `known`, of unit length again; zero rows stay zero.
 
-    Embeddings share a part (a mean direction), by which cosines tell how usual a picture looks, to all users alike. SimCLR's, taken before its
-    projection, share so much of it that their raw cosines rank at chance.
+    Embeddings share a part (a mean direction), by which cosines tell how usual a picture looks, to all users alike. SimCLR's,
+    taken before its projection, share so much of it that their raw cosines rank at chance.
 
     Args:
         unit_vectors: (N, D), zero rows where an item has no picture.
