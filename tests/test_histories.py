@@ -187,12 +187,13 @@ def test_scope_category_without_that_column_names_the_mend(tmp_path):
         click_history(load_shop(folder), max_items=5, scope="category")
 
 
-def test_an_unknown_scope_and_an_empty_window_are_refused(shop_folder):
+def test_an_unknown_scope_and_a_negative_window_are_refused_and_an_empty_one_is_empty(shop_folder):
     shop = load_shop(shop_folder)
     with pytest.raises(SettingError, match=r"'history_scope': value 'brand'; give one of all, category"):
         click_history(shop, max_items=5, scope="brand")
-    with pytest.raises(SettingError, match=r"'max_cart': value 0"):
-        cart_history(shop, max_items=0)
+    with pytest.raises(SettingError, match=r"'max_cart': value -1"):
+        cart_history(shop, max_items=-1)
+    assert (cart_history(shop, max_items=0).lengths() == 0).all()
 
 
 def test_an_item_taken_out_of_the_cart_is_gone_from_the_next_second_on():
