@@ -28,6 +28,7 @@ from run.devices import set_up
 from run.errors import UserError
 from run.folder import MetricsLog, write_json
 from run.progress import Progress
+from run.schedule import rise_and_cosine
 
 _LOG_STEPS = 20  # steps whose mean loss makes a line of metrics.jsonl
 _NO_RESULT = ("checkpoint_seconds", "threads")  # settings that may change when a run goes on
@@ -141,10 +142,7 @@ def optimizers_of(model: CtrModel, config: CtrConfig, device: str) -> list[torch
 
 def set_rates(optimizers: list, config: CtrConfig, done: float) -> float:
     """Set the learning rates where a share `done` of all steps is behind: a linear rise, then a half cosine to 0."""
-    if done < config.warm_up:
-        share = max(done / config.warm_up, 0.05)
-    else:
-        share = 0.5 * (1 + math.cos(math.pi * (done - config.warm_up) / (1 - config.warm_up)))
+    share = rise_and_cosine(done, rise=config.warm_up)
     for optimizer, rate in zip(optimizers, (config.learning_rate, config.table_learning_rate), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate * share

@@ -30,6 +30,7 @@ from run.errors import UserError
 from run.folder import MetricsLog, file_hash, write_atomic
 from run.progress import Progress
 from run.randomness import permutation
+from run.schedule import rise_and_cosine
 
 _WHITENED_FROM = 2048  # pictures that the head's first weights are made from
 _HEALTHY = 0.1  # share of 1/sqrt(D) under which an embedding's spread is called collapsed
@@ -166,12 +167,7 @@ def parameter_groups(net: nn.Module, heads: nn.Module, config: PretrainConfig) -
 
 def learning_rate(done: float, config: PretrainConfig, *, begins: float = 0.0) -> float:
     """The rate when a share `done` of the pictures is encoded: 0 until `begins`, a linear rise, then a half cosine to 0."""
-    if done < begins:
-        return 0.0
-    if done < begins + config.warmup:
-        return config.learning_rate * max((done - begins) / config.warmup, 0.05)
-    risen = begins + config.warmup
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - risen) / (1 - risen)))
+    return config.learning_rate * rise_and_cosine(done, rise=config.warmup, begins=begins)
 
 
 def passed_checkpoint(before: int, after: int, config: PretrainConfig) -> bool:
