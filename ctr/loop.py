@@ -23,7 +23,7 @@ from ctr.weights import save_weights, warm_start
 from data.shop_folder import Shop
 from data.source import fingerprint
 from features.image_feature import ImageFeature, digest
-from run.checkpoint import load_checkpoint, save_checkpoint
+from run.checkpoint import load_checkpoint, refuse_other_settings, save_checkpoint
 from run.devices import set_up
 from run.errors import UserError
 from run.folder import MetricsLog, write_json
@@ -81,7 +81,8 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
     state, best = State(), {}
     saved = load_checkpoint(folder / "last.pt")
     if saved is not None:
-        state, best = restore(saved, settings, model, average, optimizers, folder)
+        refuse_other_settings(folder / "last.pt", saved["settings"], settings)
+        state, best = restore(saved, model, average, optimizers)
 
     batches_per_epoch = math.ceil(len(train.sessions) / config.batch_sessions)
     steps = config.epochs * batches_per_epoch
@@ -204,23 +205,9 @@ def snapshot(
 
 
 def restore(
-    saved: dict[str, Any],
-    settings: dict[str, Any],
-    model: nn.Module,
-    average: nn.Module,
-    optimizers: list,
-    folder: Path,
+    saved: dict[str, Any], model: nn.Module, average: nn.Module, optimizers: list
 ) -> tuple[State, dict[str, Tensor]]:
-    """Take a `snapshot` back; its state and best weights.
-
-    Raises:
-        UserError: it was made with other settings.
-    """
-    other = [name for name, value in settings.items() if saved["settings"].get(name) != value]
-    if other:
-        raise UserError(
-            f"{folder / 'last.pt'}: begun with other settings ({', '.join(other)}); delete it or give another folder"
-        )
+    """Take a `snapshot` back; its state and best weights."""
     average.load_state_dict(saved["average"])
     model.load_state_dict(saved["model"])
     for optimizer, of_optimizer in zip(optimizers, saved["optimizers"], strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,19 @@ from torch import Tensor, nn
 
 from data.pictures import PictureStore
 from data.shop_folder import Shop
-from data.source import fingerprint
 from metrics.gauc import gauc
-from pretrain.backbone import backbone, linear_head, whiten_head
+from pretrain.backbone import backbone, whiten_head
 from pretrain.config import PretrainConfig
 from pretrain.method import Method, Step
 from pretrain.methods import METHODS
 from pretrain.page_views import pretraining_items
 from pretrain.similarity import centred, collapse, sim_scores
+from pretrain.training import State, Training, prepare, resume, snapshot
 from pretrain.views import whole
-from run.checkpoint import load_checkpoint, save_checkpoint
+from run.checkpoint import save_checkpoint
 from run.devices import set_up
 from run.errors import UserError
-from run.folder import MetricsLog, file_hash, write_atomic
+from run.folder import MetricsLog, write_atomic
 from run.progress import Progress
 from run.randomness import permutation
 from run.schedule import rise_and_cosine
@@ -57,78 +56,62 @@ def train_encoder(
     net = first_weights(name, shop, store, config, seed=seed).to(fabric.device)
     make = METHODS[name]
     if make is None:
-        score, _ = validate(net, shop, store, config)
-        _save_weights(folder / "best.safetensors", net.state_dict())
-        return {"valid_gauc": score, "best_pictures": 0, "pictures": 0, "seconds": 0.0}
-
-    method = make(shop, store.present, config, seed)
-    method.heads.to(fabric.device)
-    parts = nn.ModuleDict({"backbone": net, "heads": method.heads})
-    optimizer = torch.optim.Adam(
-        parameter_groups(net, method.heads, config), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
-    )
-    net, optimizer = fabric.setup(net, optimizer)
-    state = {"step": 0, "pictures": 0, "seconds": 0.0, "best_gauc": -1.0, "best_pictures": 0}
-    best: dict[str, Tensor] = {}
-    settings = {"encoder": name, "seed": str(seed), "shop": fingerprint(shop.folder)}
-    settings |= {key: str(value) for key, value in asdict(config).items() if key != "checkpoint_seconds"}
-    settings["weights"] = file_hash(config.weights) or config.weights
-    saved = load_checkpoint(folder / "last.pt")
-    if saved is not None:
-        other = [key for key, value in settings.items() if saved["settings"].get(key) != value]
-        if other:
-            raise UserError(f"{folder / 'last.pt'}: begun with other settings ({', '.join(other)}); delete it or give another --out")
-        parts.load_state_dict(saved["parts"])
-        optimizer.load_state_dict(saved["optimizer"])
-        state, best = saved["state"], saved["best"]
-
-    log = MetricsLog(folder, resume_step=state["step"] if saved else None)
-    last_save = began = time.monotonic()
-    seconds_before = state["seconds"]
-    with Progress(f"{name} seed {seed}", total=config.pictures, unit="pictures", start=state["pictures"]) as bar:
-        while state["pictures"] < config.pictures:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(state["pictures"] / config.pictures, config, begins=group["begins"])
-            step = method.step(state["step"])
-            net.train()
-            embeddings = net(look(method, store, step, config, seed, state["step"], fabric.device))
-            loss, loss_parts = method.loss(embeddings.float(), step)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise UserError(f"{name}: the loss is {value} at step {state['step']}; lower --pretrain.learning-rate")
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(loss)
-            optimizer.step()
-
-            before = state["pictures"]
-            state["step"] += 1
-            state["pictures"] += len(step.items)
-            bar.advance(len(step.items), note=f"loss {value:.3f}")
-            line = {"step": state["step"], "pictures": state["pictures"], "loss": value}
-            line |= {part: number.item() for part, number in loss_parts.items()}
-            checkpoint = passed_checkpoint(before, state["pictures"], config)
+        state = State(best_gauc=validate(net, shop, store, config)[0])
+        return _finish(folder, state, net.state_dict())
+    run = prepare(name, net, make(shop, store.present, config, seed), shop, config, seed=seed, fabric=fabric)
+    resumed = resume(run, folder / "last.pt")
+    log = MetricsLog(folder, resume_step=run.state.step if resumed else None)
+    last_save = time.monotonic()
+    began = last_save - run.state.seconds
+    with Progress(f"{name} seed {seed}", total=config.pictures, unit="pictures", start=run.state.pictures) as bar:
+        while run.state.pictures < config.pictures:
+            before = run.state.pictures
+            line = take_step(run, store)
+            bar.advance(run.state.pictures - before, note=f"loss {line['loss']:.3f}")
+            checkpoint = passed_checkpoint(before, run.state.pictures, config)
             if checkpoint:
-                line["valid_gauc"], line["std"] = validate(net, shop, store, config)
-                if line["valid_gauc"] > state["best_gauc"]:
-                    state["best_gauc"], state["best_pictures"] = line["valid_gauc"], state["pictures"]
-                    best = {key: tensor.detach().cpu().clone() for key, tensor in parts["backbone"].state_dict().items()}
-                _warn_of_collapse(name, line["std"], config.dim)
+                line |= judge(run, shop, store)
             log.write(line)
             if checkpoint or time.monotonic() - last_save > config.checkpoint_seconds:
                 last_save = time.monotonic()
-                state["seconds"] = seconds_before + last_save - began
-                save_checkpoint(
-                    folder / "last.pt",
-                    {"parts": parts.state_dict(), "optimizer": optimizer.state_dict(), "state": state, "best": best, "settings": settings},
-                )
+                run.state.seconds = last_save - began
+                save_checkpoint(folder / "last.pt", snapshot(run))
     log.close()
-    _save_weights(folder / "best.safetensors", best)
-    return {
-        "valid_gauc": state["best_gauc"],
-        "best_pictures": state["best_pictures"],
-        "pictures": state["pictures"],
-        "seconds": state["seconds"],
-    }
+    return _finish(folder, run.state, run.best)
+
+
+def take_step(run: Training, store: PictureStore) -> dict[str, Any]:
+    """Draw, look, pay, step; the step's line for the log.
+
+    Raises:
+        UserError: the loss is not a number.
+    """
+    state, config = run.state, run.config
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(state.pictures / config.pictures, config, begins=group["begins"])
+    step = run.method.step(state.step)
+    run.net.train()
+    embeddings = run.net(look(run.method, store, step, config, run.seed, state.step, run.fabric.device))
+    loss, parts = run.method.loss(embeddings.float(), step)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise UserError(f"{run.name}: the loss is {value} at step {state.step}; lower --pretrain.learning-rate")
+    run.optimizer.zero_grad(set_to_none=True)
+    run.fabric.backward(loss)
+    run.optimizer.step()
+    state.step += 1
+    state.pictures += len(step.items)
+    return {"step": state.step, "pictures": state.pictures, "loss": value} | {part: number.item() for part, number in parts.items()}
+
+
+def judge(run: Training, shop: Shop, store: PictureStore) -> dict[str, float]:
+    """Validate, and keep the weights where they are the best so far; valid_gauc and std (the spread) for the log."""
+    score, spread = validate(run.net, shop, store, run.config)
+    if score > run.state.best_gauc:
+        run.state.best_gauc, run.state.best_pictures = score, run.state.pictures
+        run.best = {key: tensor.detach().cpu().clone() for key, tensor in run.parts["backbone"].state_dict().items()}
+    _warn_of_collapse(run.name, spread, run.config.dim)
+    return {"valid_gauc": score, "std": spread}
 
 
 def first_weights(name: str, shop: Shop, store: PictureStore, config: PretrainConfig, *, seed: int) -> nn.Module:
@@ -147,22 +130,10 @@ def first_weights(name: str, shop: Shop, store: PictureStore, config: PretrainCo
     return net
 
 
-def look(
-    method: Method, store: PictureStore, step: Step, config: PretrainConfig, seed: int, number: int, device: torch.device
-) -> Tensor:
+def look(method: Method, store: PictureStore, step: Step, config: PretrainConfig, seed: int, number: int, device: torch.device) -> Tensor:
     """The step's pictures as the backbone sees them: (P, 3, size, size)."""
     pixels = torch.from_numpy(store.pixels[step.items]).to(device)
     return method.view(pixels, (seed, "view", number, step.items, step.view), config.image_size)
-
-
-def parameter_groups(net: nn.Module, heads: nn.Module, config: PretrainConfig) -> list[dict[str, Any]]:
-    """The linear heads, which learn from the first step, and the body, which follows after `head_first` of the training.
-
-    A body that moves while its head still points anywhere loses the features it has (Kumar et al. 2022, arXiv:2202.10054).
-    """
-    last = list(linear_head(net).parameters())
-    body = [weight for weight in net.parameters() if all(weight is not own for own in last)]
-    return [{"params": [*last, *heads.parameters()], "begins": 0.0}, {"params": body, "begins": config.head_first}]
 
 
 def learning_rate(done: float, config: PretrainConfig, *, begins: float = 0.0) -> float:
@@ -207,7 +178,14 @@ def _warn_of_collapse(name: str, spread: float, dim: int) -> None:
         print(f"warning: {name}'s embeddings have collapsed: spread {spread:.4f}, healthy {dim**-0.5:.4f}", file=sys.stderr)
 
 
-def _save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+def _finish(folder: Path, state: State, best: dict[str, Tensor]) -> dict[str, Any]:
+    """Write the chosen weights; what `train_encoder` returns."""
     from safetensors.torch import save
 
-    write_atomic(path, save({key: tensor.contiguous() for key, tensor in weights.items()}))
+    write_atomic(folder / "best.safetensors", save({key: tensor.contiguous() for key, tensor in best.items()}))
+    return {
+        "valid_gauc": state.best_gauc,
+        "best_pictures": state.best_pictures,
+        "pictures": state.pictures,
+        "seconds": state.seconds,
+    }

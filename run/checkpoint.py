@@ -33,3 +33,14 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken file
         raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__}); delete it to begin again") from None
+
+
+def refuse_other_settings(path: Path, begun: dict[str, str], now: dict[str, str]) -> None:
+    """Refuse to go on from the checkpoint `path` of a run that was `begun` with other settings than those of `now`.
+
+    Raises:
+        UserError: it names the settings that differ.
+    """
+    other = [name for name, value in now.items() if begun.get(name) != value]
+    if other:
+        raise UserError(f"{path}: begun with other settings ({', '.join(other)}); delete it or give another --out")

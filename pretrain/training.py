@@ -1,0 +1,107 @@
+"""One encoder training as an object: its moving parts, and how they are saved and taken back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from data.shop_folder import Shop
+from data.source import fingerprint
+from pretrain.backbone import linear_head
+from pretrain.config import PretrainConfig
+from pretrain.method import Method
+from run.checkpoint import load_checkpoint, refuse_other_settings
+from run.folder import file_hash
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(kw_only=True)
+class State:
+    """Where a training stands, but for its weights."""
+
+    step: int = 0
+    pictures: int = 0  # encoded so far
+    seconds: float = 0.0
+    best_gauc: float = -1.0  # of the chosen checkpoint, in validation sessions
+    best_pictures: int = 0  # at which it stood
+
+
+@dataclass(kw_only=True)
+class Training:
+    """The moving parts of one training."""
+
+    name: str
+    config: PretrainConfig
+    seed: int
+    fabric: Fabric
+    method: Method
+    net: nn.Module  # the backbone, as Fabric runs it
+    parts: nn.ModuleDict  # backbone and heads under their plain names: what a checkpoint holds
+    optimizer: torch.optim.Optimizer
+    settings: dict[str, str]  # see `settings_of`
+    state: State = field(default_factory=State)
+    best: dict[str, Tensor] = field(default_factory=dict)  # the backbone's weights at the chosen checkpoint
+
+
+def prepare(name: str, net: nn.Module, method: Method, shop: Shop, config: PretrainConfig, *, seed: int, fabric: Fabric) -> Training:
+    """A training before its first step: heads beside the backbone, one Adam over both."""
+    heads = method.heads.to(fabric.device)
+    parts = nn.ModuleDict({"backbone": net, "heads": heads})
+    optimizer = torch.optim.Adam(
+        parameter_groups(net, heads, config), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
+    )
+    net, optimizer = fabric.setup(net, optimizer)
+    settings = settings_of(name, shop, config, seed)
+    return Training(
+        name=name, config=config, seed=seed, fabric=fabric, method=method, net=net, parts=parts, optimizer=optimizer, settings=settings
+    )
+
+
+def parameter_groups(net: nn.Module, heads: nn.Module, config: PretrainConfig) -> list[dict[str, Any]]:
+    """The linear heads, which learn from the first step, and the body, which follows after `head_first` of the training.
+
+    A body that moves while its head still points anywhere loses the features it has (Kumar et al. 2022, arXiv:2202.10054).
+    """
+    last = list(linear_head(net).parameters())
+    body = [weight for weight in net.parameters() if all(weight is not own for own in last)]
+    return [{"params": [*last, *heads.parameters()], "begins": 0.0}, {"params": body, "begins": config.head_first}]
+
+
+def settings_of(name: str, shop: Shop, config: PretrainConfig, seed: int) -> dict[str, str]:
+    """What a start must agree in with the run that goes on from it, as plain text."""
+    settings = {"encoder": name, "seed": str(seed), "shop": fingerprint(shop.folder)}
+    settings |= {key: str(value) for key, value in asdict(config).items() if key != "checkpoint_seconds"}
+    return settings | {"weights": file_hash(config.weights) or config.weights}
+
+
+def snapshot(run: Training) -> dict[str, Any]:
+    """Everything a run needs to go on bit for bit."""
+    return {
+        "parts": run.parts.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "state": asdict(run.state),
+        "best": run.best,
+        "settings": run.settings,
+    }
+
+
+def resume(run: Training, path: Path) -> bool:
+    """Take a `snapshot` back where there is one; False: the run begins.
+
+    Raises:
+        UserError: it was made with other settings.
+    """
+    saved = load_checkpoint(path)
+    if saved is None:
+        return False
+    refuse_other_settings(path, saved["settings"], run.settings)
+    run.parts.load_state_dict(saved["parts"])
+    run.optimizer.load_state_dict(saved["optimizer"])
+    run.state, run.best = State(**saved["state"]), saved["best"]
+    return True
