@@ -15,6 +15,7 @@ from pretrain.backbone import linear_head
 from pretrain.config import PretrainConfig
 from pretrain.method import Method
 from run.checkpoint import load_checkpoint, refuse_other_settings
+from run.devices import restore_scaler, scaler_state
 from run.folder import file_hash
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def snapshot(run: Training) -> dict[str, Any]:
     return {
         "parts": run.parts.state_dict(),
         "optimizer": run.optimizer.state_dict(),
+        "scaler": scaler_state(run.fabric),
         "state": asdict(run.state),
         "best": run.best,
         "settings": run.settings,
@@ -103,5 +105,6 @@ def resume(run: Training, path: Path) -> bool:
     refuse_other_settings(path, saved["settings"], run.settings)
     run.parts.load_state_dict(saved["parts"])
     run.optimizer.load_state_dict(saved["optimizer"])
+    restore_scaler(run.fabric, saved.get("scaler"))
     run.state, run.best = State(**saved["state"]), saved["best"]
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -36,6 +36,17 @@ def set_up(threads: int = 0, precision: str = "32-true") -> Fabric:
     fabric = Fabric(accelerator="auto", devices=ranks // nodes, num_nodes=nodes, precision=precision)  # type: ignore[arg-type]
     fabric.launch()
     return fabric
+
+
+def scaler_state(fabric: Fabric) -> dict[str, Any]:
+    """The loss scale that "16-mixed" has come to, as plain numbers for a checkpoint; empty in every other precision."""
+    return fabric.strategy.precision.state_dict()
+
+
+def restore_scaler(fabric: Fabric, saved: dict[str, Any] | None) -> None:
+    """Take `scaler_state` back; where a checkpoint holds none, the scale begins anew."""
+    if saved:
+        fabric.strategy.precision.load_state_dict(saved)
 
 
 def default_jobs() -> int:

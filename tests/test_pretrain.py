@@ -12,15 +12,19 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from data.pictures import build_store
 from data.shop_folder import SPLITS, load_shop
 from metrics.gauc import gauc
+from pretrain import loop
 from pretrain.backbone import backbone, whiten_head
 from pretrain.config import PretrainConfig
 from pretrain.loop import embed, learning_rate, passed_checkpoint, train_encoder
 from pretrain.page_views import newest, page_views
 from pretrain.similarity import collapse, sim_scores
+from run.checkpoint import load_checkpoint, save_checkpoint
 from run.errors import SettingError, UserError
 from run.folder import read_metrics
 from tests.shops import write_shop
@@ -98,9 +102,8 @@ def test_clicks_after_the_validation_change_no_weight(folder, encoder, shop, sto
     assert (tmp_path / "a/best.safetensors").read_bytes() == (tmp_path / "b/best.safetensors").read_bytes()
 
 
-def test_a_run_stopped_anywhere_ends_with_the_same_bits(shop, store, tmp_path, monkeypatch):
-    whole_run = train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
-
+def train_with_a_stop(shop, store, config, folder, monkeypatch):
+    """COURIER's training, interrupted at its 17th step and begun again."""
     from pretrain import courier
 
     calls = {"left": 17}
@@ -112,14 +115,42 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bits(shop, store, tmp_path, m
             raise KeyboardInterrupt
         return draw(self, number)
 
-    monkeypatch.setattr(courier.Courier, "step", dies)
-    with pytest.raises(KeyboardInterrupt):
-        train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "killed", threads=1)
-    monkeypatch.undo()
-    resumed = train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "killed", threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(courier.Courier, "step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train_encoder("courier", shop, store, config, seed=1, folder=folder, threads=1)
+    return train_encoder("courier", shop, store, config, seed=1, folder=folder, threads=1)
+
+
+def test_a_run_stopped_anywhere_ends_with_the_same_bits(shop, store, tmp_path, monkeypatch):
+    whole_run = train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
+    resumed = train_with_a_stop(shop, store, CONFIG, tmp_path / "killed", monkeypatch)
     assert {**resumed, "seconds": 0} == {**whole_run, "seconds": 0}
     assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
     assert read_metrics(tmp_path / "whole/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")
+
+
+def test_a_run_in_half_precision_goes_on_with_its_loss_scale(shop, store, tmp_path, monkeypatch):
+    def half_precision(threads, precision):
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=6)
+        return Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+
+    monkeypatch.setattr(loop, "set_up", half_precision)
+    train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
+    train_with_a_stop(shop, store, CONFIG, tmp_path / "killed", monkeypatch)
+    whole_run, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "killed"))
+    steps = whole_run["state"]["step"]
+    assert whole_run["scaler"]["scale"] == 2.0 ** (8 + steps // 6)  # it doubles after 6 steps without an overflow
+    assert resumed["scaler"] == whole_run["scaler"]
+
+
+def test_a_checkpoint_without_a_loss_scale_is_gone_on_from(shop, store, tmp_path):
+    config = replace(CONFIG, pictures=200, checkpoints=1)
+    first = train_encoder("simclr", shop, store, config, seed=0, folder=tmp_path, threads=1)
+    saved = load_checkpoint(tmp_path / "last.pt")
+    assert saved.pop("scaler") == {}
+    save_checkpoint(tmp_path / "last.pt", saved)
+    assert train_encoder("simclr", shop, store, config, seed=0, folder=tmp_path, threads=1) == first
 
 
 def test_every_encoder_of_a_seed_begins_with_the_same_weights_and_encodes_as_many_pictures(shop, store, tmp_path):
