@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from data.worlds import make_world
+from tests.made_worlds import SIZES, write_photos
 from tests.shops import write_shop
 
 
@@ -13,3 +15,16 @@ from tests.shops import write_shop
 def shop_folder(tmp_path: Path) -> Path:
     """A tiny valid shop folder with pictures and integer ids; see `tests.shops.write_shop`."""
     return write_shop(tmp_path / "shop")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """A folder of files like Fashion-MNIST's."""
+    return write_photos(tmp_path_factory.mktemp("fashion") / "photos")
+
+
+@pytest.fixture(scope="session", params=["shop", "fashion"])
+def world(request, tmp_path_factory, photos) -> Path:
+    """Each built-in world, of `tests.made_worlds.SIZES`; the folder has the world's name."""
+    folder = tmp_path_factory.mktemp("worlds") / request.param
+    return make_world(request.param, folder, **SIZES, seed=3, fashion_dir=photos)
