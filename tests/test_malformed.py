@@ -249,7 +249,7 @@ FOLDERS: list[tuple[str, Callable[[Path], None], tuple[str, ...]]] = [
 ]
 
 
-def _refused(argv: list[str], pieces: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def assert_refused(argv: list[str], pieces: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")
@@ -260,18 +260,18 @@ def _refused(argv: list[str], pieces: tuple[str, ...], capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(("changes", "pieces"), [pytest.param(c, p, id=name) for name, c, p in TABLES])
 def test_a_bad_table_is_refused_with_place_value_and_mend(changes, pieces, tmp_path, capsys):
-    _refused([str(write_shop(tmp_path / "shop", pictures=False, **changes))], pieces, capsys)
+    assert_refused([str(write_shop(tmp_path / "shop", pictures=False, **changes))], pieces, capsys)
 
 
 @pytest.mark.parametrize(("spoil", "pieces"), [pytest.param(s, p, id=name) for name, s, p in FOLDERS])
 def test_a_bad_folder_is_refused_with_place_and_mend(spoil, pieces, tmp_path, capsys):
     spoil(tmp_path / "shop")
-    _refused([str(tmp_path / "shop")], pieces, capsys)
+    assert_refused([str(tmp_path / "shop")], pieces, capsys)
 
 
 @pytest.mark.parametrize("flags", [["--max-bad-images", "2"], ["--max-bad-images", "nan"], ["--workers", "0"]])
 def test_a_bad_setting_is_refused_by_name(flags, shop_folder, capsys):
-    _refused([str(shop_folder), *flags], (f"setting '{flags[0].strip('-').replace('-', '_')}'", "give a"), capsys)
+    assert_refused([str(shop_folder), *flags], (f"setting '{flags[0].strip('-').replace('-', '_')}'", "give a"), capsys)
 
 
 def test_the_folder_that_all_these_start_from_is_accepted(shop_folder, capsys):
