@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from data.event_log import ACTIONS
-from data.shop_folder import Events, Shop
+from data.shop_folder import SPLITS, Events, Shop, load_shop
 from features.image_feature import ImageFeature, no_image
 
 DIM = 8
@@ -59,34 +61,17 @@ def make_shop(
             position=pl.Series(np.arange(impressions) % page),
             hour=pl.Series(rng.random(impressions)),
         )
-    return (
-        Shop(
-            folder=Path("a shop in memory"),
-            items=item_frame,
-            users=user_frame,
-            impressions=frame,
-            item=item,
-            user=user,
-            session=session,
-            click=click,
-            session_user=session_user,
-            session_time=session_time,
-            session_split=np.repeat(
-                np.arange(4), np.diff(np.round(np.array([0, 0.1, 0.7, 0.85, 1]) * sessions).astype(int))
-            ).astype(np.int8),
-            session_category=None,
-            item_category=None,
-            category_names=[],
-            events=_events(rng, events, style, taste, session_time),
-            split_is_ordered=True,
-        ),
-        style,
-    )
+    split = np.repeat(SPLITS, np.diff(np.round(np.array([0, 0.1, 0.7, 0.85, 1]) * sessions).astype(int)))
+    frame = frame.with_columns(split=pl.Series(split[session]))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, table in (("items", item_frame), ("users", user_frame), ("impressions", frame)):
+            table.write_parquet(Path(folder) / f"{name}.parquet")
+        shop = load_shop(folder)
+    # events of its own, so that there may be none at all: a folder without events takes the clicks of its impressions
+    return dataclasses.replace(shop, folder=Path("a shop in memory"), events=_events(rng, events, style, taste, session_time)), style
 
 
-def _events(
-    rng: np.random.Generator, events: int, style: np.ndarray, taste: np.ndarray, session_time: np.ndarray
-) -> Events:
+def _events(rng: np.random.Generator, events: int, style: np.ndarray, taste: np.ndarray, session_time: np.ndarray) -> Events:
     """Events of the upper half of the users, on items of their style mostly; the others have no history."""
     user = rng.integers(len(taste) // 2, len(taste), size=events).astype(np.int32)
     item = rng.integers(len(style), size=events).astype(np.int32)
