@@ -13,6 +13,7 @@ from run.errors import SettingError, UserError
 from run.folder import Stage
 
 if TYPE_CHECKING:
+    from data.pictures import PictureStore
     from data.shop_folder import Shop
 
 WORLD_NAMES = ("shop", "fashion")
@@ -43,6 +44,13 @@ class SourceConfig:
     def shop(self, root: Path) -> Shop:
         """The loaded shop, once a process."""
         return open_shop(shop_folder(self, root), self.split_fractions, self.allow_unordered_split)
+
+    def pictures(self, root: Path, *, size: int, jobs: int) -> PictureStore:
+        """The shop's decoded pictures, `size` pixels a side; decoded by `jobs` threads into `root/pictures/` unless they are there."""
+        from data.pictures import build_store
+
+        stage = Stage(root, f"pictures/{size}px", {"shop": fingerprint(shop_folder(self, root)), "size": size})
+        return build_store(self.shop(root), stage.folder, size=size, workers=jobs, max_bad_images=self.max_bad_images)
 
     def key(self, root: Path) -> dict[str, object]:
         """What a stage depends on of the data: content and split."""

@@ -86,7 +86,6 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     from eval.results import is_simulated, measure, oracle
     from eval.stages import Plan, run_ctr, run_encoder, run_start
     from eval.table import print_table
-    from features.make import picture_store
     from run.devices import default_jobs
     from run.parallel import run_all
 
@@ -102,7 +101,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     encoders = [name for name in names("encoders", config.encoders) if name != "none"]
     encoders += ["random"] if config.controls and "random" not in encoders else []
     if encoders:
-        picture_store(config.source, config.out, size=config.pretrain.store_size, jobs=jobs)
+        config.source.pictures(config.out, size=config.pretrain.store_size, jobs=jobs)
 
     rows = rows_of(encoders, names("image_features", config.image_features), controls=config.controls)
     if encoders:

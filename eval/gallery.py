@@ -100,13 +100,12 @@ def report(plan: Plan, shop: Shop, results: dict[str, Any]) -> None:
     from eval.report import write_report
     from eval.stages import feature_of
     from eval.wording import is_control
-    from features.make import picture_store
 
     rows = [(row["encoder"], row["image_feature"]) for row in results["rows"]]
     encoders = [row for row in rows if not is_control(row[0])]
     store, clusters, attended = None, [], []
     if encoders:
-        store = picture_store(plan.source, plan.root, size=plan.pretrain.store_size, jobs=1)
+        store = plan.source.pictures(plan.root, size=plan.pretrain.store_size, jobs=1)
         first = "courier" if any(row[0] == "courier" for row in encoders) else encoders[0][0]
         feature = feature_of(plan, shop, first, "cluster_id", 0)
         if feature.cluster is not None and feature.clusters:

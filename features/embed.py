@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from run.config import parse, read_recipe, with_settings
@@ -26,7 +26,6 @@ def main(argv: list[str] | None = None) -> None:
         EmbedConfig, argv, prog="python -m features.embed",
         description="Embed every item's picture once with a trained encoder: vectors.npy, items.parquet, meta.json.",
     )  # fmt: skip
-    from data.pictures import build_store
     from data.source import SourceConfig
     from features.make import embed_catalogue
     from pretrain.config import PretrainConfig
@@ -41,10 +40,9 @@ def main(argv: list[str] | None = None) -> None:
     source = with_settings(SourceConfig(), trained["source"], source=str(recipe))
     if config.data:
         source = SourceConfig(data=config.data, allow_unordered_split=True)
-    shop = source.shop(config.run)
-    store = build_store(
-        shop, config.out / "pictures", size=pretrain.store_size, workers=default_jobs(), max_bad_images=config.max_bad_images
-    )
+    source = replace(source, max_bad_images=config.max_bad_images)
+    root = config.out if config.data else config.run  # the data of the training, and its decoded pictures, stand in its run folder
+    shop, store = source.shop(root), source.pictures(root, size=pretrain.store_size, jobs=default_jobs())
     embed_catalogue(weights, shop, store, pretrain, encoder=trained["encoder"], seed=trained["seed"], out=config.out)
     print(f"{len(shop.items):,} items, {int(store.present.sum()):,} with a picture: embeddings in {config.out}")
 

@@ -1,12 +1,12 @@
-"""The cached stages from a shop folder to embeddings: picture store, encoder, embeddings."""
+"""The cached stages from a shop and its pictures to embeddings: encoder, embeddings."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from data.pictures import PictureStore, build_store
-from data.source import SourceConfig, fingerprint, shop_folder
+from data.pictures import PictureStore
+from data.source import SourceConfig
 from pretrain.config import PretrainConfig, start_config
 from run.folder import Stage, file_hash
 
@@ -18,12 +18,6 @@ _OWN = {
     "courier": ("batch_size", "page_items", "history_items", "temperature", "scale_attention", "crop", "head_common"),
     "simclr": ("batch_pictures", "simclr_temperature", "simclr_strength", "simclr_crop", "simclr_blur"),
 }
-
-
-def picture_store(source: SourceConfig, root: Path, *, size: int, jobs: int) -> PictureStore:
-    """The decoded pictures of the run's shop at `size` pixels; made once."""
-    folder = Stage(root, f"pictures/{size}px", {"shop": fingerprint(shop_folder(source, root)), "size": size}).folder
-    return build_store(source.shop(root), folder, size=size, workers=jobs, max_bad_images=source.max_bad_images)
 
 
 def encoder_stage(source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
@@ -56,7 +50,7 @@ def make_embeddings(source: SourceConfig, root: Path, encoder: str, config: Pret
         start = make_embeddings(source, root, "simclr", start_config(config), seed, threads=threads)
         first = replace(config, weights=str(start.folder / "best.safetensors"))
     shop = source.shop(root)
-    store = picture_store(source, root, size=config.store_size, jobs=1)
+    store = source.pictures(root, size=config.store_size, jobs=1)
     result = train_encoder(encoder, shop, store, first, seed=seed, folder=stage.folder, threads=threads)
     embed_catalogue(stage.folder / "best.safetensors", shop, store, config, encoder=encoder, seed=seed, out=stage.folder / "embeddings")
     stage.finish(result)

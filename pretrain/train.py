@@ -46,7 +46,6 @@ def main(argv: list[str] | None = None) -> None:
         TrainConfig, argv, prog="python -m pretrain.train", presets=PRESETS,
         description="Train one image encoder on a shop's pictures and clicks; embed with features.embed afterwards.",
     )  # fmt: skip
-    from data.pictures import build_store
     from data.split import check_scorable
     from pretrain.loop import train_encoder
     from run.devices import default_jobs
@@ -55,10 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     with locked(config.out):
         shop = config.source.shop(config.out)
         check_scorable(shop, "valid")
-        store = build_store(
-            shop, config.out / "pictures", size=config.pretrain.store_size, workers=default_jobs(),
-            max_bad_images=config.source.max_bad_images,
-        )  # fmt: skip
+        store = config.source.pictures(config.out, size=config.pretrain.store_size, jobs=default_jobs())
         pretrain = config.pretrain
         if pretrain.weights == "pictures":
             train_encoder("simclr", shop, store, start_config(pretrain), seed=config.seed, folder=config.out / "start")
