@@ -21,7 +21,7 @@ from ctr.model import CtrModel, build
 from ctr.predict import Predictions, measures, predict, write_predictions
 from ctr.weights import save_weights, warm_start
 from data.shop_folder import Shop
-from data.source import fingerprint
+from data.source import shop_fingerprint
 from features.image_feature import ImageFeature, digest
 from run.checkpoint import load_checkpoint, refuse_other_settings, save_checkpoint
 from run.devices import restore_scaler, scaler_state, set_up
@@ -77,7 +77,7 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
         warm_start(model, config.init_from, inputs)
     net, *optimizers = fabric.setup(model, *optimizers_of(model, config, fabric.device.type))
     average = copy.deepcopy(model) if config.ema else model
-    settings = settings_of(config, inputs.layout, seed) | {"shop": fingerprint(shop.folder), "embeddings": digest(feature)}
+    settings = settings_of(config, inputs.layout, seed) | {"shop": shop_fingerprint(shop.folder), "embeddings": digest(feature)}
     state, best = State(), {}
     saved = load_checkpoint(folder / "last.pt")
     if saved is not None:

@@ -69,7 +69,7 @@ def build_store(shop: Shop, folder: Path, *, size: int, workers: int, max_bad_im
     images: list[str | None] = [None] * shop.items.height
     if "image" in shop.items.columns:
         images = shop.items["image"].to_list()
-    key = {"size": size, "files": _fingerprint(shop.folder, images)}
+    key = {"size": size, "files": _files_of_rows(shop.folder, images)}
     pixels, state = _prepare(folder, key, len(images))
     if not (folder / "store.json").exists():
         bad = _fill(shop.folder, images, pixels, state, workers)
@@ -194,8 +194,11 @@ def _refuse_too_many(store: PictureStore, images: Sequence[str | None], folder: 
         raise DataError("images/", mend=f"{share}; {mend}")
 
 
-def _fingerprint(folder: Path, images: Sequence[str | None]) -> str:
-    """A hash over all paths with each file's length and time of change, so that a mended picture is noticed."""
+def _files_of_rows(folder: Path, images: Sequence[str | None]) -> str:
+    """Which file each row is decoded from: a hash over all paths with each file's length and time of change.
+
+    So a mended picture is noticed, and a store that was killed half-way goes on only with rows of the very same files.
+    """
     digest = hashlib.sha256()
     for image in images:
         try:

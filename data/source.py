@@ -49,13 +49,13 @@ class SourceConfig:
         """The shop's decoded pictures, `size` pixels a side; decoded by `jobs` threads into `root/pictures/` unless they are there."""
         from data.pictures import build_store
 
-        stage = Stage(root, f"pictures/{size}px", {"shop": fingerprint(shop_folder(self, root)), "size": size})
+        stage = Stage(root, f"pictures/{size}px", {"shop": shop_fingerprint(shop_folder(self, root)), "size": size})
         return build_store(self.shop(root), stage.folder, size=size, workers=jobs, max_bad_images=self.max_bad_images)
 
     def key(self, root: Path) -> dict[str, object]:
         """What a stage depends on of the data: content and split."""
         folder = shop_folder(self, root)
-        return {"shop": fingerprint(folder), "fractions": self.split_fractions, "unordered": self.allow_unordered_split}
+        return {"shop": shop_fingerprint(folder), "fractions": self.split_fractions, "unordered": self.allow_unordered_split}
 
     @property
     def is_world(self) -> bool:
@@ -93,8 +93,11 @@ def open_shop(folder: Path, fractions: tuple[float, float, float, float], allow_
 
 
 @functools.lru_cache(maxsize=4)
-def fingerprint(folder: Path) -> str:
-    """A hash of a shop folder: its tables' content, its pictures' names, sizes and, but for built-in worlds, times of change."""
+def shop_fingerprint(folder: Path) -> str:
+    """Which data set this is: a hash of its tables' content, its pictures' names, sizes and, but for built-in worlds, times of change.
+
+    A built-in world made twice has one fingerprint. What a picture store was decoded from is another question: see data/pictures.py.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.parquet")):
         digest.update(path.name.encode())

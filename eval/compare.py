@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def compare(config: CompareConfig) -> dict[str, Any]:
     """Run all stages that are not there yet, measure, and write the results into `config.out`."""
-    from data.source import fingerprint, shop_folder
+    from data.source import shop_fingerprint, shop_folder
     from data.split import check_scorable
     from eval.results import is_simulated, measure, oracle
     from eval.stages import Plan, run_ctr, run_encoder, run_start
@@ -115,7 +115,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     ceiling = oracle(plan, shop, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
     if ceiling is not None:
         results["oracle"] = ceiling
-    results |= {"shop": fingerprint(folder), "split_is_ordered": shop.split_is_ordered, "commit": commit()}
+    results |= {"shop": shop_fingerprint(folder), "split_is_ordered": shop.split_is_ordered, "commit": commit()}
     results["seconds"] = {"this_call": time.monotonic() - began}
     write_json(config.out / "results.json", results)
     from eval.gallery import report

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data.shop_folder import Shop
-from data.source import fingerprint
+from data.source import shop_fingerprint
 from pretrain.backbone import linear_head
 from pretrain.config import PretrainConfig
 from pretrain.method import Method
@@ -76,7 +76,7 @@ def parameter_groups(net: nn.Module, heads: nn.Module, config: PretrainConfig) -
 
 def settings_of(name: str, shop: Shop, config: PretrainConfig, seed: int) -> dict[str, str]:
     """What a start must agree in with the run that goes on from it, as plain text."""
-    settings = {"encoder": name, "seed": str(seed), "shop": fingerprint(shop.folder)}
+    settings = {"encoder": name, "seed": str(seed), "shop": shop_fingerprint(shop.folder)}
     settings |= {key: str(value) for key, value in asdict(config).items() if key != "checkpoint_seconds"}
     return settings | {"weights": file_hash(config.weights) or config.weights}
 
