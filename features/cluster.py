@@ -1,22 +1,40 @@
-"""Cluster embeddings: python -m features.cluster --embeddings runs/embeddings --clusters 200 --out runs/clusters."""
+"""Export cluster IDs: python -m features.cluster --embeddings runs/embeddings --data DIR."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from data.source import SourceConfig
 from run.config import parse, positive
 from run.errors import UserError, entry
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from features.image_feature import ImageFeature
+
+ABOUT = """The Cluster ID feature as files, for use elsewhere: in a serving system, another CTR model, a browser of the catalogue. \
+Nothing here reads them: ctr.train and eval.compare make the same clusters for themselves, with the same function.
+
+Written into the embeddings folder:
+  clusters.parquet  item_id, cluster from 0 to C; C, the number of centres, stands for "no picture"
+  centres.npz       centres (C, D) float32, and common (D,), the part that was taken out of all embeddings first
+
+A new picture's cluster is the number of the centre nearest to its embedding less `common`, brought to unit length again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
-    """Settings of clustering embeddings."""
+    """Settings of exporting cluster IDs."""
 
-    embeddings: Path = Path("runs/embeddings")  # embeddings folder
-    out: Path = Path("runs/clusters")  # gets clusters.parquet (item_id, cluster) and centres.npy (C, D)
-    clusters: int = 200  # centres wanted; fewer where there are fewer distinct pictures
+    embeddings: Path = Path("runs/embeddings")  # embeddings folder (features.embed); the files are added to it
+    clusters: int = 200  # cluster IDs wanted; fewer where there are fewer distinct pictures
     seed: int = 0  # of the first centres
+    centre: bool = True  # take the part that all embeddings share out of them first, as ctr.train does
+    data: str = ""  # shop folder: centres are learned from its items shown before validation, as in ctr.train; empty: from all items
+    split_fractions: tuple[float, float, float, float] = SourceConfig.split_fractions  # of --data, as given to ctr.train
 
     def __post_init__(self):
         positive("clusters", self.clusters)
@@ -24,44 +42,48 @@ class ClusterConfig:
 
 @entry
 def main(argv: list[str] | None = None) -> None:
-    """Parse flags, cluster, write cluster numbers and centres; new pictures take the nearest centre."""
-    config = parse(
-        ClusterConfig, argv, prog="python -m features.cluster", description="k-means on unit embeddings: a cluster ID for every item."
+    """Parse flags, cluster, write cluster numbers and centres."""
+    config = parse(ClusterConfig, argv, prog="python -m features.cluster", description=ABOUT)
+    import numpy as np
+
+    from features.embeddings import embedded_items, read_embeddings
+    from features.image_feature import image_feature, items_shown_before
+
+    source = SourceConfig(data=config.data, split_fractions=config.split_fractions, allow_unordered_split=True)
+    shop = source.shop(config.embeddings) if config.data else None
+    item_id = embedded_items(config.embeddings) if shop is None else shop.items["item_id"]
+    feature = image_feature(
+        "cluster_id",
+        read_embeddings(config.embeddings, item_id),
+        clusters=config.clusters,
+        seed=config.seed,
+        fit_on=None if shop is None else items_shown_before(shop, "valid"),
+        centre=config.centre,
     )
+    if feature.cluster is None or not feature.clusters:
+        raise UserError(f"{config.embeddings}: no item that centres could be learned from has an embedding")
+    write_clusters(config.embeddings, item_id, feature)
+    sizes = np.bincount(feature.cluster[feature.present], minlength=feature.clusters)
+    print(
+        f"{feature.clusters} clusters of {sizes.min()} to {sizes.max()} items (median {int(np.median(sizes))}) in {config.embeddings}; "
+        f"{int((~feature.present).sum())} items without a picture have ID {feature.clusters}"
+    )
+
+
+def write_clusters(folder: Path, item_id: pl.Series, feature: ImageFeature) -> None:
+    """Write `clusters.parquet` and `centres.npz` of a cluster_id feature whose rows are those of `item_id`."""
     import io
 
     import numpy as np
     import polars as pl
 
-    from features.clustering import fit_centres, nearest
-    from features.embeddings import read_embeddings
     from run.folder import write_atomic
 
-    table = config.embeddings / "items.parquet"
-    if not table.is_file():
-        raise UserError(f"{table}: no such file; --embeddings takes the folder that features.embed wrote")
-    try:
-        item_id = pl.read_parquet(table, columns=["item_id"])["item_id"]
-    except Exception as error:  # polars raises many kinds for a broken file
-        raise UserError(f"{table}: not readable ({type(error).__name__})") from None
-    vectors = read_embeddings(config.embeddings, item_id)
-    present = vectors.any(1)
-    if not present.any():
-        raise UserError(f"{config.embeddings}: no item has an embedding")
-    centres = fit_centres(vectors[present], clusters=config.clusters, seed=config.seed)
-    cluster = np.full(len(vectors), len(centres), dtype=np.int64)
-    cluster[present] = nearest(vectors[present], centres)
-    written = io.BytesIO()
-    pl.DataFrame({"item_id": item_id, "cluster": cluster}).write_parquet(written)
-    write_atomic(config.out / "clusters.parquet", written.getvalue())
-    array = io.BytesIO()
-    np.save(array, centres)
-    write_atomic(config.out / "centres.npy", array.getvalue())
-    sizes = np.bincount(cluster[present], minlength=len(centres))
-    print(
-        f"{len(centres)} clusters of {sizes.min()} to {sizes.max()} items (median {int(np.median(sizes))}) in {config.out}; "
-        f"{int((~present).sum())} items without a picture have ID {len(centres)}"
-    )
+    table, arrays = io.BytesIO(), io.BytesIO()
+    pl.DataFrame({"item_id": item_id, "cluster": feature.cluster}).write_parquet(table)
+    np.savez(arrays, centres=feature.centres, common=feature.common)
+    write_atomic(folder / "clusters.parquet", table.getvalue())
+    write_atomic(folder / "centres.npz", arrays.getvalue())
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ def nearest(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return index.search(np.ascontiguousarray(vectors, dtype=np.float32), 1)[1][:, 0]
 
 
-def cluster_ids(vectors: np.ndarray, *, clusters: int, seed: int, fit_on: np.ndarray | None = None) -> tuple[np.ndarray, int]:
-    """Cluster number of every item.
+def cluster_ids(vectors: np.ndarray, *, clusters: int, seed: int, fit_on: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Cluster number of every item, and the centres.
 
     Args:
         vectors: (N, D) unit embeddings, zero rows where an item has no picture.
@@ -53,13 +53,13 @@ def cluster_ids(vectors: np.ndarray, *, clusters: int, seed: int, fit_on: np.nda
         fit_on: (M,) items to learn the centres from; None: all that have a picture.
 
     Returns:
-        (N,) int64 in [0, C], where C, the number of centres found, stands for "no picture"; and C.
+        (N,) int64 in [0, C], where C, the number of centres found, stands for "no picture"; and (C, D) float32 centres.
     """
     present = vectors.any(1)
     learn = present if fit_on is None else present & np.isin(np.arange(len(vectors)), fit_on)
     if not learn.any():
-        return np.zeros(len(vectors), dtype=np.int64), 0
+        return np.zeros(len(vectors), dtype=np.int64), np.zeros((0, vectors.shape[1]), dtype=np.float32)
     centres = fit_centres(vectors[learn], clusters=clusters, seed=seed)
     out = np.full(len(vectors), len(centres), dtype=np.int64)
     out[present] = nearest(vectors[present], centres)
-    return out, len(centres)
+    return out, centres

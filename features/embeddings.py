@@ -1,4 +1,7 @@
-"""An embeddings folder: `vectors.npy` (N, D), `items.parquet` (item_id, row), `meta.json`."""
+"""An embeddings folder: `vectors.npy` (N, D), `items.parquet` (item_id, row), `meta.json`.
+
+`features.cluster` adds `clusters.parquet` (item_id, cluster) and `centres.npz` (centres (C, D), common (D,)), which nothing here reads.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,21 @@ def write_embeddings(folder: Path, item_id: pl.Series, vectors: np.ndarray, meta
     write_atomic(folder / "vectors.npy", array.getvalue())
     write_atomic(folder / "items.parquet", table.getvalue())
     write_json(folder / "meta.json", {**meta, "items": len(vectors), "dim": int(vectors.shape[1])})
+
+
+def embedded_items(folder: Path) -> pl.Series:
+    """The ids of the items that an embeddings folder holds.
+
+    Raises:
+        UserError: `items.parquet` is missing or unreadable.
+    """
+    path = folder / "items.parquet"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give the folder that features.embed wrote")
+    try:
+        return pl.read_parquet(path, columns=["item_id"])["item_id"]
+    except Exception as error:  # polars raises many kinds for a broken file
+        raise UserError(f"{path}: not readable ({type(error).__name__})") from None
 
 
 def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:

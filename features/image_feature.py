@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.shop_folder import SPLITS, Shop
-from pretrain.similarity import centred
+from pretrain.similarity import centred, common_part
 from run.config import one_of
 
 FORMS = ("vector", "sim_score", "cluster_id")
@@ -25,6 +25,9 @@ class ImageFeature:
     cosine_spread: float = 1.0  # the CTR model standardises scores by them
     cluster: np.ndarray | None = None  # (N,) int64 in [0, clusters]; `clusters` itself means no picture
     clusters: int = 0  # number of centres
+    # for exports alone: what gives a new picture the same feature
+    common: np.ndarray | None = None  # (D,) what was taken out of the embeddings first; zeros: nothing
+    centres: np.ndarray | None = None  # (clusters, D) float32
 
 
 def no_image(items: int) -> ImageFeature:
@@ -59,8 +62,10 @@ def image_feature(
     """
     one_of("image_feature", form, FORMS)
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    common = np.zeros(vectors.shape[1], np.float32)
     if centre:
-        vectors = centred(vectors, np.arange(len(vectors)) if fit_on is None else fit_on)
+        learned = np.arange(len(vectors)) if fit_on is None else fit_on
+        common, vectors = common_part(vectors, learned), centred(vectors, learned)
     present = np.any(vectors, axis=1)
     known = present if fit_on is None else present & np.isin(np.arange(len(present)), fit_on)
     if form == "sim_score":
@@ -73,8 +78,8 @@ def image_feature(
         return ImageFeature(form=form, present=present, vectors=standard.astype(np.float32))
     from features.clustering import cluster_ids
 
-    cluster, found = cluster_ids(vectors, clusters=clusters, seed=seed, fit_on=fit_on)
-    return ImageFeature(form=form, present=present, cluster=cluster, clusters=found)
+    cluster, centres = cluster_ids(vectors, clusters=clusters, seed=seed, fit_on=fit_on)
+    return ImageFeature(form=form, present=present, cluster=cluster, clusters=len(centres), common=common, centres=centres)
 
 
 def cosine_moments(unit: np.ndarray) -> tuple[float, float]:

@@ -14,6 +14,12 @@ def normalise(vectors: np.ndarray) -> np.ndarray:
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
+def common_part(unit_vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(D,) mean of the (N, D) unit rows over the items `known` (M,) that have a picture; zeros where fewer than two have one."""
+    known = known[np.any(unit_vectors[known], axis=1)]
+    return unit_vectors[known].mean(0) if len(known) > 1 else np.zeros(unit_vectors.shape[1], unit_vectors.dtype)
+
+
 def centred(unit_vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Unit rows less their mean over the items `known`, of unit length again; zero rows stay zero.
 
@@ -24,11 +30,9 @@ def centred(unit_vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
         unit_vectors: (N, D), zero rows where an item has no picture.
         known: (M,) items whose mean is taken.
     """
+    common = common_part(unit_vectors, known)
     present = np.any(unit_vectors, axis=1)
-    known = known[present[known]]
-    if len(known) < 2:
-        return unit_vectors
-    return normalise((unit_vectors - unit_vectors[known].mean(0)) * present[:, None])
+    return normalise((unit_vectors - common) * present[:, None]) if common.any() else unit_vectors
 
 
 def history_cosines(unit_vectors: np.ndarray, target: np.ndarray, history: np.ndarray) -> np.ndarray:

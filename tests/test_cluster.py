@@ -1,0 +1,59 @@
+"""The export of cluster IDs: the CTR model's clusters, and what gives a new picture its own."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from data.shop_folder import load_shop
+from features.cluster import main
+from features.clustering import nearest
+from features.embeddings import write_embeddings
+from features.image_feature import image_feature, items_shown_before
+from pretrain.similarity import normalise
+from tests.shops import write_shop
+
+
+@pytest.fixture
+def shop(tmp_path):
+    return load_shop(write_shop(tmp_path / "shop", sessions=300, pictures=False))
+
+
+@pytest.fixture
+def vectors(shop):
+    """Unit embeddings that share a large part; item 5 has none."""
+    found = normalise(np.random.default_rng(0).normal(size=(len(shop.items), 6)) + np.array([3, 0, 0, 0, 0, 0])).astype(np.float32)
+    found[5] = 0
+    return found
+
+
+@pytest.fixture
+def embeddings(shop, vectors, tmp_path):
+    write_embeddings(tmp_path / "embeddings", shop.items["item_id"], vectors, {"encoder": "made up", "normalised": True})
+    return tmp_path / "embeddings"
+
+
+def test_the_clusters_are_those_of_the_ctr_model(shop, vectors, embeddings, capsys):
+    assert main(["--embeddings", str(embeddings), "--data", str(shop.folder), "--clusters", "7", "--seed", "2"]) == 0
+    feature = image_feature("cluster_id", vectors, clusters=7, seed=2, fit_on=items_shown_before(shop, "valid"), centre=True)
+    table = pl.read_parquet(embeddings / "clusters.parquet")
+    assert table["item_id"].equals(shop.items["item_id"])
+    assert (table["cluster"].to_numpy() == feature.cluster).all()
+    assert table["cluster"][5] == feature.clusters
+    assert "1 items without a picture have ID 7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("centre", [True, False])
+def test_the_centres_tell_the_cluster_of_any_picture(vectors, embeddings, centre):
+    assert main(["--embeddings", str(embeddings), "--clusters", "7", "--centre" if centre else "--no-centre"]) == 0
+    cluster = pl.read_parquet(embeddings / "clusters.parquet")["cluster"].to_numpy()
+    with np.load(embeddings / "centres.npz", allow_pickle=False) as arrays:
+        centres, common = arrays["centres"], arrays["common"]
+    assert len(centres) == 7
+    assert bool(common.any()) == centre
+    present = np.arange(len(vectors)) != 5
+    assert (nearest(normalise(vectors[present] - common), centres) == cluster[present]).all()
+
+
+def test_a_folder_that_holds_no_embeddings_is_refused(tmp_path, capsys):
+    assert main(["--embeddings", str(tmp_path)]) == 2
+    assert "give the folder that features.embed wrote" in capsys.readouterr().err
