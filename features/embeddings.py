@@ -29,6 +29,8 @@ def write_embeddings(folder: Path, item_id: pl.Series, vectors: np.ndarray, meta
     array, table = io.BytesIO(), io.BytesIO()
     np.save(array, np.ascontiguousarray(vectors, dtype=np.float32))
     pl.DataFrame({"item_id": item_id, "row": np.arange(len(vectors), dtype=np.int64)}).write_parquet(table)
+    for stale in ("clusters.parquet", "centres.npz"):  # features.cluster's, of the embeddings before these
+        (folder / stale).unlink(missing_ok=True)
     write_atomic(folder / "vectors.npy", array.getvalue())
     write_atomic(folder / "items.parquet", table.getvalue())
     write_json(folder / "meta.json", {**meta, "items": len(vectors), "dim": int(vectors.shape[1])})

@@ -54,6 +54,12 @@ def test_the_centres_tell_the_cluster_of_any_picture(vectors, embeddings, centre
     assert (nearest(normalise(vectors[present] - common), centres) == cluster[present]).all()
 
 
+def test_new_embeddings_take_the_clusters_of_the_old_away(shop, vectors, embeddings):
+    assert main(["--embeddings", str(embeddings), "--clusters", "7"]) == 0
+    write_embeddings(embeddings, shop.items["item_id"], -vectors, {"encoder": "another"})
+    assert sorted(path.name for path in embeddings.iterdir()) == ["items.parquet", "meta.json", "vectors.npy"]
+
+
 def test_a_folder_that_holds_no_embeddings_is_refused(tmp_path, capsys):
     assert main(["--embeddings", str(tmp_path)]) == 2
     assert "give the folder that features.embed wrote" in capsys.readouterr().err
