@@ -78,10 +78,8 @@ def attention_examples(plan: Plan, shop: Shop, store: PictureStore, seed: int, *
 
 
 def notes(results: dict[str, Any], shop: Shop, store: PictureStore | None) -> list[str]:
-    """What a reader should know before believing the table."""
+    """What a reader should know before believing the table; that clicks are simulated, the banner above it says."""
     said = []
-    if results["simulated"]:
-        said.append("Clicks in this world are simulated: its lifts say how the methods compare there, not what a real shop would gain.")
     if not shop.split_is_ordered:
         said.append("The split column goes back in time (--allow-unordered-split): later clicks may have helped to predict earlier ones.")
     if len(results["seeds"]) == 1:
