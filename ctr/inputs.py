@@ -52,9 +52,7 @@ class Layout:
     queries: bool
     form: str  # of the image feature
     vector_size: int  # D of the form "vector", else 0
-    cosine_mean: float = (
-        0.0  # sim_score: of pairs of pictures; scores are standardised by these, as all numeric inputs are
-    )
+    cosine_mean: float = 0.0  # sim_score: of pairs of pictures; scores are standardised by these, as all numeric inputs are
     cosine_spread: float = 1.0
 
 
@@ -86,9 +84,7 @@ def encode(shop: Shop, feature: ImageFeature, config: CtrConfig) -> Inputs:
     if not len(train):
         raise UserError(f"{shop.folder}: the train split has no impressions; set the split column or log more sessions")
     if len(feature.present) != len(shop.items):
-        raise UserError(
-            f"{shop.folder}: {len(shop.items)} items, but the image feature has {len(feature.present)}; make it anew"
-        )
+        raise UserError(f"{shop.folder}: {len(shop.items)} items, but the image feature has {len(feature.present)}; make it anew")
     item_seen, user_seen = _seen(shop, train)
     trained = np.bincount(train, minlength=len(shop.impressions))
     items = _columns("item", shop.items, ITEM_RESERVED, item_seen, config, identity=True)
@@ -130,9 +126,7 @@ def _seen(shop: Shop, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return counts[0], counts[1]
 
 
-def _columns(
-    kind: str, frame: pl.DataFrame, reserved: Sequence[str], seen: np.ndarray, config: CtrConfig, *, identity: bool
-) -> Columns:
+def _columns(kind: str, frame: pl.DataFrame, reserved: Sequence[str], seen: np.ndarray, config: CtrConfig, *, identity: bool) -> Columns:
     """The feature columns of a table, headed by its rows' own IDs where `identity`."""
     found = feature_columns(frame, reserved=reserved)
     coded: list[tuple[str, int, Coded]] = []

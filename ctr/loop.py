@@ -162,9 +162,7 @@ def is_validation(step: int, batches_per_epoch: int, config: CtrConfig) -> bool:
     return step * parts // batches_per_epoch > (step - 1) * parts // batches_per_epoch
 
 
-def judge(
-    state: State, found: Predictions, shop: Shop, average: nn.Module, log: MetricsLog
-) -> dict[str, Tensor] | None:
+def judge(state: State, found: Predictions, shop: Shop, average: nn.Module, log: MetricsLog) -> dict[str, Tensor] | None:
     """Note a validation in `state` and in the log; the weights where its log loss is the lowest so far, else None."""
     values = measures(found, shop.session)
     log.write({"step": state.step} | {f"valid_{name}": value for name, value in values.items()})
@@ -218,9 +216,7 @@ def restore(
     return State(**saved["state"]), saved["best"]
 
 
-def finish(
-    model: nn.Module, inputs: Inputs, state: State, config: CtrConfig, fabric: Fabric, folder: Path
-) -> dict[str, Any]:
+def finish(model: nn.Module, inputs: Inputs, state: State, config: CtrConfig, fabric: Fabric, folder: Path) -> dict[str, Any]:
     """Predict valid and test with the best weights and write what a run leaves; what result.json holds."""
     save_weights(folder / "best.safetensors", model.state_dict(), inputs)
     splits = {split: predict(model, inputs, split, fabric, config) for split in ("valid", "test")}

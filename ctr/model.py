@@ -42,18 +42,13 @@ class CtrModel(nn.Module):
         super().__init__()
         self.layout = layout
         self.cosines = Cosines(layout.cosine_mean, layout.cosine_spread, config.mask_same_item)
-        self.tables = Tables(
-            (*layout.item, *layout.user, *layout.context), words=layout.words, word_dim=config.token_size
-        )
+        self.tables = Tables((*layout.item, *layout.user, *layout.context), words=layout.words, word_dim=config.token_size)
         text = config.token_size
         item = _size(layout.item, layout.item_numeric) + text * layout.titles
         of_item = {"vector": layout.vector_size + 1, "cluster_id": config.cluster_size}.get(layout.form, 0)
         in_history = 2 if layout.form == "sim_score" else of_item
         self.histories = nn.ModuleDict(
-            {
-                name: HistoryNetwork(item, in_history, width=config.width, heads=config.heads, pooling=config.pooling)
-                for name in HISTORIES
-            }
+            {name: HistoryNetwork(item, in_history, width=config.width, heads=config.heads, pooling=config.pooling) for name in HISTORIES}
         )
         user = _size(layout.user, layout.user_numeric) + len(HISTORIES) * config.width
         other = text * layout.queries + _size(layout.context, layout.context_numeric)
@@ -70,16 +65,12 @@ class CtrModel(nn.Module):
         user = take_rows(_joined(found, self.layout.user, batch.user_numeric), batch.session)
         histories = [
             network(item_UD, image_UF, pair, history, pieces, batch.session, batch.target)
-            for network, pair, history, pieces in zip(
-                self.histories.values(), pairs, batch.histories, batch.pieces, strict=True
-            )
+            for network, pair, history, pieces in zip(self.histories.values(), pairs, batch.histories, batch.pieces, strict=True)
         ]
         query = [] if queries is None else [take_rows(queries, batch.query)]
         context = _joined(found, self.layout.context, batch.context_numeric)
         target_image = None if image_UF is None else take_rows(image_UF, batch.target)
-        x = self.first(
-            torch.cat([user, *histories, take_rows(item_UD, batch.target), *query, context], dim=1), target_image
-        )
+        x = self.first(torch.cat([user, *histories, take_rows(item_UD, batch.target), *query, context], dim=1), target_image)
         for layer in self.hidden:
             x = layer(torch.relu(x))
         return self.logit(torch.relu(x))[:, 0]

@@ -52,9 +52,7 @@ class Tables(nn.Module):
             )
             self.words = EmbeddingBagCollection(tables=[config])
 
-    def forward(
-        self, ids: KeyedJaggedTensor, words: KeyedJaggedTensor | None
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
+    def forward(self, ids: KeyedJaggedTensor, words: KeyedJaggedTensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
         """Embeddings (n, dim) of each key of `ids`; the mean embedding of each text of `words`, else zeros."""
         found: dict[str, Tensor] = {}
         for collection in self.by_width.values():

@@ -80,9 +80,7 @@ def words_of(texts: pl.Series, most: int) -> pl.Series:
     return texts.cast(pl.String).fill_null("").str.to_lowercase().str.extract_all(_WORD).list.head(most)
 
 
-def code_words(
-    texts: list[pl.Series], weights: list[np.ndarray], most: int, min_count: int
-) -> tuple[list[Ragged], int]:
+def code_words(texts: list[pl.Series], weights: list[np.ndarray], most: int, min_count: int) -> tuple[list[Ragged], int]:
     """Words of several text columns as rows of one table.
 
     Args:

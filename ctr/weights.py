@@ -49,17 +49,13 @@ def warm_start(model: CtrModel, path: Path, inputs: Inputs) -> None:
     """
     weights, noted = read_weights(path)
     if noted.get("vocabulary") != vocabulary_hash(inputs):
-        raise UserError(
-            f"{path}: weights of other data or of another min_count; train them on {inputs.shop.folder} first"
-        )
+        raise UserError(f"{path}: weights of other data or of another min_count; train them on {inputs.shop.folder} first")
     same_form = noted.get("form") == inputs.layout.form
     for name, parameter in model.named_parameters():
         if _of_image(name) and not same_form:
             continue
         if name not in weights or weights[name].shape != parameter.shape:
-            raise UserError(
-                f"{path}: no weights of shape {tuple(parameter.shape)} for '{name}'; train both with the same sizes"
-            )
+            raise UserError(f"{path}: no weights of shape {tuple(parameter.shape)} for '{name}'; train both with the same sizes")
         parameter.copy_(weights[name])
     if not same_form:
         for part in model.modules():

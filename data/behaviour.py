@@ -12,41 +12,41 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 START = 1_704_067_200  # Unix s, Monday 1 January 2024, midnight UTC: the first moment of every world
-DAYS = 60              # length of the log
-SPAN = DAYS * 86_400   # in seconds
+DAYS = 60  # length of the log
+SPAN = DAYS * 86_400  # in seconds
 
-CTR = 0.15             # share of impressions clicked, reached through the bias
+CTR = 0.15  # share of impressions clicked, reached through the bias
 # Standard deviation that each reason adds to the click logit: the first two among the items of a session.
-STYLE_SPREAD = 0.9     # the item's look is near one of the user's looks: the largest reason, and only pictures tell it
-PRICE_SPREAD = 0.4     # the price is near what the user spends within the category
-QUALITY_SPREAD = 0.4   # some items are simply better; hidden, but the popular ones mostly are
+STYLE_SPREAD = 0.9  # the item's look is near one of the user's looks: the largest reason, and only pictures tell it
+PRICE_SPREAD = 0.4  # the price is near what the user spends within the category
+QUALITY_SPREAD = 0.4  # some items are simply better; hidden, but the popular ones mostly are
 CATEGORY_SPREAD = 0.4  # the user likes this category more than others
 KEENNESS_SPREAD = 0.4  # some users click on more of everything
-POSITION_SLOPE = 0.4   # lost with each e-fold of the position: the tenth place has 0.9 less logit than the first
+POSITION_SLOPE = 0.4  # lost with each e-fold of the position: the tenth place has 0.9 less logit than the first
 
 POPULARITY_EXPONENT = 0.8  # Zipf: how often an item is shown falls with its rank in the category to this power
-LATE_SHARE = 0.2           # of items are launched during the log, evenly over its last 60 %
-LATE_CATEGORY_AT = 0.45    # of the time: when the late category opens, with 60 % of its items
+LATE_SHARE = 0.2  # of items are launched during the log, evenly over its last 60 %
+LATE_CATEGORY_AT = 0.45  # of the time: when the late category opens, with 60 % of its items
 MAX_LOOKS = 3
-CART_RATE = 0.25           # of clicks put the item into the cart
-UNCART_RATE = 0.2          # of cart items are taken out again
-PURCHASE_RATE = 0.4        # of cart items that stay are bought
+CART_RATE = 0.25  # of clicks put the item into the cart
+UNCART_RATE = 0.2  # of cart items are taken out again
+PURCHASE_RATE = 0.4  # of cart items that stay are bought
 
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogue:
     """The items of a world, row = item index."""
 
-    item_id: np.ndarray         # (N,) int64
-    category: np.ndarray        # (N,) int64 index into category_names
+    item_id: np.ndarray  # (N,) int64
+    category: np.ndarray  # (N,) int64 index into category_names
     category_names: list[str]
-    taste: np.ndarray           # (N, D) float32 places in the space that tastes are about
-    price_level: np.ndarray     # (N,) float32 log price, standardised within the category
-    quality: np.ndarray         # (N,) float32 standard normal
-    popularity: np.ndarray      # (N,) float64 weight with which the item is shown, within its category
-    launch: np.ndarray          # (N,) int64 Unix s: not shown before
+    taste: np.ndarray  # (N, D) float32 places in the space that tastes are about
+    price_level: np.ndarray  # (N,) float32 log price, standardised within the category
+    quality: np.ndarray  # (N,) float32 standard normal
+    popularity: np.ndarray  # (N,) float64 weight with which the item is shown, within its category
+    launch: np.ndarray  # (N,) int64 Unix s: not shown before
     query_words: list[list[str]]  # per category, ways to search for it
-    terms: np.ndarray           # (N, K) int64 index into term_names: title words people also search by; K may be 0
+    terms: np.ndarray  # (N, K) int64 index into term_names: title words people also search by; K may be 0
     term_names: list[str]
 
 
@@ -54,15 +54,15 @@ class Catalogue:
 class People:
     """The users of a world, row = user index."""
 
-    user_id: np.ndarray         # (U,) int64
-    age_band: np.ndarray        # (U,) int64 index into AGE_BANDS
-    activity: np.ndarray        # (U,) float64 share of sessions; log-normal, at most 60 times the smallest
+    user_id: np.ndarray  # (U,) int64
+    age_band: np.ndarray  # (U,) int64 index into AGE_BANDS
+    activity: np.ndarray  # (U,) float64 share of sessions; log-normal, at most 60 times the smallest
     category_taste: np.ndarray  # (U, C) float64 probability of searching each category
     category_liking: np.ndarray  # (U, C) float32 what the category adds to the click logit, standardised
-    price_level: np.ndarray     # (U,) float32 where the user's prices lie, in standard deviations of the category's
-    keenness: np.ndarray        # (U,) float32 standard normal
-    looks: np.ndarray           # (U, MAX_LOOKS, D) float32 liked places in taste space; unused rows repeat the first
-    look_count: np.ndarray      # (U,) int64 1 .. MAX_LOOKS
+    price_level: np.ndarray  # (U,) float32 where the user's prices lie, in standard deviations of the category's
+    keenness: np.ndarray  # (U,) float32 standard normal
+    looks: np.ndarray  # (U, MAX_LOOKS, D) float32 liked places in taste space; unused rows repeat the first
+    look_count: np.ndarray  # (U,) int64 1 .. MAX_LOOKS
 
 
 AGE_BANDS = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
@@ -124,9 +124,7 @@ def draw_people(catalogue: Catalogue, users: int, rng: np.random.Generator) -> P
     )
 
 
-def draw_market(
-    category: np.ndarray, late_category: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_market(category: np.ndarray, late_category: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Quality, popularity and launch of every item; see the fields of `Catalogue`."""
     n = len(category)
     quality = rng.normal(0, 1, n)
@@ -172,9 +170,7 @@ def calibrate(
     """Measure the rule's scales on sample impressions, and set its bias so that they are clicked at the rate `CTR`."""
     match, price = style_match(catalogue, people, user, item), price_match(catalogue, people, user, item)
     match_scale, price_scale = _scale(match, session), _scale(price, session)
-    unbiased = ClickRule(
-        catalogue=catalogue, people=people, bias=0.0, match_scale=match_scale, price_scale=price_scale
-    )
+    unbiased = ClickRule(catalogue=catalogue, people=people, bias=0.0, match_scale=match_scale, price_scale=price_scale)
     logit = _sum(unbiased.parts(user, item, position)).astype(np.float64)
     low, high = -20.0, 20.0
     for _ in range(60):

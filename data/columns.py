@@ -19,7 +19,7 @@ class FeatureColumns:
     """Names of the feature columns of one table, each list in the table's order."""
 
     categorical: list[str]  # text, integers, true/false; null = missing
-    numeric: list[str]      # floats and decimals; null and NaN = missing
+    numeric: list[str]  # floats and decimals; null and NaN = missing
 
 
 def feature_columns(frame: pl.DataFrame, *, reserved: Collection[str], file: str = "the table") -> FeatureColumns:

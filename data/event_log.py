@@ -22,18 +22,16 @@ _FILE = "events.parquet"
 class Events:
     """Every behaviour event, sorted by (user, time), ties in file order."""
 
-    user: np.ndarray    # (E,) int32 user index
-    item: np.ndarray    # (E,) int32 item index
-    time: np.ndarray    # (E,) int64 Unix s
+    user: np.ndarray  # (E,) int32 user index
+    item: np.ndarray  # (E,) int32 item index
+    time: np.ndarray  # (E,) int64 Unix s
     action: np.ndarray  # (E,) int8 index into ACTIONS
 
     def __len__(self) -> int:
         return len(self.time)
 
 
-def load_events(
-    folder: Path, *, item_ids: pl.Series, user_ids: pl.Series, users_file: str | None, clicked: Events
-) -> Events:
+def load_events(folder: Path, *, item_ids: pl.Series, user_ids: pl.Series, users_file: str | None, clicked: Events) -> Events:
     """The log of `events.parquet`; where that holds no click (or is absent), the clicks are those of the impressions.
 
     Args:

@@ -29,12 +29,12 @@ _PRICES = (19.0, 39.0, 35.0, 49.0, 89.0, 45.0, 29.0, 69.0, 59.0, 95.0)  # median
 # How much each measured property counts in the squared distance between two articles.
 TASTE_WEIGHTS = {
     "brightness": 1.5,  # mean grey of the article: what colour is elsewhere
-    "contrast": 1.0,    # spread of grey within it: plain or printed
-    "texture": 1.25,    # mean change of grey from pixel to pixel: smooth, knitted, checked
-    "width": 1.0,       # how far it spreads sideways: slim or wide
+    "contrast": 1.0,  # spread of grey within it: plain or printed
+    "texture": 1.25,  # mean change of grey from pixel to pixel: smooth, knitted, checked
+    "width": 1.0,  # how far it spreads sideways: slim or wide
     "height": 0.5,
-    "balance": 0.75,    # how low its weight lies
-    "asymmetry": 0.5,   # how much it differs from its mirror image
+    "balance": 0.75,  # how low its weight lies
+    "asymmetry": 0.5,  # how much it differs from its mirror image
 }
 
 

@@ -23,10 +23,10 @@ NEVER = np.iinfo(np.int64).max
 class History:
     """One action's events and, for every session, the window of those its user had done before it."""
 
-    name: str                # clicks | purchases | cart
-    item: np.ndarray         # (E,) int32, sorted by (user[, category], time)
-    start: np.ndarray        # (S,) int64
-    end: np.ndarray          # (S,) int64: session s saw item[start[s]:end[s]], oldest first, all before its time
+    name: str  # clicks | purchases | cart
+    item: np.ndarray  # (E,) int32, sorted by (user[, category], time)
+    start: np.ndarray  # (S,) int64
+    end: np.ndarray  # (S,) int64: session s saw item[start[s]:end[s]], oldest first, all before its time
     gone: np.ndarray | None  # (E,) int64 Unix s when the event stops counting (uncart; NEVER); None: none do
 
     def lengths(self) -> np.ndarray:
@@ -110,9 +110,7 @@ def jagged(
     return history.item[places].astype(np.int64), lengths
 
 
-def padded(
-    history: History, sessions: np.ndarray, *, length: int | None = None, session_time: np.ndarray | None = None
-) -> np.ndarray:
+def padded(history: History, sessions: np.ndarray, *, length: int | None = None, session_time: np.ndarray | None = None) -> np.ndarray:
     """(B, L) int64 item indices, oldest first, from column 0 on, then -1; L is `length` or the longest row (1 or more).
 
     Arguments and errors are those of `jagged`.

@@ -18,12 +18,12 @@ class MakeWorldConfig:
     """Settings of `make_world`."""
 
     name: Annotated[Literal["shop", "fashion"], tyro.conf.Positional]  # shop: rendered things; fashion: real photos
-    users: int | None = None          # how many people; None: 3,000
-    items: int | None = None          # how many things; None: 3,000 in shop, 4,000 in fashion (of 70,000)
-    sessions: int | None = None       # how many searches, of about ten impressions each; None: 60,000
-    seed: int = 0                     # another number is another world
-    out: Path                         # the folder to write
-    fashion_dir: Path | None = None   # where the four files of Fashion-MNIST lie
+    users: int | None = None  # how many people; None: 3,000
+    items: int | None = None  # how many things; None: 3,000 in shop, 4,000 in fashion (of 70,000)
+    sessions: int | None = None  # how many searches, of about ten impressions each; None: 60,000
+    seed: int = 0  # another number is another world
+    out: Path  # the folder to write
+    fashion_dir: Path | None = None  # where the four files of Fashion-MNIST lie
 
 
 @entry

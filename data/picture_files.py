@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 
 from run.errors import UserError
 
-MAX_BYTES = 64 * 2**20   # of one file; read into memory before anything looks at it
+MAX_BYTES = 64 * 2**20  # of one file; read into memory before anything looks at it
 MAX_PIXELS = 40_000_000  # width x height in the header, refused before decoding (a bomb is a small file)
-_ORIENTATION = 0x0112    # EXIF tag: how to turn the stored pixels so that up is up
+_ORIENTATION = 0x0112  # EXIF tag: how to turn the stored pixels so that up is up
 
 
 class PictureError(UserError):

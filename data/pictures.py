@@ -38,7 +38,7 @@ _TODO, _PRESENT, _NONE, _BAD = 0, 1, 2, 3
 class BadPicture:
     """A picture that could not be read; its item counts as one without a picture."""
 
-    file: str    # as in the items' `image` column
+    file: str  # as in the items' `image` column
     reason: str
 
 
@@ -46,8 +46,8 @@ class BadPicture:
 class PictureStore:
     """All pictures of a shop, S x S pixels each."""
 
-    pixels: np.ndarray     # (N, S, S, 3) uint8 memory map, row = item index; zeros where absent
-    present: np.ndarray    # (N,) bool: the item has a readable picture
+    pixels: np.ndarray  # (N, S, S, 3) uint8 memory map, row = item index; zeros where absent
+    present: np.ndarray  # (N,) bool: the item has a readable picture
     bad: list[BadPicture]  # in item order
 
 
@@ -133,9 +133,7 @@ def _prepare(folder: Path, key: dict, items: int) -> tuple[np.memmap, np.memmap]
     return pixels, state
 
 
-def _fill(
-    folder: Path, images: Sequence[str | None], pixels: np.ndarray, state: np.ndarray, workers: int
-) -> list[BadPicture]:
+def _fill(folder: Path, images: Sequence[str | None], pixels: np.ndarray, state: np.ndarray, workers: int) -> list[BadPicture]:
     """Decode what is still to do, by chunks: first the pixels reach the disk, then the news that they are there."""
     size = pixels.shape[1]
     state[state == _BAD] = _TODO  # read again, for their reasons were lost with the killed process

@@ -27,12 +27,12 @@ from data.behaviour import (
 )
 from run.progress import Progress
 
-CHUNK = 1 << 15           # sessions
-SHOWN = (8, 12)           # fewest and most impressions of a session, where the category has that many items
-_DRAWS = 24               # items drawn a session, repeats and all, to find that many different ones
-_TERM_QUERIES = 0.35      # share of queries that name a brand or material beside the category
-_TERM_RESULTS = 0.6       # share of their results that bear it
-_PILOT = 20_000           # sessions simulated beforehand to set the rule's scales and bias
+CHUNK = 1 << 15  # sessions
+SHOWN = (8, 12)  # fewest and most impressions of a session, where the category has that many items
+_DRAWS = 24  # items drawn a session, repeats and all, to find that many different ones
+_TERM_QUERIES = 0.35  # share of queries that name a brand or material beside the category
+_TERM_RESULTS = 0.6  # share of their results that bear it
+_PILOT = 20_000  # sessions simulated beforehand to set the rule's scales and bias
 # How busy the shop is in each hour of the day (UTC), midnight first; Saturdays and Sundays have a quarter more.
 _HOURS = np.array([9.0, 5, 3, 2, 2, 3, 6, 12, 18, 22, 25, 28, 32, 30, 27, 26, 28, 33, 41, 50, 56, 52, 37, 20])
 _WEEK = np.array([1, 1, 1, 1, 1, 1.25, 1.25])
@@ -42,10 +42,10 @@ _WEEK = np.array([1, 1, 1, 1, 1, 1.25, 1.25])
 class Shown:
     """Impressions of a chunk of sessions, each (I,)."""
 
-    session: np.ndarray   # index within the chunk
+    session: np.ndarray  # index within the chunk
     item: np.ndarray
     position: np.ndarray  # from 1
-    time: np.ndarray      # Unix s
+    time: np.ndarray  # Unix s
 
 
 class Shelves:
@@ -114,16 +114,12 @@ def write_behaviour(folder: Path, catalogue: Catalogue, *, users: int, sessions:
     return counts
 
 
-def _pilot(
-    catalogue: Catalogue, people: People, shelves: Shelves, sessions: int, rng: np.random.Generator
-) -> ClickRule:
+def _pilot(catalogue: Catalogue, people: People, shelves: Shelves, sessions: int, rng: np.random.Generator) -> ClickRule:
     times, visitors = _visits(people, sessions, rng)
     category, _ = _searches(catalogue, people, shelves, visitors, times, rng)
     shown = _show(shelves, category, np.full(len(category), -1), times, rng)
     visitor = visitors[shown.session]
-    return calibrate(
-        catalogue, people, session=shown.session, user=visitor, item=shown.item, position=shown.position
-    )
+    return calibrate(catalogue, people, session=shown.session, user=visitor, item=shown.item, position=shown.position)
 
 
 def _visits(people: People, sessions: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -152,9 +148,7 @@ def _searches(
     return category, np.where(named, catalogue.terms[wanted, column], -1)
 
 
-def _show(
-    shelves: Shelves, category: np.ndarray, term: np.ndarray, time: np.ndarray, rng: np.random.Generator
-) -> Shown:
+def _show(shelves: Shelves, category: np.ndarray, term: np.ndarray, time: np.ndarray, rng: np.random.Generator) -> Shown:
     """Different items of the searched category, the popular ones mostly first; a named term brings its items in."""
     shape = (len(category), _DRAWS)
     by_term = (term >= 0)[:, None] & (rng.random(shape) < _TERM_RESULTS)
@@ -211,9 +205,7 @@ def _queries(catalogue: Catalogue, category: np.ndarray, term: np.ndarray, rng: 
     most = max(len(words) for words in catalogue.query_words)
     words = [choices[place % len(choices)] for choices in catalogue.query_words for place in range(most)]
     thing = pl.Series(words).gather(category * most + rng.integers(most, size=len(category)))
-    prefix = pl.Series([f"{name} " for name in catalogue.term_names] + [""]).gather(
-        np.where(term < 0, len(catalogue.term_names), term)
-    )
+    prefix = pl.Series([f"{name} " for name in catalogue.term_names] + [""]).gather(np.where(term < 0, len(catalogue.term_names), term))
     return prefix + thing
 
 
@@ -227,9 +219,7 @@ def _events(user_id: np.ndarray, item_id: np.ndarray, time: np.ndarray, rng: np.
     uncart_time = cart_time + np.exp(rng.uniform(np.log(10), np.log(6 * 3600), n)).astype(np.int64)
     purchase_time = cart_time + np.exp(rng.uniform(np.log(120), np.log(86_400), n)).astype(np.int64)
     parts = [
-        pl.DataFrame({"user_id": user_id[rows], "item_id": item_id[rows], "timestamp": when[rows]}).with_columns(
-            action=pl.lit(action)
-        )
+        pl.DataFrame({"user_id": user_id[rows], "item_id": item_id[rows], "timestamp": when[rows]}).with_columns(action=pl.lit(action))
         for action, rows, when in (
             ("click", np.ones(n, dtype=bool), time),
             ("cart", cart, cart_time),

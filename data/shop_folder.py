@@ -29,21 +29,21 @@ class Shop:
     """A checked shop folder. Frames hold the columns on disk: ids Int64 or String, timestamp Int64 s, click Int8."""
 
     folder: Path
-    items: pl.DataFrame                  # N rows; the row number is the item's index everywhere
-    users: pl.DataFrame                  # U rows; only `user_id`, ascending, where users.parquet is absent
-    impressions: pl.DataFrame            # I rows in file order
-    item: np.ndarray                     # (I,) int32 index into items
-    user: np.ndarray                     # (I,) int32 index into users
-    session: np.ndarray                  # (I,) int32; sessions are numbered by time, ties by their first row
-    click: np.ndarray                    # (I,) int8, 0 or 1
-    session_user: np.ndarray             # (S,) int32
-    session_time: np.ndarray             # (S,) int64 Unix s of the earliest impression
-    session_split: np.ndarray            # (S,) int8 index into SPLITS
+    items: pl.DataFrame  # N rows; the row number is the item's index everywhere
+    users: pl.DataFrame  # U rows; only `user_id`, ascending, where users.parquet is absent
+    impressions: pl.DataFrame  # I rows in file order
+    item: np.ndarray  # (I,) int32 index into items
+    user: np.ndarray  # (I,) int32 index into users
+    session: np.ndarray  # (I,) int32; sessions are numbered by time, ties by their first row
+    click: np.ndarray  # (I,) int8, 0 or 1
+    session_user: np.ndarray  # (S,) int32
+    session_time: np.ndarray  # (S,) int64 Unix s of the earliest impression
+    session_split: np.ndarray  # (S,) int8 index into SPLITS
     session_category: np.ndarray | None  # (S,) int32 index into category_names: what was searched; -1 unknown
-    item_category: np.ndarray | None     # (N,) int32 index into category_names; -1 unknown; None: no such column
+    item_category: np.ndarray | None  # (N,) int32 index into category_names; -1 unknown; None: no such column
     category_names: list[str]
     events: Events
-    split_is_ordered: bool               # False: a `split` column goes back in time and that was allowed
+    split_is_ordered: bool  # False: a `split` column goes back in time and that was allowed
 
     def rows(self, split: str) -> np.ndarray:
         """Impression rows of a split, int64, ordered by (session, row)."""
@@ -51,9 +51,7 @@ class Shop:
         return found[np.argsort(self.session[found], kind="stable")]
 
 
-def load_shop(
-    folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, allow_unordered_split: bool = False
-) -> Shop:
+def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, allow_unordered_split: bool = False) -> Shop:
     """Read and check a shop folder.
 
     Args:
@@ -88,9 +86,7 @@ def load_shop(
     clicked_at = impressions["timestamp"].to_numpy()[shown]
     action = np.full(len(shown), CLICK, dtype=np.int8)
     clicked = Events(user=user[shown], item=item[shown], time=clicked_at, action=action)
-    events = load_events(
-        folder, item_ids=items["item_id"], user_ids=users["user_id"], users_file=users_file, clicked=clicked
-    )
+    events = load_events(folder, item_ids=items["item_id"], user_ids=users["user_id"], users_file=users_file, clicked=clicked)
     return Shop(
         folder=folder,
         items=items,

@@ -31,24 +31,24 @@ _MATERIALS = np.array(
 class Scene:
     """Nuisance of N pictures; each (N,) float32 unless said."""
 
-    background: np.ndarray   # (N,) int64 index into _BACKGROUNDS
-    near: np.ndarray         # (N, 3) float32 linear RGB: the background's first colour
-    far: np.ndarray          # (N, 3) float32 its second colour
-    layout: np.ndarray       # (N, 3) float32 uniform numbers that place the background's shapes
-    rotation: np.ndarray     # radians
-    zoom: np.ndarray         # size of an object unit, as a share of half the picture
-    shift_x: np.ndarray      # of half the picture
+    background: np.ndarray  # (N,) int64 index into _BACKGROUNDS
+    near: np.ndarray  # (N, 3) float32 linear RGB: the background's first colour
+    far: np.ndarray  # (N, 3) float32 its second colour
+    layout: np.ndarray  # (N, 3) float32 uniform numbers that place the background's shapes
+    rotation: np.ndarray  # radians
+    zoom: np.ndarray  # size of an object unit, as a share of half the picture
+    shift_x: np.ndarray  # of half the picture
     shift_y: np.ndarray
-    mirror: np.ndarray       # -1 or 1
-    trim: np.ndarray         # (N, 3) float32 linear RGB of the trim
-    phase: np.ndarray        # where the pattern begins, object units
+    mirror: np.ndarray  # -1 or 1
+    trim: np.ndarray  # (N, 3) float32 linear RGB of the trim
+    phase: np.ndarray  # where the pattern begins, object units
     light_angle: np.ndarray  # radians: where the light comes from
-    light_fall: np.ndarray   # how much darker the far side is
-    exposure: np.ndarray     # factor on all light
-    cast: np.ndarray         # (N, 3) float32 factor on each colour
-    shadow: np.ndarray       # how dark the shadow is on the wall, 0..1
+    light_fall: np.ndarray  # how much darker the far side is
+    exposure: np.ndarray  # factor on all light
+    cast: np.ndarray  # (N, 3) float32 factor on each colour
+    shadow: np.ndarray  # how dark the shadow is on the wall, 0..1
     shadow_width: np.ndarray  # its softness in pixels
-    noise: np.ndarray        # of the sensor, as a share of white
+    noise: np.ndarray  # of the sensor, as a share of white
 
     def take(self, rows: np.ndarray) -> Scene:
         return Scene(**{name: values[rows] for name, values in vars(self).items()})

@@ -19,8 +19,8 @@ Array = np.ndarray
 class Parts:
     """What a silhouette is made of; each (B, H, W)."""
 
-    cloth: Array                 # signed distance of the part that bears palette and pattern
-    trim: Array                  # signed distance of wood, metal, soles ... drawn over the cloth
+    cloth: Array  # signed distance of the part that bears palette and pattern
+    trim: Array  # signed distance of wood, metal, soles ... drawn over the cloth
     crease: Array | float = 0.0  # 0..1, how much a fold or seam darkens
 
 

@@ -21,13 +21,13 @@ TASTE_WEIGHTS = {"hue": 1.5, "saturation": 0.5, "lightness": 1.0, "pattern": 1.5
 class Style:
     """One entry an item, each (N,) float32 unless said."""
 
-    hue: np.ndarray               # [0, 1) around the OKLCh circle
-    saturation: np.ndarray        # [0, 1]; a quarter of all things is nearly grey
-    lightness: np.ndarray         # [0, 1]
-    pattern: np.ndarray           # (N,) int64 index into PATTERNS
-    scale: np.ndarray             # [0, 1]: the pattern's period, small to large
-    cut: np.ndarray               # [0, 1]: short, wide, plump ... long, narrow, slim
-    second_hue: np.ndarray        # [0, 1): the pattern's other colour
+    hue: np.ndarray  # [0, 1) around the OKLCh circle
+    saturation: np.ndarray  # [0, 1]; a quarter of all things is nearly grey
+    lightness: np.ndarray  # [0, 1]
+    pattern: np.ndarray  # (N,) int64 index into PATTERNS
+    scale: np.ndarray  # [0, 1]: the pattern's period, small to large
+    cut: np.ndarray  # [0, 1]: short, wide, plump ... long, narrow, slim
+    second_hue: np.ndarray  # [0, 1): the pattern's other colour
     second_saturation: np.ndarray
     second_lightness: np.ndarray  # always well apart from `lightness`
 

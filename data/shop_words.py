@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Thing:
     """One category."""
 
-    names: tuple[str, ...]      # in titles and queries
+    names: tuple[str, ...]  # in titles and queries
     materials: tuple[str, ...]
-    price: float                # median
+    price: float  # median
 
 
 THINGS: dict[str, Thing] = {

@@ -19,8 +19,8 @@ from data.shop_words import BRANDS, LATE_THING, TAILS, THINGS
 from run.progress import Progress
 
 NO_PICTURE, NO_TITLE = 0.01, 0.005  # shares of items
-_PRICE_SPREAD = 0.45                # standard deviation of the log price within a category
-_BATCH = 16                         # pictures drawn at once: small enough to stay in the cache
+_PRICE_SPREAD = 0.45  # standard deviation of the log price within a category
+_BATCH = 16  # pictures drawn at once: small enough to stay in the cache
 
 
 def write_shop_world(folder: Path, *, users: int, items: int, sessions: int, seed: int) -> dict[str, int]:
@@ -32,9 +32,7 @@ def write_shop_world(folder: Path, *, users: int, items: int, sessions: int, see
     names = [f"{index // 1000:03d}/{index:06d}.jpg" for index in range(items)]
     shown = np.random.default_rng([seed, 13]).random(items) >= NO_PICTURE
     table, terms, price_level = _table(category, names, shown, np.random.default_rng([seed, 14]))
-    quality, popularity, launch = draw_market(
-        category, list(THINGS).index(LATE_THING), np.random.default_rng([seed, 15])
-    )
+    quality, popularity, launch = draw_market(category, list(THINGS).index(LATE_THING), np.random.default_rng([seed, 15]))
     catalogue = Catalogue(
         item_id=table["item_id"].to_numpy(),
         category=category,
@@ -111,9 +109,7 @@ def _write_truth(folder: Path, catalogue: Catalogue, style: Style) -> None:
     ).write_parquet(folder / "truth" / "items.parquet")
 
 
-def _write_pictures(
-    folder: Path, names: list[str], shown: np.ndarray, category: np.ndarray, style: Style, scene: Scene, seed: int
-) -> None:
+def _write_pictures(folder: Path, names: list[str], shown: np.ndarray, category: np.ndarray, style: Style, scene: Scene, seed: int) -> None:
     for parent in sorted({name.split("/")[0] for name in names}):
         (folder / parent).mkdir(parents=True)
 

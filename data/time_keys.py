@@ -14,9 +14,7 @@ def order_by_group_and_time(group: np.ndarray, time: np.ndarray) -> np.ndarray:
     return np.argsort(keys, kind="stable")
 
 
-def windows(
-    group: np.ndarray, time: np.ndarray, at_group: np.ndarray, at_time: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def windows(group: np.ndarray, time: np.ndarray, at_group: np.ndarray, at_time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each query, the stretch [first, end) of events of its group that lie strictly before its time.
 
     Args:
@@ -32,9 +30,7 @@ def windows(
     return np.searchsorted(keys, low, side="left"), np.searchsorted(keys, high, side="left")
 
 
-def _combine(
-    group: np.ndarray, time: np.ndarray, at_group: np.ndarray, at_time: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _combine(group: np.ndarray, time: np.ndarray, at_group: np.ndarray, at_time: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Keys of events, of each query's group start, and of each query: group * span + time above the earliest.
 
     Where that would leave int64, times become ranks among the events' times; where it still would, groups do

@@ -40,9 +40,7 @@ def _fashion(folder: Path, *, fashion_dir: Path | None, **sizes: int) -> dict[st
 
 WORLDS: dict[str, World] = {
     "shop": World(write=_shop, about="Clicks are simulated and pictures are rendered: a built-in world, no real shop."),
-    "fashion": World(
-        write=_fashion, items=4000, about="Clicks are simulated; the pictures are real photos (Fashion-MNIST)."
-    ),
+    "fashion": World(write=_fashion, items=4000, about="Clicks are simulated; the pictures are real photos (Fashion-MNIST)."),
 }
 
 

@@ -1,6 +1,6 @@
 """The main job: which image encoder, in which form, lifts the CTR model, by how much, and is it real?
 
-    python -m eval.compare --encoders courier,simclr --data shop
+python -m eval.compare --encoders courier,simclr --data shop
 """
 
 from __future__ import annotations

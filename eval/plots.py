@@ -156,7 +156,5 @@ def forest(rows: Sequence[ForestRow], *, unit: str, brief: bool = False) -> str:
             f'<span class="numbers">{escape(row.text)}</span></div>'
         )
     labels = "".join(f'<i style="left:{at(x)}">{number_text(round(x, 9))}</i>' for x in ticks(low, high, 4))
-    parts.append(
-        f'<div class="row axis"><span class="label">{escape(unit)}</span><span class="track">{labels}</span></div>'
-    )
+    parts.append(f'<div class="row axis"><span class="label">{escape(unit)}</span><span class="track">{labels}</span></div>')
     return "".join(parts) + "</div>"

@@ -148,9 +148,7 @@ def _forests(results: Results) -> str:
     pieces = []
     for name, what in _LIFTS:
         rows = [
-            _forest_row(
-                row_name(row["encoder"], row["image_feature"]), row[name], colours[row["encoder"]], is_selected(row)
-            )
+            _forest_row(row_name(row["encoder"], row["image_feature"]), row[name], colours[row["encoder"]], is_selected(row))
             for row in results["rows"]
         ]
         if rows:

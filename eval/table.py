@@ -67,9 +67,7 @@ def _rows(results: Results) -> list[tuple[list[str], bool]]:
     base = results["baseline"]
     rows = [(["baseline", "none", level(base["auc"]["mean"]), "", level(base["gauc"]["mean"]), "", ""], False)]
     for row in results["rows"]:
-        delta_auc, delta_gauc = (
-            f"{points(row[name]['mean'])} {bounds(row[name])}" for name in ("delta_auc", "delta_gauc")
-        )
+        delta_auc, delta_gauc = (f"{points(row[name]['mean'])} {bounds(row[name])}" for name in ("delta_auc", "delta_gauc"))
         levels = level(row["auc"]["mean"]), level(row["gauc"]["mean"])
         p = p_value(row["delta_gauc"].get("p_value"))
         names = [row["encoder"], row["image_feature"]]

@@ -8,8 +8,7 @@ Results = Mapping[str, Any]  # what results.json holds
 Row = Mapping[str, Any]  # one of its rows
 
 SIMULATED = (
-    "The clicks of this data set are simulated. Its lifts say how the methods compare in that world, "
-    "not what a real shop would gain."
+    "The clicks of this data set are simulated. Its lifts say how the methods compare in that world, not what a real shop would gain."
 )
 
 

@@ -100,14 +100,10 @@ def auc_draws(click: np.ndarray, scores: np.ndarray, resamples: Resamples) -> Dr
     scores = _two_axes(scores, resamples)
     used = max(MIN_RESAMPLES, MAX_WEIGHTED_ROWS // scores.shape[1])
     pairs = [_weighted_auc(click, score, resamples, resamples.counts[:used]) for score in scores]
-    return Draws(
-        point=np.array([point for point, _ in pairs]), drawn=np.stack([d for _, d in pairs]), seed=resamples.seed
-    )
+    return Draws(point=np.array([point for point, _ in pairs]), drawn=np.stack([d for _, d in pairs]), seed=resamples.seed)
 
 
-def gauc_draws(
-    click: np.ndarray, scores: np.ndarray, group: np.ndarray, resamples: Resamples, *, weight: Weight = "session"
-) -> Draws:
+def gauc_draws(click: np.ndarray, scores: np.ndarray, group: np.ndarray, resamples: Resamples, *, weight: Weight = "session") -> Draws:
     """GAUC of each seed on every resample. A user takes all of their groups along.
 
     The AUCs of a user's groups are summed once, so that all resamples are one matrix product (a ratio of sums).
@@ -218,9 +214,7 @@ def _deviations(point: np.ndarray, drawn: np.ndarray, *, seed: int) -> np.ndarra
     return deviation / np.sqrt(random.chisquare(freedom, size=count) / freedom)
 
 
-def _weighted_auc(
-    click: np.ndarray, score: np.ndarray, resamples: Resamples, counts: np.ndarray
-) -> tuple[float, np.ndarray]:
+def _weighted_auc(click: np.ndarray, score: np.ndarray, resamples: Resamples, counts: np.ndarray) -> tuple[float, np.ndarray]:
     """The AUC itself and, (R,), with each row weighted by its user's count."""
     click, score = checked(click, score)
     pool = resamples.pool_of_user[resamples.user]

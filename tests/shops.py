@@ -71,9 +71,7 @@ def shop_frames(*, string_ids: bool, users: int, items: int, sessions: int, seed
             "price": random.uniform(5, 90, items).round(2),
         }
     )
-    user_table = pl.DataFrame(
-        {"user_id": user_ids, "age_group": random.integers(0, 4, users), "spend": random.random(users)}
-    )
+    user_table = pl.DataFrame({"user_id": user_ids, "age_group": random.integers(0, 4, users), "spend": random.random(users)})
 
     shown = 5
     time = START + np.cumsum(random.integers(60, 3600, sessions))

@@ -14,8 +14,10 @@ def pairs_won(click, score):
     """The definition, pair by pair."""
     won = [
         1.0 if c > n else 0.5 if c == n else 0.0
-        for c, y in zip(score, click, strict=True) if y
-        for n, z in zip(score, click, strict=True) if not z
+        for c, y in zip(score, click, strict=True)
+        if y
+        for n, z in zip(score, click, strict=True)
+        if not z
     ]
     return sum(won) / len(won) if won else float("nan")
 

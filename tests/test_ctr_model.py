@@ -60,9 +60,7 @@ def test_a_session_read_once_gives_what_each_impression_gives_by_itself(form, po
     part = part_of(shop, "train")
     shared = by_row(model, assemble(inputs, part, np.arange(25)))
     session = np.repeat(np.arange(25), part.count[:25])
-    alone = Part(
-        rows=part.rows, sessions=part.sessions[session], start=np.arange(len(session)), count=np.ones_like(session)
-    )
+    alone = Part(rows=part.rows, sessions=part.sessions[session], start=np.arange(len(session)), count=np.ones_like(session))
     naive = by_row(model, assemble(inputs, alone, np.arange(len(session))))
     assert len(shared) == len(session)
     assert naive == pytest.approx(shared, abs=1e-5)

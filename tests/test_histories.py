@@ -98,9 +98,7 @@ def _lists(history: History, shop: Shop, **options) -> list[list[int]]:
 
 
 few_times = st.integers(0, 8)  # so few that ties are common
-events_lists = st.lists(
-    st.builds(Event, st.integers(0, 2), st.integers(0, 5), few_times, st.sampled_from(ACTIONS)), max_size=40
-)
+events_lists = st.lists(st.builds(Event, st.integers(0, 2), st.integers(0, 5), few_times, st.sampled_from(ACTIONS)), max_size=40)
 session_lists = st.lists(st.builds(Session, st.integers(0, 3), few_times, st.integers(-1, 2)), min_size=1, max_size=12)
 
 
@@ -142,9 +140,7 @@ def test_a_length_keeps_the_newest_and_the_two_layouts_agree(events, sessions, l
         values, lengths = jagged(history, chosen, length=length, session_time=shop.session_time)
         assert short.shape == (len(chosen), length)
         assert short.dtype == values.dtype == np.int64
-        assert [[i for i in row if i >= 0] for row in short.tolist()] == [
-            [i for i in row if i >= 0][-length:] for row in whole.tolist()
-        ]
+        assert [[i for i in row if i >= 0] for row in short.tolist()] == [[i for i in row if i >= 0][-length:] for row in whole.tolist()]
         assert short[short >= 0].tolist() == values.tolist()
         assert (short >= 0).sum(axis=1).tolist() == lengths.tolist()
 

@@ -96,9 +96,7 @@ def test_a_bomb_is_refused_by_its_header_before_it_is_decoded(tmp_path):
         read_picture(folder, "wide.png")
 
 
-@pytest.mark.parametrize(
-    "image", ["../secret.png", "a/../../secret.png", "link.png", "folder_link/secret.png", "", "."]
-)
+@pytest.mark.parametrize("image", ["../secret.png", "a/../../secret.png", "link.png", "folder_link/secret.png", "", "."])
 def test_nothing_outside_images_is_read(tmp_path, image):
     folder = folder_with(tmp_path, {"a/good.png": encoded(picture())})
     outside = tmp_path / "shop" / "secret.png"

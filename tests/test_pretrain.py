@@ -30,7 +30,14 @@ from run.folder import read_metrics
 from tests.shops import write_shop
 
 CONFIG = PretrainConfig(
-    weights="random", image_size=16, store_size=24, dim=8, pictures=1200, checkpoints=3, batch_size=32, batch_pictures=32,
+    weights="random",
+    image_size=16,
+    store_size=24,
+    dim=8,
+    pictures=1200,
+    checkpoints=3,
+    batch_size=32,
+    batch_pictures=32,
     checkpoint_seconds=0.01,
 )
 

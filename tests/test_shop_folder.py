@@ -122,9 +122,7 @@ def test_clicks_may_be_written_in_any_type_that_holds_0_and_1(tmp_path, dtype):
 def test_missing_values_of_features_pass(tmp_path):
     def holes(name: str):
         gaps = [(0, None), (1, float("nan"))]
-        return lambda frame: frame.with_columns(
-            pl.Series(name, [dict(gaps).get(n, 1.5) for n in range(frame.height)], dtype=pl.Float64)
-        )
+        return lambda frame: frame.with_columns(pl.Series(name, [dict(gaps).get(n, 1.5) for n in range(frame.height)], dtype=pl.Float64))
 
     shop = _load(tmp_path, items_frame=holes("price"), users_frame=holes("spend"), impressions_frame=holes("discount"))
     assert shop.items["price"].null_count() == 1
