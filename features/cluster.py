@@ -11,9 +11,8 @@ from run.config import parse, positive
 from run.errors import UserError, entry
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
-
-    from features.image_feature import ImageFeature
 
 ABOUT = """The Cluster ID feature as files, for use elsewhere: in a serving system, another CTR model, a browser of the catalogue. \
 Nothing here reads them: ctr.train and eval.compare make the same clusters for themselves, with the same function.
@@ -60,18 +59,19 @@ def main(argv: list[str] | None = None) -> None:
         fit_on=None if shop is None else items_shown_before(shop, "valid"),
         centre=config.centre,
     )
-    if feature.cluster is None or not feature.clusters:
+    cluster, centres, common = feature.cluster, feature.centres, feature.common
+    if cluster is None or centres is None or common is None or not feature.clusters:
         raise UserError(f"{config.embeddings}: no item that centres could be learned from has an embedding")
-    write_clusters(config.embeddings, item_id, feature)
-    sizes = np.bincount(feature.cluster[feature.present], minlength=feature.clusters)
+    write_clusters(config.embeddings, item_id, cluster, centres=centres, common=common)
+    sizes = np.bincount(cluster[feature.present], minlength=feature.clusters)
     print(
         f"{feature.clusters} clusters of {sizes.min()} to {sizes.max()} items (median {int(np.median(sizes))}) in {config.embeddings}; "
         f"{int((~feature.present).sum())} items without a picture have ID {feature.clusters}"
     )
 
 
-def write_clusters(folder: Path, item_id: pl.Series, feature: ImageFeature) -> None:
-    """Write `clusters.parquet` and `centres.npz` of a cluster_id feature whose rows are those of `item_id`."""
+def write_clusters(folder: Path, item_id: pl.Series, cluster: np.ndarray, *, centres: np.ndarray, common: np.ndarray) -> None:
+    """Write `clusters.parquet`, the (N,) clusters beside their ids, and `centres.npz`, (C, D) centres and the (D,) common part."""
     import io
 
     import numpy as np
@@ -80,8 +80,8 @@ def write_clusters(folder: Path, item_id: pl.Series, feature: ImageFeature) -> N
     from run.folder import write_atomic
 
     table, arrays = io.BytesIO(), io.BytesIO()
-    pl.DataFrame({"item_id": item_id, "cluster": feature.cluster}).write_parquet(table)
-    np.savez(arrays, centres=feature.centres, common=feature.common)
+    pl.DataFrame({"item_id": item_id, "cluster": cluster}).write_parquet(table)
+    np.savez(arrays, centres=centres, common=common)
     write_atomic(folder / "clusters.parquet", table.getvalue())
     write_atomic(folder / "centres.npz", arrays.getvalue())
 
