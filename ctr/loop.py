@@ -24,7 +24,7 @@ from data.shop_folder import Shop
 from data.source import shop_fingerprint
 from features.image_feature import ImageFeature, digest
 from run.checkpoint import load_checkpoint, refuse_other_settings, save_checkpoint
-from run.devices import restore_scaler, scaler_state, set_up
+from run.devices import set_up
 from run.errors import UserError
 from run.folder import MetricsLog, write_json
 from run.progress import Progress
@@ -82,7 +82,7 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
     saved = load_checkpoint(folder / "last.pt")
     if saved is not None:
         refuse_other_settings(folder / "last.pt", saved["settings"], settings)
-        state, best = restore(saved, model, average, optimizers, fabric)
+        state, best = restore(saved, model, average, optimizers)
 
     batches_per_epoch = math.ceil(len(train.sessions) / config.batch_sessions)
     steps = config.epochs * batches_per_epoch
@@ -124,7 +124,7 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
             if validation or time.monotonic() - last_save >= config.checkpoint_seconds:
                 last_save = time.monotonic()
                 state.seconds = seconds_before + last_save - began
-                save_checkpoint(folder / "last.pt", snapshot(settings, state, model, average, optimizers, fabric, best))
+                save_checkpoint(folder / "last.pt", snapshot(settings, state, model, average, optimizers, best))
     log.close()
     average.load_state_dict(best)
     return finish(average, inputs, state, config, fabric, folder)
@@ -189,7 +189,6 @@ def snapshot(
     model: nn.Module,
     average: nn.Module,
     optimizers: list,
-    fabric: Fabric,
     best: dict[str, Tensor],
 ) -> dict[str, Any]:
     """Everything a run needs to go on bit for bit."""
@@ -199,20 +198,16 @@ def snapshot(
         "model": model.state_dict(),
         "average": average.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-        "scaler": scaler_state(fabric),
         "best": best,
     }
 
 
-def restore(
-    saved: dict[str, Any], model: nn.Module, average: nn.Module, optimizers: list, fabric: Fabric
-) -> tuple[State, dict[str, Tensor]]:
+def restore(saved: dict[str, Any], model: nn.Module, average: nn.Module, optimizers: list) -> tuple[State, dict[str, Tensor]]:
     """Take a `snapshot` back; its state and best weights."""
     average.load_state_dict(saved["average"])
     model.load_state_dict(saved["model"])
     for optimizer, of_optimizer in zip(optimizers, saved["optimizers"], strict=True):
         optimizer.load_state_dict(of_optimizer)
-    restore_scaler(fabric, saved.get("scaler"))
     return State(**saved["state"]), saved["best"]
 
 
