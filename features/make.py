@@ -10,27 +10,39 @@ from data.source import SourceConfig
 from pretrain.config import PretrainConfig, start_config
 from run.folder import Stage, file_hash
 
-VERSION = 4  # of encoder training: raise it when the code gives other numbers from the same settings
+VERSION = 5  # of encoder training: raise it when the code gives other numbers from the same settings
 # settings that only say how a run proceeds: they change no result
 _NO_RESULT = ("checkpoint_seconds",)
 # settings that one method alone reads: another method's stage does not depend on them
 _OWN = {
-    "courier": ("batch_size", "page_items", "history_items", "temperature", "scale_attention", "crop", "head_common"),
+    "courier": (
+        "batch_size",
+        "page_items",
+        "history_items",
+        "temperature",
+        "scale_attention",
+        "crop",
+        "head_common",
+        "head_rate",
+        "body_rate",
+    ),
     "simclr": ("batch_pictures", "simclr_temperature", "simclr_strength", "simclr_crop", "simclr_blur"),
 }
 
 
 def encoder_stage(source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
     """Where the encoder trained with these settings on this data stands, trained or not."""
-    config = _without_start(config)
+    config = _own_start(encoder, config)
     foreign = {name for method, own in _OWN.items() if method != encoder for name in own}
     settings = {name: value for name, value in asdict(config).items() if name not in foreign and name not in _NO_RESULT}
     key = source.key(root) | {"encoder": encoder, "seed": seed, "pretrain": settings, "version": VERSION}
     return Stage(root, f"encoders/{encoder}-seed{seed}", key | {"weights": file_hash(config.weights)})
 
 
-def _without_start(config: PretrainConfig) -> PretrainConfig:
-    """`start_pictures` counts for weights "pictures" alone."""
+def _own_start(encoder: str, config: PretrainConfig) -> PretrainConfig:
+    """The settings with the start that this encoder has: none where it is untrained; `start_pictures` counts for weights "pictures" alone."""
+    if encoder == "random":
+        config = replace(config, weights="random")
     return config if config.weights == "pictures" else replace(config, start_pictures=1)
 
 
@@ -45,7 +57,7 @@ def make_embeddings(source: SourceConfig, root: Path, encoder: str, config: Pret
         return stage
     from pretrain.loop import train_encoder
 
-    first = config
+    first = config = _own_start(encoder, config)
     if config.weights == "pictures":
         start = make_embeddings(source, root, "simclr", start_config(config), seed, threads=threads)
         first = replace(config, weights=str(start.folder / "best.safetensors"))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from run.errors import UserError
 from run.randomness import integer_seed, normal
 
-_HEAD_SCALE = 0.5  # deviation of each embedding dimension at the start
+_HEAD_SCALE = 0.5  # deviation of an embedding dimension at the start
 
 
 def backbone(name: str, *, dim: int, seed: int, weights: str = "random") -> nn.Module:
@@ -36,37 +36,55 @@ def backbone(name: str, *, dim: int, seed: int, weights: str = "random") -> nn.M
 
 
 @torch.no_grad()
-def whiten_head(net: nn.Module, pictures: Tensor, *, common: float, seed: int) -> None:
-    """Set the linear head from pictures: whitened principal components of the body's features, plus a common vector.
+def whiten_head(net: nn.Module, pictures: Tensor) -> None:
+    """Set the linear head from pictures: whitened principal components of the body's features.
 
-    From random weights, all embeddings are nearly one direction plus noise. Contrastive training at a low temperature then
-    first removes the noise, and Adam, having met the large gradients of that, hardly moves afterwards: the encoder stays
-    collapsed. Here the noise is replaced by the directions in which the pictures differ most (a data-dependent start:
-    Kraehenbuehl et al. 2016, arXiv:1511.06856), and the common vector keeps cosines so close that the loss begins near the
-    log of the number of candidates, from where every gradient is signal.
+    From random weights, all embeddings are nearly one direction plus noise; these are the directions in which pictures differ most (a
+    data-dependent start: Kraehenbuehl et al. 2016, arXiv:1511.06856).
 
     Args:
         pictures: (P, 3, H, W) normalised, more of them than the head has outputs.
-        common: length of the common vector in lengths of an average difference; 0 leaves it out.
-        seed: of the common vector's direction.
     """
     head = linear_head(net)
     features: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float()))
-    net.eval()
-    for part in pictures.split(512):
-        net(part)
+    _outputs(net, pictures)
     hook.remove()
     features_PF = torch.cat(features)
-    mean_F = features_PF.mean(0)
     variance, directions = torch.linalg.eigh(torch.cov(features_PF.T))
     kept = min(head.out_features, head.in_features)
     weight = torch.zeros_like(head.weight)
     weight[:kept] = (directions[:, -kept:] / variance[-kept:].clamp(min=1e-6 * variance[-1]).sqrt()).T * _HEAD_SCALE
-    direction = torch.from_numpy(normal(seed, "common", np.arange(head.out_features))).to(weight)
-    length = ((features_PF - mean_F) @ weight.T).norm(dim=1).mean()
     head.weight.copy_(weight)
-    head.bias.copy_(direction / direction.norm() * common * length - weight @ mean_F)
+    head.bias.copy_(-weight @ features_PF.mean(0))
+
+
+@torch.no_grad()
+def add_common(net: nn.Module, pictures: Tensor, *, common: float, seed: int) -> None:
+    """Let the linear head give embeddings of a known size, centred on one common vector.
+
+    Where random embeddings cost more than chance, contrastive training at a low temperature first removes what tells pictures apart, and
+    Adam, having met the large gradients of that, hardly moves afterwards: the encoder stays collapsed. The common vector keeps cosines so
+    close that the loss begins near the log of the number of candidates, from where every gradient is signal.
+
+    Args:
+        pictures: (P, 3, H, W) normalised.
+        common: length of the common vector in lengths of an average difference.
+        seed: of its direction.
+    """
+    head = linear_head(net)
+    embeddings_PD = _outputs(net, pictures)
+    mean_D = embeddings_PD.mean(0)
+    length = _HEAD_SCALE * head.out_features**0.5
+    scale = length / (embeddings_PD - mean_D).norm(dim=1).mean()
+    direction = torch.from_numpy(normal(seed, "common", np.arange(head.out_features))).to(head.weight)
+    head.weight.mul_(scale)
+    head.bias.sub_(mean_D).mul_(scale).add_(direction / direction.norm() * common * length)
+
+
+def _outputs(net: nn.Module, pictures: Tensor) -> Tensor:
+    net.eval()
+    return torch.cat([net(part).float() for part in pictures.split(512)])
 
 
 def linear_head(net: nn.Module) -> nn.Linear:

@@ -17,18 +17,26 @@ class PretrainConfig:
     # first weights of the body, the same for every encoder: pictures (SimCLR on the shop's own pictures, where a small backbone has no
     # ImageNet weights) | imagenet (torchvision's download) | random | a file of weights for the backbone
     weights: str = "pictures"
-    start_pictures: int = 200_000  # weights pictures: encoded to make them
-    head: str = "whitened"  # first weights of the head: whitened (from the pictures' principal components) | random (the paper's)
-    head_common: float = 4.0  # courier, whitened: length of the part that all embeddings share, in lengths of an average difference
+    start_pictures: int = 500_000  # weights pictures: encoded to make them
+    # first weights of the head: given (those of the body's weights; a new one where they have none, as in the paper) | whitened (principal
+    # components of the pictures' features)
+    head: str = "given"
+    head_common: float = (
+        4.0  # courier: length of the part that all embeddings share, in lengths of an average difference; 0 changes nothing
+    )
     centre: bool = True  # take the part that all embeddings share out of them before they are compared, in validation and features
     image_size: int = 32  # pixels a side that the backbone sees
     store_size: int = 48  # pixels a side of the stored pictures; at least 1.5 x image_size, so that random crops are fair
     dim: int = 64  # length of an embedding
-    pictures: int = 400_000  # pictures encoded in the whole training, the same for every encoder
+    pictures: int = 500_000  # pictures encoded in the whole training, the same for every encoder
     checkpoints: int = 10  # how often it is validated and may be chosen, evenly spaced
-    batch_size: int = 2048  # page views of a courier step, over all ranks
+    batch_size: int = 4096  # page views of a courier step, over all ranks
     batch_pictures: int = 1024  # pictures of a step of methods that look at pictures alone (simclr: two views of each)
     learning_rate: float = 3e-3  # Adam's, at its height
+    # courier: the rates of the linear head and of the body, in learning rates. Clicks teach a body less than its first weights know, and
+    # Adam moves all weights alike: at one rate the body would forget before the head has turned
+    head_rate: float = 10.0
+    body_rate: float = 0.1
     beta2: float = 0.95  # decay of Adam's second moment; trainings of a few hundred steps need it to forget their first ones
     warmup: float = 0.1  # share of the training in which the rate rises from 0; it then falls along a cosine
     head_first: float = 0.06  # share of the training in which only linear heads learn, before the body follows
@@ -39,6 +47,9 @@ class PretrainConfig:
     scale_attention: bool = True  # courier: divide the attention's dot product by sqrt(dim) (Eq. 1)
     # needed in a small catalogue: leave the target's own item out of courier's negatives and of the SimScore that validation watches
     mask_same_item: bool = True
+    # whose pictures compete in a contrast: batch (all) | category (those of the picture's own category: the paper pre-trains on one
+    # category alone, so that telling categories apart earns nothing there; a shop without categories is one)
+    negatives: str = "category"
     crop: float = 0.9  # courier: smallest share of the picture that a random crop keeps; 1 = the whole picture
     simclr_temperature: float = 0.2
     simclr_strength: float = 0.5  # of the colour distortion (Chen et al. use 1 at 224 pixels and 0.5 on small pictures)
@@ -50,12 +61,12 @@ class PretrainConfig:
 
     def __post_init__(self):
         for name in (
-            "image_size", "dim", "pictures", "start_pictures", "checkpoints", "batch_size", "batch_pictures", "learning_rate",
+            "image_size", "dim", "pictures", "start_pictures", "checkpoints", "batch_size", "batch_pictures", "learning_rate", "head_rate", "body_rate",
             "page_items", "history_items", "temperature", "simclr_temperature", "valid_history", "checkpoint_seconds",
         ):  # fmt: skip
             positive(name, getattr(self, name))
         one_of("backbone", self.backbone, ("small_cnn", "resnet18", "swin_t"))
-        one_of("head", self.head, ("whitened", "random"))
+        one_of("head", self.head, ("given", "whitened"))
         for name in ("head_common", "weight_decay"):
             if getattr(self, name) < 0:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
@@ -64,6 +75,7 @@ class PretrainConfig:
         for name in ("crop", "simclr_crop"):
             if not 0 < getattr(self, name) <= 1:
                 raise SettingError(name, getattr(self, name), "give a share above 0 and up to 1")
+        one_of("negatives", self.negatives, ("batch", "category"))
         one_of("precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
         for name in ("warmup", "head_first", "beta2"):
             if not 0 <= getattr(self, name) < 1:
@@ -74,7 +86,7 @@ class PretrainConfig:
 
 def start_config(config: PretrainConfig) -> PretrainConfig:
     """Settings of the SimCLR training whose weights all encoders begin with (`weights` "pictures")."""
-    return replace(config, weights="random", pictures=config.start_pictures)
+    return replace(config, weights="random", head="whitened", pictures=config.start_pictures)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -84,10 +96,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "small": {},
     "paper": {
-        "backbone": "swin_t", "weights": "imagenet", "head": "random", "centre": False, "image_size": 224, "store_size": 336, "dim": 256,
+        "backbone": "swin_t", "weights": "imagenet", "head_common": 0.0, "centre": False, "image_size": 224, "store_size": 336, "dim": 256,
         "checkpoints": 20,
-        "pictures": 300_000_000, "batch_size": 3072, "batch_pictures": 30_720, "learning_rate": 1e-4,
-        "beta2": 0.999, "warmup": 0.01, "head_first": 0.0, "mask_same_item": False, "crop": 0.6,
+        "pictures": 300_000_000, "batch_size": 3072, "batch_pictures": 30_720, "learning_rate": 1e-4, "head_rate": 1.0, "body_rate": 1.0,
+        "beta2": 0.999, "warmup": 0.01, "head_first": 0.0, "mask_same_item": False, "negatives": "batch", "crop": 0.6,
         "simclr_strength": 1.0, "simclr_crop": 0.08, "simclr_blur": True, "precision": "16-mixed",
     },
 }  # fmt: skip

@@ -16,6 +16,8 @@ from pretrain.page_views import PageViews
 from pretrain.views import cropped, normalised
 from run.randomness import permutation
 
+_PARTS = 16  # into which groups are dealt: more would be loops without work
+
 
 def reconstruct(target_RJD: Tensor, history_RKD: Tensor, present_RK: Tensor, *, scale: bool = True) -> Tensor:
     """Each target as a weighted sum of the history: R = softmax(E_pv E_click^T / sqrt(D)) E_click (Eq. 1-3).
@@ -53,6 +55,7 @@ def contrast(
     *,
     temperature: float,
     mask_same_item: bool = False,
+    group_U: Tensor | None = None,
 ) -> Tensor:
     """Mean contrastive loss in nats over clicked columns (Eq. 4-6, over the batch).
 
@@ -68,6 +71,7 @@ def contrast(
         positive_C: (C,) row of `embedding_UD` that column c should match.
         temperature: t > 0; divides the cosine.
         mask_same_item: leave the column's own item out of its negatives.
+        group_U: (U,) a column's candidates are those of its own item's group; None: all of the batch.
 
     Raises:
         ValueError: there is no clicked column.
@@ -78,11 +82,51 @@ def contrast(
     rebuilt_CD = F.normalize(reconstruction_CD, dim=1)
     matched_C = (F.embedding(positive_C, unit_UD) * rebuilt_CD).sum(1)
     log_count_U = count_U.to(unit_UD.dtype).log()
-    total_C = torch.addmm(log_count_U, rebuilt_CD, unit_UD.T).logsumexp(1)
+    logits_CU = torch.addmm(log_count_U, rebuilt_CD, unit_UD.T)
+    if group_U is not None:
+        logits_CU = logits_CU.masked_fill(group_U[positive_C][:, None] != group_U[None, :], -torch.inf)
+    total_C = logits_CU.logsumexp(1)
     if mask_same_item:  # of the own item's terms, the positive alone stays
         others_C = count_U[positive_C] - 1
         total_C = total_C + torch.log1p(-others_C * (matched_C - total_C).exp())
     return (total_C - matched_C).mean()
+
+
+def contrast_within(
+    embedding_UD: Tensor,
+    count_U: Tensor,
+    reconstruction_CD: Tensor,
+    positive_C: Tensor,
+    group_U: Tensor,
+    *,
+    temperature: float,
+    mask_same_item: bool = False,
+) -> Tensor:
+    """`contrast` where each column's candidates are those of its own item's group, without the cost of the others.
+
+    Args:
+        group_U: (U,) integer group of each item; groups are dealt into a few parts, between which nothing is computed.
+    """
+    part_U = group_U % _PARTS
+    place_U = torch.zeros_like(group_U, dtype=torch.long)
+    total = embedding_UD.new_zeros(())
+    for part in part_U.unique():
+        items = (part_U == part).nonzero()[:, 0]
+        columns = (part_U[positive_C] == part).nonzero()[:, 0]
+        if len(columns) == 0:
+            continue
+        place_U[items] = torch.arange(len(items), device=items.device)
+        mean = contrast(
+            F.embedding(items, embedding_UD),
+            count_U[items],
+            F.embedding(columns, reconstruction_CD),
+            place_U[positive_C[columns]],
+            temperature=temperature,
+            mask_same_item=mask_same_item,
+            group_U=group_U[items],
+        )
+        total = total + mean * len(columns)
+    return total / len(positive_C)
 
 
 class Courier:
@@ -92,10 +136,11 @@ class Courier:
         views: the page views of the pretraining period.
         config: batch size (rows), temperature and the options of the losses.
         seed: of the order of rows.
+        group: (N,) each item's group, within which clicked items and negatives compete; None: the whole batch does.
     """
 
-    def __init__(self, views: PageViews, config: PretrainConfig, seed: int):
-        self.views, self.config, self.seed = views, config, seed
+    def __init__(self, views: PageViews, config: PretrainConfig, seed: int, group: np.ndarray | None = None):
+        self.views, self.config, self.seed, self.group = views, config, seed, group
         self.heads = nn.Module()
         self.batch_size = min(config.batch_size, len(views))
 
@@ -111,6 +156,8 @@ class Courier:
             "history": history_place.reshape(history.shape),
             "clicked": self.views.clicked[rows],
         }
+        if self.group is not None:
+            places["group"] = self.group[items]
         return Step(items=items, view=np.zeros(len(items), dtype=np.int64), places=places)
 
     def view(self, pixels: Tensor, keys: tuple, size: int) -> Tensor:
@@ -118,17 +165,18 @@ class Courier:
 
     def loss(self, embeddings: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         page, history, clicked = (torch.as_tensor(step.places[name], device=embeddings.device) for name in ("page", "history", "clicked"))
-        page_loss = self._page_loss(embeddings, page, clicked, history)
-        sequence_loss = self._sequence_loss(embeddings, history)
+        group = torch.as_tensor(step.places["group"], device=embeddings.device) if "group" in step.places else None
+        page_loss = self._page_loss(embeddings, page, clicked, history, group)
+        sequence_loss = self._sequence_loss(embeddings, history, group)
         return page_loss + sequence_loss, {"loss_pv": page_loss.detach(), "loss_ucs": sequence_loss.detach()}
 
-    def _page_loss(self, embeddings: Tensor, page: Tensor, clicked: Tensor, history: Tensor) -> Tensor:
+    def _page_loss(self, embeddings: Tensor, page: Tensor, clicked: Tensor, history: Tensor, group: Tensor | None) -> Tensor:
         """L_pv: clicked page items against their reconstructions from the click history."""
         row, place = clicked.nonzero(as_tuple=True)
         target = page[row, place]
-        return self._contrast(embeddings, page[page >= 0], target, history[row])
+        return self._contrast(embeddings, page[page >= 0], target, history[row], group)
 
-    def _sequence_loss(self, embeddings: Tensor, history: Tensor) -> Tensor:
+    def _sequence_loss(self, embeddings: Tensor, history: Tensor, group: Tensor | None) -> Tensor:
         """L_ucs: the last click against its reconstruction from the clicks before it; rows with one click do not enter."""
         length = (history >= 0).sum(1)
         history, last = history[length >= 2], length[length >= 2] - 1
@@ -136,17 +184,19 @@ class Courier:
             return embeddings.sum() * 0.0
         target = history.gather(1, last[:, None])[:, 0]
         earlier = torch.arange(history.shape[1], device=history.device)[None, :] < last[:, None]
-        return self._contrast(embeddings, target, target, history.where(earlier, -1))
+        return self._contrast(embeddings, target, target, history.where(earlier, -1), group)
 
-    def _contrast(self, embeddings: Tensor, candidates: Tensor, target: Tensor, history: Tensor) -> Tensor:
+    def _contrast(self, embeddings: Tensor, candidates: Tensor, target: Tensor, history: Tensor, group: Tensor | None) -> Tensor:
         """Reconstruct each target from its row of history and let it compete with the candidates; all are places in `embeddings`."""
+        config = self.config
         history_CKD = F.embedding(history.clamp(min=0), embeddings)
         target_C1D = F.embedding(target[:, None], embeddings)
-        rebuilt_CD = reconstruct(target_C1D, history_CKD, history >= 0, scale=self.config.scale_attention)[:, 0]
+        rebuilt_CD = reconstruct(target_C1D, history_CKD, history >= 0, scale=config.scale_attention)[:, 0]
         count = torch.bincount(candidates, minlength=len(embeddings))
-        return contrast(
-            embeddings, count, rebuilt_CD, target, temperature=self.config.temperature, mask_same_item=self.config.mask_same_item
-        )
+        options = {"temperature": config.temperature, "mask_same_item": config.mask_same_item}
+        if group is None:
+            return contrast(embeddings, count, rebuilt_CD, target, **options)
+        return contrast_within(embeddings, count, rebuilt_CD, target, group, **options)
 
     def _rows(self, number: int) -> np.ndarray:
         """Rows of a step: one pass over a shuffled log after another, each row once a pass; a short rest is left out."""

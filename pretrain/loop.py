@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from data.pictures import PictureStore
 from data.shop_folder import Shop
 from metrics.gauc import gauc
-from pretrain.backbone import backbone, whiten_head
+from pretrain.backbone import add_common, backbone, whiten_head
 from pretrain.config import PretrainConfig
 from pretrain.method import Method, Step
 from pretrain.methods import METHODS
@@ -31,7 +31,7 @@ from run.progress import Progress
 from run.randomness import permutation
 from run.schedule import rise_and_cosine
 
-_WHITENED_FROM = 2048  # pictures that the head's first weights are made from
+_HEAD_FROM = 2048  # pictures that a head's first weights are made from
 _HEALTHY = 0.1  # share of 1/sqrt(D) under which an embedding's spread is called collapsed
 
 
@@ -88,7 +88,7 @@ def take_step(run: Training, store: PictureStore) -> dict[str, Any]:
     """
     state, config = run.state, run.config
     for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(state.pictures / config.pictures, config, begins=group["begins"])
+        group["lr"] = group["rate"] * learning_rate(state.pictures / config.pictures, config, begins=group["begins"])
     step = run.method.step(state.step)
     run.net.train()
     embeddings = run.net(look(run.method, store, step, config, run.seed, state.step, run.fabric.device))
@@ -122,11 +122,13 @@ def first_weights(name: str, shop: Shop, store: PictureStore, config: PretrainCo
     """
     net = backbone(config.backbone, dim=config.dim, seed=seed, weights=config.weights)
     common = config.head_common if name == "courier" else 0.0
-    if config.head == "whitened":
-        items = pretraining_items(shop, store.present)
-        items = np.sort(items[permutation(len(items), seed, "whiten")[:_WHITENED_FROM]])
-        if len(items) > config.dim:
-            whiten_head(net, whole(torch.from_numpy(store.pixels[items]), config.image_size), common=common, seed=seed)
+    items = pretraining_items(shop, store.present)
+    items = np.sort(items[permutation(len(items), seed, "whiten")[:_HEAD_FROM]])
+    pictures = whole(torch.from_numpy(store.pixels[items]), config.image_size)
+    if config.head == "whitened" and len(items) > config.dim:
+        whiten_head(net, pictures)
+    if common > 0 and len(items) > 1:
+        add_common(net, pictures, common=common, seed=seed)
     return net
 
 

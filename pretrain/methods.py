@@ -22,7 +22,7 @@ def _courier(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: 
             f"courier: {len(views)} page views of the pretraining period have both a click and earlier clicks with pictures; "
             "it needs a longer log, or a larger pretraining share"
         )
-    return Courier(views, config, seed)
+    return Courier(views, config, seed, _groups(shop, config))
 
 
 def _simclr(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
@@ -32,7 +32,12 @@ def _simclr(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: i
     items = pretraining_items(shop, has_picture)
     if len(items) < 2:
         raise UserError(f"simclr: {len(items)} items with a picture were shown in the pretraining period; it needs at least 2")
-    return SimClr(items, config, seed)
+    return SimClr(items, config, seed, _groups(shop, config))
+
+
+def _groups(shop: Shop, config: PretrainConfig) -> np.ndarray | None:
+    """(N,) the group of each item, within which pictures compete; items without a category are one group. None: no groups."""
+    return shop.item_category if config.negatives == "category" else None
 
 
 # name -> what makes the method of (shop, has_picture, config, seed); "random" is the backbone as it begins

@@ -13,7 +13,7 @@ from pretrain.views import cropped, distorted, normalised
 from run.randomness import keyed_init, permutation
 
 
-def nt_xent(first_view: Tensor, second_view: Tensor, *, temperature: float) -> Tensor:
+def nt_xent(first_view: Tensor, second_view: Tensor, *, temperature: float, group: Tensor | None = None) -> Tensor:
     """Mean contrastive loss in nats: Chen et al. 2020, Eq. 1.
 
     l(i,j) = -log( exp(cos(z_i,z_j)/t) / sum_{k!=i} exp(cos(z_i,z_k)/t) )
@@ -22,6 +22,7 @@ def nt_xent(first_view: Tensor, second_view: Tensor, *, temperature: float) -> T
         first_view: (B, D) projections of any length; row i is picture i.
         second_view: (B, D) the same pictures, in the same order.
         temperature: t > 0; divides the cosine.
+        group: (B,) a picture's negatives are those of its own group; None: the whole batch.
 
     Raises:
         ValueError: the views differ in shape.
@@ -31,6 +32,9 @@ def nt_xent(first_view: Tensor, second_view: Tensor, *, temperature: float) -> T
     views = F.normalize(torch.cat([first_view, second_view]), dim=1)
     similarity = views @ views.T / temperature
     similarity.fill_diagonal_(-torch.inf)
+    if group is not None:
+        both = group.repeat(2)
+        similarity = similarity.masked_fill(both[:, None] != both[None, :], -torch.inf)
     partner = torch.arange(len(views), device=views.device).roll(len(first_view))
     return F.cross_entropy(similarity, partner)
 
@@ -42,10 +46,11 @@ class SimClr:
         items: (M,) item indices of these pictures.
         config: batch size (pictures), temperature, distortion.
         seed: of the order and of the head's first weights.
+        group: (N,) each item's group, within which pictures compete; None: the whole batch does.
     """
 
-    def __init__(self, items: np.ndarray, config: PretrainConfig, seed: int):
-        self.items, self.config, self.seed = items, config, seed
+    def __init__(self, items: np.ndarray, config: PretrainConfig, seed: int, group: np.ndarray | None = None):
+        self.items, self.config, self.seed, self.group = items, config, seed, group
         self.batch_size = min(config.batch_pictures, len(items))
         # embeddings are taken before this projection, which is dropped after training
         self.heads = nn.Sequential(nn.Linear(config.dim, config.dim), nn.ReLU(inplace=True), nn.Linear(config.dim, config.dim))
@@ -56,7 +61,8 @@ class SimClr:
         order = permutation(len(self.items), self.seed, "pictures", number // per_pass)
         start = number % per_pass * self.batch_size
         drawn = self.items[order[start : start + self.batch_size]]
-        return Step(items=np.tile(drawn, 2), view=np.repeat([0, 1], len(drawn)))
+        places = {} if self.group is None else {"group": self.group[drawn]}
+        return Step(items=np.tile(drawn, 2), view=np.repeat([0, 1], len(drawn)), places=places)
 
     def view(self, pixels: Tensor, keys: tuple, size: int) -> Tensor:
         config = self.config
@@ -65,4 +71,5 @@ class SimClr:
 
     def loss(self, embeddings: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         first, second = self.heads(embeddings).chunk(2)
-        return nt_xent(first, second, temperature=self.config.simclr_temperature), {}
+        group = torch.as_tensor(step.places["group"], device=embeddings.device) if "group" in step.places else None
+        return nt_xent(first, second, temperature=self.config.simclr_temperature, group=group), {}

@@ -55,7 +55,7 @@ def prepare(name: str, net: nn.Module, method: Method, shop: Shop, config: Pretr
     heads = method.heads.to(fabric.device)
     parts = nn.ModuleDict({"backbone": net, "heads": heads})
     optimizer = torch.optim.Adam(
-        parameter_groups(net, heads, config), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
+        parameter_groups(name, net, heads, config), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
     )
     net, optimizer = fabric.setup(net, optimizer)
     settings = settings_of(name, shop, config, seed)
@@ -64,14 +64,20 @@ def prepare(name: str, net: nn.Module, method: Method, shop: Shop, config: Pretr
     )
 
 
-def parameter_groups(net: nn.Module, heads: nn.Module, config: PretrainConfig) -> list[dict[str, Any]]:
-    """The linear heads, which learn from the first step, and the body, which follows after `head_first` of the training.
+def parameter_groups(name: str, net: nn.Module, heads: nn.Module, config: PretrainConfig) -> list[dict[str, Any]]:
+    """The linear head and the method's own heads, which learn from the first step, and the body, which follows after `head_first`.
 
-    A body that moves while its head still points anywhere loses the features it has (Kumar et al. 2022, arXiv:2202.10054).
+    `rate` is a group's share of the learning rate. A body that moves while its head still points anywhere loses the features it has (Kumar
+    et al. 2022, arXiv:2202.10054).
     """
     last = list(linear_head(net).parameters())
     body = [weight for weight in net.parameters() if all(weight is not own for own in last)]
-    return [{"params": [*last, *heads.parameters()], "begins": 0.0}, {"params": body, "begins": config.head_first}]
+    head_rate, body_rate = (config.head_rate, config.body_rate) if name == "courier" else (1.0, 1.0)
+    return [
+        {"params": last, "begins": 0.0, "rate": head_rate},
+        {"params": list(heads.parameters()), "begins": 0.0, "rate": 1.0},
+        {"params": body, "begins": config.head_first, "rate": body_rate},
+    ]
 
 
 def settings_of(name: str, shop: Shop, config: PretrainConfig, seed: int) -> dict[str, str]:

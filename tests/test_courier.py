@@ -20,7 +20,7 @@ def slow_attention(query, keys, scale):
     return sum(w / sum(weights) * key for w, key in zip(weights, keys, strict=True))
 
 
-def slow_contrast(embeddings, reconstructions, labels, items, temperature, mask):
+def slow_contrast(embeddings, reconstructions, labels, items, temperature, mask, group):
     """Eq. 4-6 over a batch: the mean of -log softmax_j0 Sim[j0, j1] / t over clicked j1."""
 
     def cosine(a, b):
@@ -29,13 +29,15 @@ def slow_contrast(embeddings, reconstructions, labels, items, temperature, mask)
     losses = []
     for j1, label in enumerate(labels):
         if label == 1:
-            allowed = [j0 for j0 in range(len(embeddings)) if not (mask and j0 != j1 and items[j0] == items[j1])]
+            allowed = [j0 for j0 in range(len(embeddings)) if group[items[j0]] == group[items[j1]]]
+            if mask:
+                allowed = [j0 for j0 in allowed if j0 == j1 or items[j0] != items[j1]]
             total = sum(math.exp(cosine(embeddings[j0], reconstructions[j1]) / temperature) for j0 in allowed)
             losses.append(-math.log(math.exp(cosine(embeddings[j1], reconstructions[j1]) / temperature) / total))
     return sum(losses) / len(losses)
 
 
-def slow_courier(vectors, views, temperature, scale, mask):
+def slow_courier(vectors, views, temperature, scale, mask, group):
     """Eq. 7: L_pv over page items of all rows, plus L_ucs over last clicks of rows with at least two."""
     embeddings, rebuilt, labels, items = [], [], [], []
     for page, clicked, history in zip(views.page, views.clicked, views.history, strict=True):
@@ -46,7 +48,7 @@ def slow_courier(vectors, views, temperature, scale, mask):
                 rebuilt.append(slow_attention(vectors[item], keys, scale))
                 labels.append(int(label))
                 items.append(item)
-    page_loss = slow_contrast(embeddings, rebuilt, labels, items, temperature, mask)
+    page_loss = slow_contrast(embeddings, rebuilt, labels, items, temperature, mask, group)
     targets, rebuilt, items = [], [], []
     for history in views.history:
         clicks = [k for k in history if k >= 0]
@@ -54,7 +56,7 @@ def slow_courier(vectors, views, temperature, scale, mask):
             targets.append(vectors[clicks[-1]])
             rebuilt.append(slow_attention(vectors[clicks[-1]], [vectors[k] for k in clicks[:-1]], scale))
             items.append(clicks[-1])
-    ucs = slow_contrast(targets, rebuilt, [1] * len(targets), items, temperature, mask) if targets else 0.0
+    ucs = slow_contrast(targets, rebuilt, [1] * len(targets), items, temperature, mask, group) if targets else 0.0
     return page_loss + ucs
 
 
@@ -71,20 +73,26 @@ def some_views(rng, rows=6, items=9, page_items=5, history_items=5):
     return PageViews(page=page, clicked=clicked, history=history)
 
 
-def loss_of(views, vectors, **settings):
-    method = Courier(views, PretrainConfig(batch_size=len(views), **settings), seed=0)
+def loss_of(views, vectors, group=None, **settings):
+    method = Courier(views, PretrainConfig(batch_size=len(views), **settings), seed=0, group=group)
     step = method.step(0)
     return method.loss(vectors[step.items], step)[0]
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), scale=st.booleans(), mask=st.booleans(), temperature=st.sampled_from([0.05, 0.5]))
-def test_the_loss_is_that_of_equations_1_to_7(seed, scale, mask, temperature):
+@given(
+    seed=st.integers(0, 10**6), scale=st.booleans(), mask=st.booleans(), temperature=st.sampled_from([0.05, 0.5]), groups=st.integers(1, 3)
+)
+def test_the_loss_is_that_of_equations_1_to_7(seed, scale, mask, temperature, groups):
     rng = np.random.default_rng(seed)
     views = some_views(rng)
     vectors = torch.from_numpy(rng.normal(size=(9, 4)))
-    fast = loss_of(views, vectors, temperature=temperature, scale_attention=scale, mask_same_item=mask)
-    assert fast.item() == pytest.approx(slow_courier(vectors.numpy(), views, temperature, scale, mask), rel=1e-9)
+    group = rng.choice([-1, 3, 19], size=groups, replace=False)[rng.integers(0, groups, 9)]  # 3 and 19 share a part
+    fast = loss_of(views, vectors, group, temperature=temperature, scale_attention=scale, mask_same_item=mask)
+    slow = slow_courier(vectors.numpy(), views, temperature, scale, mask, group)
+    assert fast.item() == pytest.approx(slow, rel=1e-9)
+    ungrouped = loss_of(views, vectors, temperature=temperature, scale_attention=scale, mask_same_item=mask)
+    assert groups > 1 or fast.item() == pytest.approx(ungrouped.item(), rel=1e-12)
 
 
 def test_the_gradient_is_that_of_finite_differences():

@@ -29,6 +29,15 @@ def test_nt_xent_is_the_papers_double_sum():
     assert fast.item() == pytest.approx(slow_nt_xent(first, second, 0.2), rel=1e-10)
 
 
+def test_pictures_of_other_groups_do_not_compete():
+    first, second = torch.randn(2, 6, 5, dtype=torch.float64)
+    group = torch.tensor([0, 1, 0, 1, 1, 0])
+    together = nt_xent(first, second, temperature=0.2, group=group)
+    alone = [nt_xent(first[group == g], second[group == g], temperature=0.2) for g in (0, 1)]
+    assert together.item() == pytest.approx(sum(alone).item() / 2, rel=1e-12)
+    assert nt_xent(first, second, temperature=0.2, group=torch.zeros(6)).item() == nt_xent(first, second, temperature=0.2).item()
+
+
 def test_a_collapsed_encoder_pays_log_of_the_other_views():
     ones = torch.ones(8, 4)
     assert nt_xent(ones, ones, temperature=0.2).item() == pytest.approx(math.log(2 * 8 - 1), rel=1e-6)
