@@ -40,7 +40,7 @@ def encoder_stage(source: SourceConfig, root: Path, encoder: str, config: Pretra
 
 
 def _own_start(encoder: str, config: PretrainConfig) -> PretrainConfig:
-    """The settings with the start that this encoder has: none where it is untrained; `start_pictures` counts for weights "pictures" alone."""
+    """The settings with this encoder's own start: none where it is untrained; `start_pictures` counts for weights "pictures" alone."""
     if encoder == "random":
         config = replace(config, weights="random")
     return config if config.weights == "pictures" else replace(config, start_pictures=1)

@@ -21,9 +21,7 @@ class PretrainConfig:
     # first weights of the head: given (those of the body's weights; a new one where they have none, as in the paper) | whitened (principal
     # components of the pictures' features)
     head: str = "given"
-    head_common: float = (
-        4.0  # courier: length of the part that all embeddings share, in lengths of an average difference; 0 changes nothing
-    )
+    head_common: float = 4.0  # courier: length of the part that all embeddings share, in lengths of an average difference; 0: none
     centre: bool = True  # take the part that all embeddings share out of them before they are compared, in validation and features
     image_size: int = 32  # pixels a side that the backbone sees
     store_size: int = 48  # pixels a side of the stored pictures; at least 1.5 x image_size, so that random crops are fair
@@ -61,8 +59,9 @@ class PretrainConfig:
 
     def __post_init__(self):
         for name in (
-            "image_size", "dim", "pictures", "start_pictures", "checkpoints", "batch_size", "batch_pictures", "learning_rate", "head_rate", "body_rate",
-            "page_items", "history_items", "temperature", "simclr_temperature", "valid_history", "checkpoint_seconds",
+            "image_size", "dim", "pictures", "start_pictures", "checkpoints", "batch_size", "batch_pictures", "learning_rate",
+            "head_rate", "body_rate", "page_items", "history_items",
+            "temperature", "simclr_temperature", "valid_history", "checkpoint_seconds",
         ):  # fmt: skip
             positive(name, getattr(self, name))
         one_of("backbone", self.backbone, ("small_cnn", "resnet18", "swin_t"))
