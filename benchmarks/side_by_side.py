@@ -1,0 +1,40 @@
+"""What every benchmark shares: ours and the peer's timed in turn in one run, a table, and one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def in_turn(ours: Callable[[], Any], peer: Callable[[], Any], *, rounds: int) -> tuple[float, float]:
+    """Median seconds of each, run alternately after one unmeasured round, so that a noisy machine hits both alike."""
+    ours()
+    peer()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for side, job in zip(seconds, (ours, peer), strict=True):
+            began = time.perf_counter()
+            job()
+            side.append(time.perf_counter() - began)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+
+def line(what: str, ours: float, peer: float, unit: str, *, higher_is_better: bool) -> dict[str, Any]:
+    """One comparison; a ratio above 1 says that ours is better."""
+    ratio = ours / peer if higher_is_better else peer / ours
+    return {"what": what, "ours": round(ours, 4), "peer": round(peer, 4), "ratio": round(ratio, 3), "unit": unit}
+
+
+def show(lines: list[dict[str, Any]]) -> None:
+    """Print the table and, last, the JSON."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("what", "ours", "peer", "ratio", "unit", box=None)
+    for entry in lines:
+        table.add_row(*(str(value) for value in entry.values()))
+    Console().print(table)
+    print(json.dumps(lines))
