@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from data.source import SourceConfig
 from run.config import parse
 from run.errors import entry
+from run.folder import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +20,10 @@ class MakeWorldConfig:
     """Settings of `make_world`."""
 
     name: Annotated[Literal["shop", "fashion"], tyro.conf.Positional]  # shop: rendered things; fashion: real photos
-    users: int | None = None  # how many people; None: 3,000
-    items: int | None = None  # how many things; None: 3,000 in shop, 4,000 in fashion (of 70,000)
-    sessions: int | None = None  # how many searches, of about ten impressions each; None: 60,000
-    seed: int = 0  # another number is another world
+    users: int = SourceConfig.users  # how many people
+    items: int = SourceConfig.items  # how many things; fashion has 70,000 at most
+    sessions: int = SourceConfig.sessions  # how many searches, of about ten impressions each
+    seed: int = SourceConfig.world_seed  # another number is another world
     out: Path  # the folder to write
     fashion_dir: Path | None = None  # where the four files of Fashion-MNIST lie
 
@@ -32,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         MakeWorldConfig,
         argv,
         prog="python -m data.make_world",
-        description="Write a built-in world as a shop folder: real or rendered pictures, simulated clicks.",
+        description="Write a built-in world as a shop folder: real or rendered pictures, simulated clicks. "
+        "Without sizes and seed it is the world that eval.compare --data NAME makes for itself (presets small and paper).",
     )
     from data.worlds import make_world
 
@@ -45,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         seed=config.seed,
         fashion_dir=config.fashion_dir,
     )
-    print(folder)
+    written = read_json(folder / "world.json")
+    print(f"{folder}: " + ", ".join(f"{written[name]:,} {name}" for name in ("users", "items", "sessions", "impressions", "clicks")))
     return 0
 
 

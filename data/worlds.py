@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.source import SourceConfig
 from run.errors import SettingError, UserError
 from run.folder import read_json, write_json
 
@@ -17,13 +18,10 @@ VERSION = 1  # of the worlds' rules: counts up when the same settings give anoth
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """A kind of world and its usual size."""
+    """A kind of world."""
 
     write: Callable[..., dict[str, int]]
     about: str  # one sentence, shown wherever a result is
-    users: int = 1000
-    items: int = 3000
-    sessions: int = 60_000
 
 
 def _shop(folder: Path, *, fashion_dir: Path | None, **sizes: int) -> dict[str, int]:
@@ -40,7 +38,7 @@ def _fashion(folder: Path, *, fashion_dir: Path | None, **sizes: int) -> dict[st
 
 WORLDS: dict[str, World] = {
     "shop": World(write=_shop, about="Clicks are simulated and pictures are rendered: a built-in world, no real shop."),
-    "fashion": World(write=_fashion, items=4000, about="Clicks are simulated; the pictures are real photos (Fashion-MNIST)."),
+    "fashion": World(write=_fashion, about="Clicks are simulated; the pictures are real photos (Fashion-MNIST)."),
 }
 
 
@@ -48,13 +46,13 @@ def make_world(
     name: str,
     folder: Path,
     *,
-    users: int | None = None,
-    items: int | None = None,
-    sessions: int | None = None,
-    seed: int = 0,
+    users: int = SourceConfig.users,
+    items: int = SourceConfig.items,
+    sessions: int = SourceConfig.sessions,
+    seed: int = SourceConfig.world_seed,
     fashion_dir: Path | None = None,
 ) -> Path:
-    """Write a world as a shop folder with `truth/` and `world.json`; sizes left out are the world's usual ones.
+    """Write a world as a shop folder with `truth/` and `world.json`; what is left out is as in a comparison's own world.
 
     The folder appears when it is whole. One that is there already with the same name, sizes and seed is left as it is.
 
@@ -71,14 +69,8 @@ def make_world(
     if name not in WORLDS:
         raise SettingError("name", name, f"there are: {', '.join(WORLDS)}")
     world, folder = WORLDS[name], Path(folder)
-    settings: dict[str, Any] = {
-        "name": name,
-        "version": VERSION,
-        "seed": seed,
-        "users": world.users if users is None else users,
-        "items": world.items if items is None else items,
-        "sessions": world.sessions if sessions is None else sessions,
-    }
+    sizes = {"users": users, "items": items, "sessions": sessions, "seed": seed}
+    settings: dict[str, Any] = {"name": name, "version": VERSION, **sizes}
     for setting, least in (("users", 1), ("items", 40), ("sessions", 1), ("seed", 0)):
         if settings[setting] < least:
             raise SettingError(setting, settings[setting], f"give at least {least}")
@@ -86,7 +78,6 @@ def make_world(
         return folder
     beside = _empty_beside(folder)
     try:
-        sizes = {key: settings[key] for key in ("users", "items", "sessions", "seed")}
         counts = world.write(beside, fashion_dir=fashion_dir, **sizes)
         write_json(beside / "world.json", {**settings, **counts, "simulated": True, "about": world.about})
         try:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data import make_world, worlds
+from data import make_world, source, worlds
 from data.pictures import read_picture
 from data.shop_folder import load_shop
 from run.errors import SettingError, UserError
@@ -99,10 +99,27 @@ def test_impossible_sizes_are_refused(tmp_path, setting):
         worlds.make_world("shoop", tmp_path / "shop")
 
 
+@pytest.mark.parametrize("name", ["shop", "fashion"])
+def test_the_command_without_sizes_makes_the_world_of_a_comparison(tmp_path, monkeypatch, name):
+    asked = []
+
+    def write(folder: Path, **settings) -> dict[str, int]:
+        asked.append(settings)
+        return {"impressions": 0, "clicks": 0}
+
+    monkeypatch.setitem(worlds.WORLDS, name, worlds.World(write=write, about=""))
+    world = source.shop_folder(source.SourceConfig(data=name), tmp_path / "run")
+    assert make_world.main([name, "--out", str(tmp_path / "made")]) == 0
+    assert asked == [{"users": 1000, "items": 3000, "sessions": 60_000, "seed": 0, "fashion_dir": None}] * 2
+    assert (world / "world.json").read_text() == (tmp_path / "made" / "world.json").read_text()
+
+
 def test_the_command_makes_a_world(tmp_path, capsys):
     words = ["shop", "--users", "20", "--items", "40", "--sessions", "60", "--seed", "1", "--out", str(tmp_path / "w")]
     assert make_world.main(words) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "w")
-    assert load_shop(tmp_path / "w").items.height == 40
+    shop = load_shop(tmp_path / "w")
+    assert shop.items.height == 40
+    sizes = f"20 users, 40 items, 60 sessions, {len(shop.click)} impressions, {shop.click.sum()} clicks"
+    assert capsys.readouterr().out == f"{tmp_path / 'w'}: {sizes}\n"
     assert make_world.main([*words[:-3], "2", "--out", str(tmp_path / "w")]) == 2
     assert "holds something else already" in capsys.readouterr().err
