@@ -82,8 +82,6 @@ def notes(results: dict[str, Any], shop: Shop, store: PictureStore | None) -> li
     said = []
     if not shop.split_is_ordered:
         said.append("The split column goes back in time (--allow-unordered-split): later clicks may have helped to predict earlier ones.")
-    if len(results["seeds"]) == 1:
-        said.append("One seed: the intervals say nothing of how much another training would differ. Use --seeds 3 before believing a lift.")
     if store is not None and store.bad:
         said.append(f"{len(store.bad)} pictures could not be read and count as missing; bad_pictures.csv lists them.")
     said.append(

@@ -18,12 +18,14 @@ from eval.page import bullets, card, cards, grid, section
 from eval.plots import ForestRow, forest
 from eval.wording import (
     SIMULATED,
+    UNADJUSTED,
     Results,
     Row,
     answer,
     basis,
     best_row,
     bounds,
+    caution,
     count,
     headroom,
     is_control,
@@ -79,6 +81,7 @@ def write_report(
         title=escape(answer(results)),
         question=escape(question(results)),
         answer=escape(answer(results)),
+        caution=f'<p class="caution">{escape(caution(results))}</p>' if caution(results) else "",
         basis=escape(basis(results)),
         banner=f'<p class="banner">{escape(SIMULATED)}</p>' if results.get("simulated") else "",
         body="\n".join(piece for piece in sections if piece),
@@ -124,7 +127,7 @@ def _table(results: Results) -> str:
     lead = (
         "Δ is the difference from the baseline in points of %, with its 95 % interval below. Small numbers under a "
         "metric are its seeds, one by one. Bold Δ: the interval leaves out 0. Selected: the form of its encoder with "
-        "the highest GAUC in validation sessions. p-values are not adjusted for the number of rows."
+        f"the highest GAUC in validation sessions. {UNADJUSTED}"
     )
     return section("Every encoder and form", lead, grid(headings, rows))
 

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eval.wording import SIMULATED, Results, against, answer, basis, bounds, headroom, is_selected, level, p_value, points
+from eval.wording import (
+    SIMULATED,
+    UNADJUSTED,
+    Results,
+    against,
+    answer,
+    basis,
+    bounds,
+    caution,
+    headroom,
+    is_selected,
+    level,
+    p_value,
+    points,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _HEADINGS = ("encoder", "image feature", "AUC", "ΔAUC, points", "GAUC", "ΔGAUC, points", "p (GAUC)")
-_LEGEND = "Δ: points of % against the baseline, 95 % interval in brackets."
+_LEGEND = f"Δ: points of % against the baseline, 95 % interval in brackets; {UNADJUSTED}"
 _SELECTED = "the form of its encoder with the highest GAUC in validation sessions"
 _WIDTH = 120  # columns, where the output is no terminal
 
 
 def print_table(results: Results, console: Console | None = None) -> None:
-    """Print every row of the results, then the answer and what it rests on. Names are never read as markup.
+    """Print every row of the results, then the answer, its caution and what it rests on. Names are never read as markup.
 
     Args:
         results: as in `results.json`.
@@ -36,7 +50,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
         cells[1] += " *" * selected
         table.add_row(*(Text(cell) for cell in cells), style="bold" if selected else None)
     out.print(table)
-    lines = [answer(results), *against(results), f"{basis(results)}. {_LEGEND}"]
+    lines = [answer(results), *filter(None, [caution(results)]), *against(results), f"{basis(results)}. {_LEGEND}"]
     if any(selected for _, selected in _rows(results)):
         lines.append(f"* {_SELECTED}.")
     if results.get("oracle"):
@@ -59,7 +73,8 @@ def markdown_table(results: Results) -> str:
         below.append(f"Bold: {_SELECTED}.")
     if results.get("simulated"):
         below.append(SIMULATED)
-    return _plain(answer(results)) + "\n\n" + "\n".join(lines) + "\n\n" + " ".join(below) + "\n"
+    above = " ".join(filter(None, [answer(results), caution(results)]))
+    return _plain(above) + "\n\n" + "\n".join(lines) + "\n\n" + " ".join(below) + "\n"
 
 
 def _rows(results: Results) -> list[tuple[list[str], bool]]:

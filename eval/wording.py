@@ -11,6 +11,9 @@ SIMULATED = (
     "The clicks of this data set are simulated. Its lifts say how the methods compare in that world, not what a real shop would gain."
 )
 
+ONE_SEED = "One seed: interval and p-value say nothing of how much another training would differ. Use --seeds 3 before believing a lift."
+UNADJUSTED = "p-values are not adjusted for the number of rows."
+
 
 def is_control(encoder: str) -> bool:
     """True for rows that test the comparison itself: the A/A row and shuffled embeddings."""
@@ -92,9 +95,15 @@ def answer(results: Results) -> str:
     name = row_name(row["encoder"], row["image_feature"])
     numbers = f"{points(delta['mean'])} points {bounds(delta)} (p {_is(delta.get('p_value'))})"
     shows = verdict(delta)
+    once = len(results["seeds"]) == 1  # a p-value that knows nothing of other trainings must not stand there unhedged
     if shows:
-        return f"{name} {shows} GAUC by {numbers}."
-    return f"No lift shown: {name} moves GAUC by {numbers}, and the interval holds 0."
+        return f"{'In this one training ' * once}{name} {shows} GAUC by {numbers}."
+    return f"No lift shown{' in this one training' * once}: {name} moves GAUC by {numbers}, and the interval holds 0."
+
+
+def caution(results: Results) -> str:
+    """What must stand directly under the answer; "" where there is more than one seed, or nothing but the baseline."""
+    return ONE_SEED if len(results["seeds"]) == 1 and best_row(results) is not None else ""
 
 
 def basis(results: Results) -> str:

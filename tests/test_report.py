@@ -11,7 +11,7 @@ from eval import plots
 from eval.plots import ForestRow, Line, binned, forest, line_chart, number_text, ticks
 from eval.report import AttentionExample, ClusterPictures, write_report
 from eval.table import markdown_table, print_table
-from eval.wording import SIMULATED, answer, best_row, bounds, p_value, points
+from eval.wording import ONE_SEED, SIMULATED, UNADJUSTED, answer, best_row, bounds, p_value, points
 
 HOSTILE = "<script>alert('x')</script>\"&|[bold](http://evil.example)"
 VOID = {"meta", "img", "br"}
@@ -222,6 +222,28 @@ def test_the_answer_follows_the_interval(low, high, said):
     results = copy.deepcopy(RESULTS)
     results["rows"][0]["delta_gauc"] = delta((low + high) / 2, low, high)
     assert answer(results).startswith(said)
+
+
+def test_one_training_is_said_to_be_one_in_the_headline_and_directly_under_it(page):
+    one = RESULTS | {"seeds": [0]}
+    headline = "In this one training courier as cluster_id lifts GAUC by +0.83 points [+0.53, +1.13] (p < 0.001)."
+    assert answer(one) == headline
+    assert f"{headline} {ONE_SEED} 1 seed;" in page(one).text
+    assert f"{headline} {ONE_SEED} courier as cluster_id minus" in " ".join(printed(one).split())
+    assert markdown_table(one).startswith(f"{headline} {ONE_SEED}\n".replace("<", "&lt;"))
+    undecided = copy.deepcopy(one)
+    undecided["rows"][0]["delta_gauc"] = delta(0.001, -0.001, 0.003)
+    assert answer(undecided).startswith("No lift shown in this one training: courier")
+    for said in (page().text, printed(RESULTS), answer(RESULTS)):
+        assert "this one training" not in said
+        assert "One seed" not in said
+    alone = one | {"rows": [], "pairs": []}
+    assert ONE_SEED not in page(alone).text  # no lift to doubt
+
+
+def test_terminal_and_report_say_that_p_values_are_not_adjusted(page):
+    assert page().text.count(UNADJUSTED) == 1
+    assert " ".join(printed(RESULTS).split()).count(UNADJUSTED) == 1
 
 
 def test_numbers_are_said_in_points_with_a_sign():
