@@ -24,8 +24,8 @@ def check_fractions(fractions: Sequence[float]) -> None:
     numbers = [float(part) for part in fractions]
     good = len(numbers) == len(SPLITS) and all(0 <= part <= 1 for part in numbers) and abs(sum(numbers) - 1) < 1e-6
     if not good:
-        mend = f"give {len(SPLITS)} numbers from 0 to 1 with sum 1, for {', '.join(SPLITS)}"
-        raise SettingError("fractions", ",".join(str(part) for part in fractions), mend)
+        mend = f"give {len(SPLITS)} numbers from 0 to 1 with sum 1, for {', '.join(SPLITS)}, as in --split-fractions 0.4 0.4 0.1 0.1"
+        raise SettingError("split_fractions", ",".join(str(part) for part in fractions), mend)
 
 
 def split_by_time(sizes: np.ndarray, fractions: Sequence[float] = FRACTIONS) -> np.ndarray:
@@ -75,7 +75,7 @@ def check_complete(split: np.ndarray, *, by_column: bool) -> None:
         if not np.any(split == SPLITS.index(name)):
             if by_column:
                 raise DataError(_FILE, column="split", mend=f"no row says '{name}'; train, valid and test need rows")
-            mend = f"{len(split)} sessions leave split '{name}' empty; give more sessions or other fractions"
+            mend = f"{len(split)} sessions leave split '{name}' empty; give more sessions or other --split-fractions"
             raise DataError(_FILE, mend=mend)
 
 

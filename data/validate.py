@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
+from data.source import SourceConfig
 from run.errors import DataError, SettingError, entry
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class ValidateConfig:
 
     folder: Annotated[Path, Positional]
     """the shop folder"""
+    split_fractions: tuple[float, float, float, float] = SourceConfig.split_fractions  # of impressions: pretrain, train, valid, test
     allow_unordered_split: bool = False  # accept a `split` column that goes back in time
     max_bad_images: float = 0.01  # share of unreadable pictures above which the folder is refused
     images: bool = True  # read every picture
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from data.shop_folder import load_shop
 
-    shop = load_shop(config.folder, allow_unordered_split=config.allow_unordered_split)
+    shop = load_shop(config.folder, fractions=config.split_fractions, allow_unordered_split=config.allow_unordered_split)
     console = Console(highlight=False)
     table = Table("What", "Value", title=Text(str(config.folder)), title_justify="left")
     for what, value in summary(shop):

@@ -183,7 +183,7 @@ TABLES: list[tuple[str, dict, tuple[str, ...]]] = [
     ("split back in time", {"impressions_frame": split_column("train", "test", "valid")},
      ("row 595", "column 'split'", "value 'valid'", "after 'test' began (row 200", "--allow-unordered-split")),
     ("two sessions", {"impressions_frame": lambda f: f.head(10)},
-     ("impressions.parquet", "2 sessions", "more sessions")),
+     ("impressions.parquet", "2 sessions", "more sessions or other --split-fractions")),
     # forms that are reserved, not read
     ("history list", {"impressions_frame": column("history", pl.concat_list("item_id"))},
      ("impressions.parquet", "column 'history'", "not read yet", "events.parquet")),
@@ -280,6 +280,18 @@ def test_the_folder_that_all_these_start_from_is_accepted(shop_folder, capsys):
     assert shown.err == ""
     for piece in ("1 (2.5 %)", "600", "120", "2023-11-14", "split valid", "median", "p90", "one-class", "39 files"):
         assert piece in shown.out
+
+
+def test_the_flags_that_messages_name_are_taken(tmp_path, capsys):
+    three_sessions = write_shop(tmp_path / "three", pictures=False, impressions_frame=lambda f: f.head(15))
+    assert main([str(three_sessions), "--no-images"]) == 2
+    main([str(three_sessions), "--no-images", "--split-fractions", "0", "0.34", "0.33", "0.33"])
+    assert "split valid" in capsys.readouterr().out
+    back = write_shop(tmp_path / "back", pictures=False, impressions_frame=split_column("train", "test", "valid"))
+    main([str(back), "--no-images", "--allow-unordered-split"])
+    assert "allowed by --allow-unordered-split" in capsys.readouterr().out
+    wrong = ["--split-fractions", "0.5", "0.5", "0.1", "0.1"]
+    assert_refused([str(three_sessions), *wrong], ("setting 'split_fractions'", "sum 1"), capsys)
 
 
 def test_a_few_unreadable_pictures_are_listed_and_accepted(tmp_path, capsys):

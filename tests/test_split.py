@@ -53,7 +53,7 @@ def test_the_default_cuts_ten_equal_sessions_4_4_1_1():
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.4, 0.4, 0.1, 0.2), (1.2, -0.2, 0.0, 0.0), (np.nan, 0.4, 0.1, 0.1)])
 def test_fractions_that_are_no_division_are_refused(fractions, shop_folder):
-    with pytest.raises(SettingError, match="fractions"):
+    with pytest.raises(SettingError, match=r"'split_fractions'.* --split-fractions 0.4 0.4 0.1 0.1"):
         load_shop(shop_folder, fractions=fractions)
 
 
