@@ -17,6 +17,7 @@ LATEST_SECOND = 10**11  # the year 5138; today's time in milliseconds is 17 time
 CLICK_MEND = "clicks are 0 or 1"
 IMAGE_MEND = "an image is a relative path under images/ with / between folders and no '..'; null means no picture"
 TIME_MEND = "give Unix seconds as integers, or a datetime column"
+DATE_MEND = f"a date has no time of day, by which a history ends before its session; {TIME_MEND} (cast it if days are all that is known)"
 
 
 def ids(file: str, values: pl.Series) -> pl.Series:
@@ -60,18 +61,15 @@ def times(file: str, values: pl.Series) -> pl.Series:
     """Times as Int64 Unix seconds (fractions of a second are cut off; a datetime without zone is UTC).
 
     Raises:
-        DataError: nulls, floats, text, times before 1970, or times that look like milliseconds.
+        DataError: nulls, floats, text, dates without time of day, times before 1970, or times that look like milliseconds.
     """
     dtype = values.dtype
-    if not (dtype.is_integer() or isinstance(dtype, (pl.Datetime, pl.Date, pl.Null))):
+    if isinstance(dtype, pl.Date):
+        raise DataError(file, column=values.name, mend=f"type {dtype}; {DATE_MEND}")
+    if not (dtype.is_integer() or isinstance(dtype, (pl.Datetime, pl.Null))):
         raise DataError(file, column=values.name, mend=f"type {dtype}; {TIME_MEND}")
     _refuse(file, values, values.is_null(), f"every row needs a time: {TIME_MEND}")
-    if isinstance(dtype, pl.Date):
-        seconds = values.cast(pl.Datetime("ms")).dt.epoch("s")
-    elif isinstance(dtype, pl.Datetime):
-        seconds = values.dt.epoch("s")
-    else:
-        seconds = values
+    seconds = values.dt.epoch("s") if isinstance(dtype, pl.Datetime) else values
     _refuse(file, values, seconds < 0, f"is before 1970: {TIME_MEND}")
     _refuse(file, values, seconds > LATEST_SECOND, f"is too late, milliseconds perhaps: {TIME_MEND}")
     return seconds.cast(pl.Int64)

@@ -127,6 +127,10 @@ TABLES: list[tuple[str, dict, tuple[str, ...]]] = [
      ("column 'timestamp'", "type Float64", "integers")),
     ("text times", {"events_frame": column("timestamp", "2023-11-14")},
      ("events.parquet", "column 'timestamp'", "type String", "datetime column")),
+    ("dates", {"impressions_frame": column("timestamp", date(2024, 5, 1))},
+     ("impressions.parquet", "column 'timestamp'", "type Date", "no time of day", "datetime column")),
+    ("dates of events", {"events_frame": column("timestamp", date(2024, 5, 1))},
+     ("events.parquet", "column 'timestamp'", "type Date", "no time of day")),
     ("before 1970", {"impressions_frame": column("timestamp", datetime(1969, 5, 1))},
      ("row 0", "column 'timestamp'", "value 1969-05-01 00:00:00", "before 1970")),
     # sessions

@@ -107,11 +107,6 @@ def test_a_zone_moves_a_time_and_fractions_of_a_second_are_cut_off(tmp_path):
     assert shop.session_time[0] == datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 
 
-def test_a_date_is_its_midnight(tmp_path):
-    rows = [(n, 7, 100, datetime(2024, 1, 1 + n).date(), n % 2) for n in range(3)]
-    assert _tiny(tmp_path, rows).session_time[0] == datetime(2024, 1, 1, tzinfo=UTC).timestamp()
-
-
 @pytest.mark.parametrize("dtype", [pl.Boolean, pl.Int64, pl.UInt8, pl.Float64])
 def test_clicks_may_be_written_in_any_type_that_holds_0_and_1(tmp_path, dtype):
     expected = shop_frames(string_ids=False, users=30, items=40, sessions=120, seed=0)["impressions"]["click"]
