@@ -9,6 +9,7 @@ import numpy as np
 from data.histories import click_history, padded
 from data.pictures import PictureStore
 from data.shop_folder import Shop
+from eval.doubts import doubts
 from eval.report import AttentionExample, ClusterPictures
 from eval.stages import Plan, ctr_stage
 from features.make import encoder_stage
@@ -77,11 +78,9 @@ def attention_examples(plan: Plan, shop: Shop, store: PictureStore, seed: int, *
     return examples
 
 
-def notes(results: dict[str, Any], shop: Shop, store: PictureStore | None) -> list[str]:
+def notes(results: dict[str, Any], store: PictureStore | None) -> list[str]:
     """What a reader should know before believing the table; that clicks are simulated, the banner above it says."""
-    said = []
-    if not shop.split_is_ordered:
-        said.append("The split column goes back in time (--allow-unordered-split): later clicks may have helped to predict earlier ones.")
+    said = doubts(results)
     if store is not None and store.bad:
         said.append(f"{len(store.bad)} pictures could not be read and count as missing; bad_pictures.csv lists them.")
     said.append(
@@ -110,5 +109,5 @@ def report(plan: Plan, shop: Shop, results: dict[str, Any]) -> None:
             attended = attention_examples(plan, shop, store, 0)
     write_report(
         plan.root / "report.html", results, curves=curves(plan, rows, 0), clusters=clusters, attention=attended,
-        notes=notes(results, shop, store),
+        notes=notes(results, store),
     )  # fmt: skip

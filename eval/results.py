@@ -16,7 +16,7 @@ from eval.stages import BASELINE, SHUFFLED, Plan, ctr_stage
 from eval.wording import is_control
 from features.make import encoder_stage
 from metrics.auc import auc
-from metrics.gauc import Weight, gauc
+from metrics.gauc import Weight, dense_codes, gauc
 from metrics.intervals import Draws, Interval, Resamples, auc_draws, difference, gauc_draws
 from run.errors import UserError
 
@@ -62,6 +62,7 @@ def measure(
             "delta_gauc": _interval(difference(gaucs[row], gaucs[everyone[0]])),
             "selected": row in selected.values(),
             "valid_gauc": valid[row],
+            **_steps(plan, row, seeds),
             "seconds": _seconds(plan, row, seeds),
         })  # fmt: skip
     pairs = [
@@ -69,11 +70,12 @@ def measure(
         for a, b in combinations(selected, 2)
     ]
     baseline = {"auc": _summary(aucs[everyone[0]]), "gauc": _summary(gaucs[everyone[0]]), "valid_gauc": valid[everyone[0]],
-                "seconds": _seconds(plan, everyone[0], seeds)}  # fmt: skip
+                **_steps(plan, everyone[0], seeds), "seconds": _seconds(plan, everyone[0], seeds)}  # fmt: skip
     return {
         "seeds": list(seeds),
         "sessions_scored": counted.sessions_scored,
         "sessions_one_class": counted.sessions_one_class,
+        "users_scored": users_scored(click, shop.user[test], group),
         "impressions_scored": len(test),
         "gauc_weight": gauc_weight,
         "gauc_key": gauc_key,
@@ -82,6 +84,20 @@ def measure(
         "pairs": pairs,
         "versions": versions(),
     }
+
+
+def users_scored(click: np.ndarray, user: np.ndarray, group: np.ndarray) -> int:
+    """How many users have a group that GAUC scores, one with both classes: what its intervals resample in truth.
+
+    Args:
+        click: (I,) 0 or 1.
+        user: (I,) ids.
+        group: (I,) ids.
+    """
+    _, code = dense_codes(group)
+    clicked = np.bincount(code, weights=click)
+    mixed = (clicked > 0) & (clicked < np.bincount(code))
+    return len(np.unique(user[mixed[code]]))
 
 
 def test_scores(plan: Plan, encoder: str, form: str, seed: int, test: np.ndarray) -> np.ndarray:
@@ -146,6 +162,12 @@ def _interval(interval: Interval) -> dict[str, Any]:
 
 def _mean_valid_gauc(plan: Plan, row: Row, seeds: Sequence[int]) -> float:
     return float(np.mean([ctr_stage(plan, *row, seed).result["valid_gauc"] for seed in seeds]))
+
+
+def _steps(plan: Plan, row: Row, seeds: Sequence[int]) -> dict[str, list[int]]:
+    """For each seed, the step of the CTR model that was kept and the last one."""
+    results = [ctr_stage(plan, *row, seed).result for seed in seeds]
+    return {name: [result[name] for result in results] for name in ("best_step", "steps")}
 
 
 def _seconds(plan: Plan, row: Row, seeds: Sequence[int]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eval.doubts import doubts
 from eval.wording import (
     SIMULATED,
     UNADJUSTED,
@@ -30,7 +31,7 @@ _WIDTH = 120  # columns, where the output is no terminal
 
 
 def print_table(results: Results, console: Console | None = None) -> None:
-    """Print every row of the results, then the answer, its caution and what it rests on. Names are never read as markup.
+    """Print every row of the results, then the answer, what it rests on and what speaks against it. Names are never read as markup.
 
     Args:
         results: as in `results.json`.
@@ -57,6 +58,9 @@ def print_table(results: Results, console: Console | None = None) -> None:
         lines.append(headroom(results))
     if results.get("simulated"):
         lines.append(SIMULATED)
+    speaks_against = doubts(results)
+    if speaks_against:
+        lines += ["", "Before believing it:", *(f"- {sentence}" for sentence in speaks_against)]
     out.print()
     for line in lines:
         out.print(Text(line))

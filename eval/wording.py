@@ -107,12 +107,14 @@ def caution(results: Results) -> str:
 
 
 def basis(results: Results) -> str:
-    """What the answer rests on: seeds, groups scored, groups left out."""
+    """What the answer rests on: seeds, groups scored, groups left out, users (whom the intervals resample)."""
     seeds = len(results["seeds"])
     groups = f"{results.get('gauc_key', 'session')}s"
+    known = groups == "sessions" and "users_scored" in results
+    users = f"; users scored {count(results['users_scored'])}" if known else ""
     return (
         f"{seeds} seed{'s' * (seeds != 1)}; test {groups} scored {count(results['sessions_scored'])}, "
-        f"one-class {count(results['sessions_one_class'])} left out"
+        f"one-class {count(results['sessions_one_class'])} left out{users}"
     )
 
 

@@ -88,6 +88,16 @@ def test_metrics_are_those_of_the_predictions_on_disk(undisturbed):
     value = gauc(click, table["score"].to_numpy(), log["session_id"].to_numpy())
     assert found["baseline"]["gauc"]["mean"] == pytest.approx(value.value, abs=1e-12)
     assert (found["sessions_scored"], found["sessions_one_class"]) == (value.sessions_scored, value.sessions_one_class)
+    mixed = log.filter(pl.col("click").n_unique().over("session_id") == 2)
+    assert found["users_scored"] == mixed["user_id"].n_unique()
+
+
+def test_what_speaks_against_so_small_a_run_is_printed_and_reported(undisturbed):
+    out, printed = undisturbed
+    report = (out / "report.html").read_text()
+    for said in ("Preset tiny only shows that everything runs", "One seed: interval and p-value say nothing", "users scored"):
+        assert said in " ".join(printed.split())
+        assert said in report
 
 
 def test_a_form_is_selected_by_validation_alone():

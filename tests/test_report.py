@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from eval import plots
+from eval import gallery, plots
+from eval.doubts import doubts
 from eval.plots import ForestRow, Line, binned, forest, line_chart, number_text, ticks
 from eval.report import AttentionExample, ClusterPictures, write_report
+from eval.results import users_scored
 from eval.table import markdown_table, print_table
 from eval.wording import ONE_SEED, SIMULATED, UNADJUSTED, answer, best_row, bounds, p_value, points
 
@@ -244,6 +246,47 @@ def test_one_training_is_said_to_be_one_in_the_headline_and_directly_under_it(pa
 def test_terminal_and_report_say_that_p_values_are_not_adjusted(page):
     assert page().text.count(UNADJUSTED) == 1
     assert " ".join(printed(RESULTS).split()).count(UNADJUSTED) == 1
+
+
+SOUND = {"users_scored": 900, "split_is_ordered": True}
+
+
+@pytest.mark.parametrize("changed, said", [
+    ({"baseline": {"auc": metric(0.6), "gauc": metric(0.515)}}, "hardly ranks better than chance (AUC 0.6000, GAUC 0.5150"),
+    ({"baseline": {"auc": metric(0.497), "gauc": metric(0.53)}}, "hardly ranks better than chance (AUC 0.4970"),
+    ({"sessions_scored": 199}, "Only 199 sessions scored"),
+    ({"users_scored": 49}, "Only 49 users scored"),
+    ({"sessions_scored": 12, "users_scored": 3}, "Only 12 sessions of 3 users scored"),
+    ({"preset": "tiny"}, "Preset tiny only shows that everything runs"),
+    ({"split_is_ordered": False}, "goes back in time"),
+])  # fmt: skip
+def test_what_speaks_against_a_result_is_said_in_terminal_and_notes(changed, said):
+    assert doubts(RESULTS | SOUND) == []
+    assert "Before believing it" not in printed(RESULTS | SOUND)
+    (found,) = doubts(RESULTS | SOUND | changed)
+    assert said in found
+    terminal = " ".join(printed(RESULTS | SOUND | changed).split())
+    assert f"Before believing it: - {found}" in terminal
+    assert found in gallery.notes(RESULTS | SOUND | changed, None)
+
+
+def test_ctr_models_that_were_best_at_their_last_step_are_doubted_from_one_half_on():
+    def results(*best):
+        rows = [one | {"best_step": [best[1 + n]], "steps": [750]} for n, one in enumerate(RESULTS["rows"][: len(best) - 1])]
+        return RESULTS | {"baseline": RESULTS["baseline"] | {"best_step": [best[0]], "steps": [750]}, "rows": rows}
+
+    assert doubts(results(375, 375, 750)) == []
+    (found,) = doubts(results(750, 375))
+    assert found.startswith("1 of 2 CTR trainings were best at their last step")
+
+
+def test_users_scored_are_those_of_a_session_with_both_classes(page):
+    click, user, session = np.array([[1, 0, 1, 1, 0, 0, 1, 0], [7, 7, 8, 8, 8, 9, 7, 7], [4, 4, 1, 1, 2, 3, 5, 5]])
+    assert users_scored(click, user, session) == 1
+    click[3] = 0
+    assert users_scored(click, user, session) == 2
+    assert "one-class 1,020 left out; users scored 900" in page(RESULTS | SOUND).text
+    assert "left out; users scored 900" in " ".join(printed(RESULTS | SOUND).split())
 
 
 def test_numbers_are_said_in_points_with_a_sign():
