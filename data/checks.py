@@ -15,7 +15,7 @@ from run.errors import DataError
 
 LATEST_SECOND = 10**11  # the year 5138; today's time in milliseconds is 17 times that
 CLICK_MEND = "clicks are 0 or 1"
-IMAGE_MEND = "an image is a relative path under images/ with / between folders and no '..'; null means no picture"
+IMAGE_MEND = "an image is a relative path under images/, without that name, with / between folders and no '..'; null means no picture"
 TIME_MEND = "give Unix seconds as integers, or a datetime column"
 DATE_MEND = f"a date has no time of day, by which a history ends before its session; {TIME_MEND} (cast it if days are all that is known)"
 

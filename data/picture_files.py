@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from run.errors import UserError
 
 MAX_BYTES = 64 * 2**20  # of one file; read into memory before anything looks at it
 MAX_PIXELS = 40_000_000  # width x height in the header, refused before decoding (a bomb is a small file)
+MISSING = "no such file"
 _ORIENTATION = 0x0112  # EXIF tag: how to turn the stored pixels so that up is up
 
 
@@ -64,6 +66,14 @@ def read_picture(folder: Path, image: str, *, at_least: int | None = None) -> np
         raise PictureError(image, _one_line(error)) from None
 
 
+def mend_of(bad: Sequence[tuple[str, str]]) -> str:
+    """What to do about unreadable pictures, given as (the path in the `image` column, the reason)."""
+    doubled = [file for file, reason in bad if reason == MISSING and file.startswith("images/")]
+    if 2 * len(doubled) > len(bad):
+        return f"image is a path inside images/: drop the folder's name, {doubled[0].removeprefix('images/')!r} instead of {doubled[0]!r}"
+    return "mend them, set their image to null, or raise --max-bad-images"
+
+
 def _read_file(folder: Path, image: str) -> bytes:
     """The file's bytes, if it is a plain file of modest size that really lies under `images/`."""
     try:
@@ -75,7 +85,7 @@ def _read_file(folder: Path, image: str) -> bytes:
             raise PictureError(image, "leads out of images/")
         content = _read_plain(image, path)
     except FileNotFoundError:
-        raise PictureError(image, "no such file") from None
+        raise PictureError(image, MISSING) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise PictureError(image, _one_line(error)) from None
     if not content:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from data.picture_files import PictureError, read_picture
+from data.picture_files import PictureError, mend_of, read_picture
 from run.errors import DataError, UserError
 from run.folder import read_json, write_atomic, write_json
 from run.progress import Progress
@@ -185,11 +185,11 @@ def _write_bad(folder: Path, bad: Sequence[BadPicture]) -> None:
 def _refuse_too_many(store: PictureStore, images: Sequence[str | None], folder: Path, max_bad_images: float) -> None:
     named = sum(image is not None for image in images)
     if len(store.bad) > max_bad_images * named:
-        examples = "; ".join(f"{trouble.file}: {trouble.reason}" for trouble in store.bad[:3])
-        share = f"{len(store.bad):,} of {named:,} pictures are unreadable ({examples})"
+        bad = [(trouble.file, trouble.reason) for trouble in store.bad]
+        examples = "; ".join(f"row {images.index(file)}, images/{file}: {reason}" for file, reason in bad[:3])
+        share = f"{len(bad):,} of {named:,} pictures are unreadable ({examples})"
         listed = f"all are listed in {folder / 'bad_pictures.csv'}"
-        mend = f"{listed}: mend them, set their image to null, or raise --max-bad-images"
-        raise DataError("images/", mend=f"{share}; {mend}")
+        raise DataError("items.parquet", column="image", mend=f"{share}; {listed}: {mend_of(bad)}")
 
 
 def _files_of_rows(folder: Path, images: Sequence[str | None]) -> str:

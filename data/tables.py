@@ -11,6 +11,8 @@ import polars as pl
 
 from run.errors import DataError, UserError
 
+TABLES = ("items.parquet", "users.parquet", "impressions.parquet", "events.parquet")
+
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that is missing, is a file, or holds a form of data that is reserved but not read yet."""
@@ -31,7 +33,7 @@ def read_table(folder: Path, name: str, *, columns: Sequence[str] | None = None)
     """
     path = folder / name
     if not path.exists():
-        raise DataError(name, mend=f"no such file in {folder}; {_nearest(name, _files(folder))}")
+        raise DataError(name, mend=f"no such file in {folder}; {_likely(name, _files(folder))}")
     if not path.is_file():
         raise DataError(name, mend="is no file; write the table as one parquet file")
     try:
@@ -68,8 +70,17 @@ def _files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
-def _nearest(name: str, options: list[str]) -> str:
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+def _likely(name: str, files: list[str]) -> str:
+    """Which of `files` may be the missing table: the same name in another format, or a misspelt one, never another table."""
+    for file in files:
+        if Path(file).stem == Path(name).stem:
+            return f"there is {file!r}: write it as parquet"
+    return _nearest(name, files, never=TABLES)
+
+
+def _nearest(name: str, options: list[str], *, never: Sequence[str] = ()) -> str:
+    """The option that `name` may have been meant as, but for those that are `never` meant, or all there are."""
+    near = difflib.get_close_matches(name, [option for option in options if option not in never], n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]!r}?"
     shown = [name if name.isprintable() else repr(name) for name in options[:12]] + ["..."] * (len(options) > 12)

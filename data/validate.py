@@ -126,22 +126,23 @@ def one_class_sessions(shop: Shop) -> int:
 
 def _check_pictures(shop: Shop, config: ValidateConfig, console: Console) -> None:
     """Read every picture, list those that cannot be read, and refuse the folder when their share is too large."""
+    from data.picture_files import mend_of
+
     items = shop.items["image"].drop_nulls()
     names = items.unique(maintain_order=True).to_list()
     bad = dict(_unreadable(shop.folder, names, config.workers))
     affected = int(items.is_in(list(bad)).sum())
     for name, reason in list(bad.items())[:SHOWN_BAD]:
-        console.print(f"unreadable: images/{name}: {reason}", markup=False, soft_wrap=True)
+        row = shop.items["image"].index_of(name)
+        console.print(f"unreadable: items.parquet row {row}: images/{name}: {reason}", markup=False, soft_wrap=True)
     if len(bad) > SHOWN_BAD:
         console.print(f"unreadable: {_number(len(bad) - SHOWN_BAD)} more")
     console.print(f"pictures: {_number(len(names))} files read, {_number(len(bad))} unreadable")
     if affected > config.max_bad_images * len(items):
         name, reason = next(iter(bad.items()))
-        mend = (
-            f"{_part(affected, len(items))} of the items with a picture have an unreadable one, first images/{name} "
-            f"({reason}); mend them, set their image to null, or raise --max-bad-images"
-        )
-        raise DataError("items.parquet", column="image", mend=mend)
+        share = f"{_part(affected, len(items))} of the items with a picture have an unreadable one, first images/{name} ({reason})"
+        mend = f"{share}; {mend_of(list(bad.items()))}"
+        raise DataError("items.parquet", row=shop.items["image"].index_of(name), column="image", value=name, mend=mend)
 
 
 def _unreadable(folder: Path, names: list[str], workers: int) -> Iterator[tuple[str, str]]:

@@ -220,12 +220,22 @@ def _misspelt_file(folder: Path) -> None:
     (folder / "impressions.parquet").rename(folder / "impression.parquet")
 
 
+def _csv(folder: Path) -> None:
+    path = write_shop(folder, pictures=False) / "items.parquet"
+    pl.read_parquet(path).write_csv(folder / "items.csv")
+    path.unlink()
+
+
 def _vectors(folder: Path) -> None:
     (write_shop(folder, pictures=False) / "vectors.npy").write_bytes(b"")
 
 
 def _no_images(folder: Path) -> None:
     write_shop(folder, pictures=False)
+
+
+def _doubled(folder: Path) -> None:
+    write_shop(folder, items_frame=column("image", "images/" + pl.col("image")))
 
 
 def _damaged_picture(folder: Path) -> None:
@@ -245,10 +255,20 @@ FOLDERS: list[tuple[str, Callable[[Path], None], tuple[str, ...]]] = [
     ("no parquet", _no_parquet, ("items.parquet", "not readable as parquet", "write the file again")),
     ("cut parquet", _cut_parquet, ("impressions.parquet", "not readable as parquet", "write the file again")),
     ("table is a folder", _table_is_folder, ("events.parquet", "is no file", "one parquet file")),
+    ("csv", _csv, ("items.parquet: no such file", "there is 'items.csv': write it as parquet")),
     ("misspelt file", _misspelt_file, ("impressions.parquet", "no such file", "did you mean 'impression.parquet'?")),
     ("vectors", _vectors, ("vectors.npy", "not read yet", "give pictures")),
-    ("no images", _no_images, ("items.parquet", "'image'", "39 (100.0 %)", "images/0000.png", "--max-bad-images")),
-    ("damaged picture", _damaged_picture, ("items.parquet", "1 (2.6 %)", "images/0003.png", "set their image to null")),
+    ("no images", _no_images, ("items.parquet: row 0", "'image'", "39 (100.0 %)", "images/0000.png", "--max-bad-images")),
+    (
+        "images/ before each path",
+        _doubled,
+        ("items.parquet: row 0, column 'image': value 'images/0000.png'", "drop", "'0000.png' instead of"),
+    ),
+    (
+        "damaged picture",
+        _damaged_picture,
+        ("items.parquet: row 3, column 'image': value '0003.png'", "1 (2.6 %)", "images/0003.png", "set their image to null"),
+    ),
     ("picture elsewhere", _picture_elsewhere, ("items.parquet", "1 (2.6 %)", "images/0003.png (leads out of images/)")),
 ]
 
@@ -302,8 +322,23 @@ def test_a_few_unreadable_pictures_are_listed_and_accepted(tmp_path, capsys):
     _damaged_picture(tmp_path / "shop")
     assert main([str(tmp_path / "shop"), "--max-bad-images", "0.03"]) == 0
     shown = capsys.readouterr().out
-    assert "unreadable: images/0003.png: " in shown
+    assert "unreadable: items.parquet row 3: images/0003.png: " in shown
     assert "39 files read, 1 unreadable" in shown
+
+
+def test_a_picture_folder_named_images_within_images_is_a_path_like_any_other(tmp_path, capsys):
+    folder = write_shop(tmp_path / "shop", items_frame=column("image", "images/" + pl.col("image")))
+    (folder / "images").rename(folder / "inner")
+    (folder / "images").mkdir()
+    (folder / "inner").rename(folder / "images" / "images")
+    main([str(folder)])
+    assert "39 files read, 0 unreadable" in capsys.readouterr().out
+
+
+def test_another_table_is_never_proposed_for_a_missing_one(tmp_path, capsys):
+    (write_shop(tmp_path / "shop", pictures=False) / "items.parquet").unlink()
+    told = "there are: events.parquet, impressions.parquet, users.parquet"
+    assert_refused([str(tmp_path / "shop")], ("items.parquet: no such file", told), capsys)
 
 
 def test_the_command_itself_exits_2_without_a_traceback(tmp_path):

@@ -245,9 +245,18 @@ def test_the_store_holds_every_picture_and_lists_the_bad_ones(tmp_path):
 def test_too_many_bad_pictures_stop_with_examples_and_the_mend(tmp_path):
     folder = folder_with(tmp_path, {"good.png": encoded(picture()), "words.png": b"words"})
     shop = shop_of(folder, ["good.png", "words.png", None])
-    with pytest.raises(DataError, match=r"1 of 2 pictures .*words\.png: not a PNG.*--max-bad-images"):
+    with pytest.raises(
+        DataError, match=r"items\.parquet: column 'image': 1 of 2 pictures .*row 1, images/words\.png: not a PNG.*--max-bad-images"
+    ):
         build_store(shop, tmp_path / "store", size=8, workers=1)
     assert build_store(shop, tmp_path / "store", size=8, workers=1, max_bad_images=0.5).present.sum() == 1
+
+
+def test_paths_that_repeat_the_name_of_their_folder_are_told_to_drop_it(tmp_path):
+    folder = folder_with(tmp_path, {"a.png": encoded(picture()), "words.png": b"words"})
+    shop = shop_of(folder, ["a.png", "images/a.png", "images/b.png", "words.png"])
+    with pytest.raises(DataError, match=r"drop the folder's name, 'a\.png' instead of 'images/a\.png'"):
+        build_store(shop, tmp_path / "store", size=8, workers=1)
 
 
 def test_a_mended_picture_is_noticed(tmp_path):
