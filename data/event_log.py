@@ -15,7 +15,7 @@ from data.time_keys import order_by_group_and_time
 ACTIONS = ("click", "purchase", "cart", "uncart")
 CLICK, PURCHASE, CART, UNCART = range(len(ACTIONS))
 
-_FILE = "events.parquet"
+_FILE, _CLICKS = "events.parquet", "impressions.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,21 +31,26 @@ class Events:
         return len(self.time)
 
 
-def load_events(folder: Path, *, item_ids: pl.Series, user_ids: pl.Series, users_file: str | None, clicked: Events) -> Events:
+def load_events(folder: Path, *, item_ids: pl.Series, user_ids: pl.Series, users_file: str | None, clicked: Events) -> tuple[Events, str]:
     """The log of `events.parquet`; where that holds no click (or is absent), the clicks are those of the impressions.
+
+    One click in `events.parquet` replaces all of the impressions'.
 
     Args:
         users_file: the file that lists the users, or None: then events of users without an impression are left out.
         clicked: the clicked impressions as events, in file order.
 
+    Returns:
+        The events, and the name of the file that the clicks among them come from.
+
     Raises:
         DataError: a null, an unknown id, action or time, naming the row.
     """
     if not (folder / _FILE).exists():
-        return _sorted(clicked)
+        return _sorted(clicked), _CLICKS
     frame = read_table(folder, _FILE, columns=("user_id", "item_id", "timestamp", "action"))
     users, items = checks.ids(_FILE, frame["user_id"]), checks.ids(_FILE, frame["item_id"])
-    checks.same_kind(_FILE, users, users_file or "impressions.parquet", user_ids)
+    checks.same_kind(_FILE, users, users_file or _CLICKS, user_ids)
     checks.same_kind(_FILE, items, "items.parquet", item_ids)
     item, user = index_of(items, item_ids), index_of(users, user_ids)
     checks.known(_FILE, items, item, "items.parquet")
@@ -54,9 +59,9 @@ def load_events(folder: Path, *, item_ids: pl.Series, user_ids: pl.Series, users
     time = checks.times(_FILE, frame["timestamp"]).to_numpy()
     action = checks.one_of(_FILE, frame["action"], ACTIONS).to_numpy()
     events = _chosen(Events(user=user, item=item, time=time, action=action), user >= 0)
-    if not np.any(action == CLICK):
-        events = _joined(events, clicked)
-    return _sorted(events)
+    if np.any(action == CLICK):
+        return _sorted(events), _FILE
+    return _sorted(_joined(events, clicked)), _CLICKS
 
 
 def _chosen(events: Events, rows: np.ndarray) -> Events:

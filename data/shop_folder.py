@@ -43,6 +43,7 @@ class Shop:
     item_category: np.ndarray | None  # (N,) int32 index into category_names; -1 unknown; None: no such column
     category_names: list[str]
     events: Events
+    clicks_from: str = IMPRESSIONS  # the file that the click events come from
     split_is_ordered: bool  # False: a `split` column goes back in time and that was allowed
 
     def rows(self, split: str) -> np.ndarray:
@@ -86,7 +87,7 @@ def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, all
     clicked_at = impressions["timestamp"].to_numpy()[shown]
     action = np.full(len(shown), CLICK, dtype=np.int8)
     clicked = Events(user=user[shown], item=item[shown], time=clicked_at, action=action)
-    events = load_events(folder, item_ids=items["item_id"], user_ids=users["user_id"], users_file=users_file, clicked=clicked)
+    events, clicks_from = load_events(folder, item_ids=items["item_id"], user_ids=users["user_id"], users_file=users_file, clicked=clicked)
     return Shop(
         folder=folder,
         items=items,
@@ -103,6 +104,7 @@ def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, all
         item_category=item_category,
         category_names=category_names,
         events=events,
+        clicks_from=clicks_from,
         split_is_ordered=ordered,
     )
 

@@ -100,6 +100,7 @@ def summary(shop: Shop) -> Iterator[tuple[str, str]]:
         yield "splits in time order", "no: allowed by --allow-unordered-split"
     for code, name in enumerate(ACTIONS):
         yield f"{name} events", _number(int((shop.events.action == code).sum()))
+    yield "click history from", _click_source(shop)
     longest = max(1, len(shop.events))
     yield "clicks before a session", _lengths(click_history(shop, max_items=longest))
     if shop.item_category is not None and shop.session_category is not None:
@@ -113,6 +114,16 @@ def summary(shop: Shop) -> Iterator[tuple[str, str]]:
     ):
         found = feature_columns(frame, reserved=reserved)
         yield f"{name} features", f"categorical {_list(found.categorical)}; numeric {_list(found.numeric)}"
+
+
+def _click_source(shop: Shop) -> str:
+    from data.shop_folder import ACTIONS, IMPRESSIONS
+
+    if shop.clicks_from == IMPRESSIONS:
+        there = (shop.folder / "events.parquet").exists()
+        return f"{IMPRESSIONS}: {'events.parquet holds no click' if there else 'there is no events.parquet'}"
+    clicks, clicked = int((shop.events.action == ACTIONS.index("click")).sum()), int(shop.click.sum())
+    return f"{shop.clicks_from}: {_number(clicks)} in place of the {_number(clicked)} of {IMPRESSIONS}"
 
 
 def one_class_sessions(shop: Shop) -> int:

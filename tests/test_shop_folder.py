@@ -181,6 +181,7 @@ def test_without_events_the_clicks_are_those_of_impressions_at_their_own_time(tm
     shop = _tiny(tmp_path, ROWS)
     assert shop.items["item_id"].gather(shop.events.item).to_list() == [100, 102]
     assert shop.events.time.tolist() == [100, 200]
+    assert shop.clicks_from == "impressions.parquet"
     assert set(shop.events.action.tolist()) == {ACTIONS.index("click")}
 
 
@@ -189,12 +190,14 @@ def test_events_without_clicks_are_joined_by_the_clicks_of_impressions(tmp_path)
     shop = _tiny(tmp_path, ROWS, events_frame=cart)
     assert shop.items["item_id"].gather(shop.events.item).to_list() == [100, 105, 102]
     assert [ACTIONS[code] for code in shop.events.action] == ["click", "cart", "click"]
+    assert shop.clicks_from == "impressions.parquet"
 
 
 def test_events_with_a_click_are_the_whole_log(tmp_path):
     click = pl.DataFrame({"user_id": [7], "item_id": [105], "timestamp": [150], "action": ["click"]})
     shop = _tiny(tmp_path, ROWS, events_frame=click)
     assert shop.items["item_id"].gather(shop.events.item).to_list() == [105]
+    assert shop.clicks_from == "events.parquet"
 
 
 def test_other_columns_of_events_are_of_no_concern(tmp_path):
