@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ Curves = Mapping[str, Sequence[Mapping[str, Any]]]  # name -> lines of a metrics
 
 GREY = "var(--soft)"  # the baseline and controls
 _MOST_PICTURES = 12  # of a cluster
+_CLUSTERS = "What a cluster holds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +99,10 @@ def _styles(names: Sequence[str], colours: Mapping[str, str]) -> dict[str, tuple
     return styles
 
 
-def cluster_gallery(clusters: Sequence[ClusterPictures]) -> str:
-    """A card for each cluster, with up to 12 of its pictures."""
+def cluster_gallery(clusters: Sequence[ClusterPictures], why_none: str = "") -> str:
+    """A card for each cluster, with up to 12 of its pictures; the sentence `why_none` where there are no clusters."""
+    if not clusters and why_none:
+        return section(_CLUSTERS, "", f'<p class="lead">{escape(why_none)}</p>')
     pieces = []
     for shown in clusters:
         alt = f"item of cluster {shown.cluster}"
@@ -106,7 +110,7 @@ def cluster_gallery(clusters: Sequence[ClusterPictures]) -> str:
         heading = f"Cluster {shown.cluster}: {count(shown.size)} item{'s' * (shown.size != 1)}"
         pieces.append(card(heading, f'<div class="pictures">{pictures}</div>'))
     lead = "Items that share a cluster ID, from large clusters to middling ones, drawn at random within each."
-    return section("What a cluster holds", lead, cards(pieces, 280))
+    return section(_CLUSTERS, lead, cards(pieces, 280))
 
 
 def attention_gallery(examples: Sequence[AttentionExample]) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Row = tuple[str, str]
+_LEAST_PICTURES = 3  # of a cluster in which one can see what its items share
 
 
 def curves(plan: Plan, rows: Sequence[Row], seed: int) -> dict[str, list[dict[str, Any]]]:
@@ -47,6 +48,19 @@ def cluster_pictures(store: PictureStore, cluster: np.ndarray, clusters: int, *,
         members = members[permutation(len(members), 0, "gallery", int(number))[:each]]
         shown.append(ClusterPictures(cluster=int(number), size=int(sizes[number]), pictures=store.pixels[members]))
     return shown
+
+
+def too_small(store: PictureStore, cluster: np.ndarray, clusters: int) -> str:
+    """Why a gallery would show nothing, in a sentence; "" where at least half of the clusters hold enough pictures to compare.
+
+    Args:
+        cluster: (N,) each item's cluster, in [0, clusters) where it has a picture.
+    """
+    sizes = np.bincount(cluster[store.present], minlength=clusters)[:clusters]
+    small = int((sizes < _LEAST_PICTURES).sum())
+    if 2 * small <= len(sizes):
+        return ""
+    return f"No clusters are shown: {small} of {len(sizes)} hold fewer than {_LEAST_PICTURES} pictures. Give --clusters less."
 
 
 def attention_examples(plan: Plan, shop: Shop, store: PictureStore, seed: int, *, wanted: int = 5) -> list[AttentionExample]:
@@ -98,16 +112,20 @@ def report(plan: Plan, shop: Shop, results: dict[str, Any]) -> None:
 
     rows = [(row["encoder"], row["image_feature"]) for row in results["rows"]]
     encoders = [row for row in rows if not is_control(row[0])]
-    store, clusters, attended = None, [], []
+    store, clusters, no_clusters, attended = None, [], "", []
     if encoders:
         store = plan.source.pictures(plan.root, size=plan.pretrain.store_size, jobs=1)
         first = "courier" if any(row[0] == "courier" for row in encoders) else encoders[0][0]
-        feature = feature_of(plan, shop, first, "cluster_id", 0)
-        if feature.cluster is not None and feature.clusters:
-            clusters = cluster_pictures(store, feature.cluster, feature.clusters)
+        if (first, "cluster_id") in rows:
+            feature = feature_of(plan, shop, first, "cluster_id", 0)
+            assert feature.cluster is not None
+            no_clusters = too_small(store, feature.cluster, feature.clusters)
+            clusters = [] if no_clusters else cluster_pictures(store, feature.cluster, feature.clusters)
+        else:
+            no_clusters = "No clusters are shown: cluster_id was not among the image features."
         if first == "courier":
             attended = attention_examples(plan, shop, store, 0)
     write_report(
-        plan.root / "report.html", results, curves=curves(plan, rows, 0), clusters=clusters, attention=attended,
+        plan.root / "report.html", results, curves=curves(plan, rows, 0), clusters=clusters, no_clusters=no_clusters, attention=attended,
         notes=notes(results, store),
     )  # fmt: skip

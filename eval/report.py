@@ -50,6 +50,7 @@ def write_report(
     *,
     curves: Curves,
     clusters: Sequence[ClusterPictures],
+    no_clusters: str = "",
     attention: Sequence[AttentionExample],
     notes: Sequence[str],
 ) -> None:
@@ -62,6 +63,7 @@ def write_report(
         curves: name -> lines with "step" or "pictures" and any of "loss", "valid_gauc", "valid_log_loss". Names that
             start with "ctr " are CTR models, all others encoders; a first word "encoder" or "ctr" is not shown.
         clusters: shown up to 12 pictures each.
+        no_clusters: why there are none, where that is to be said.
         attention: a card each.
         notes: what a reader should know before believing the table.
     """
@@ -71,7 +73,7 @@ def write_report(
         _forests(results),
         _pairs(results),
         training(curves, results),
-        cluster_gallery(clusters),
+        cluster_gallery(clusters, no_clusters),
         attention_gallery(attention),
         section("Before believing it", "", bullets(notes)),
         _made(results),

@@ -155,6 +155,8 @@ def test_the_truth_is_read_by_no_stage(undisturbed, tmp_path):
     assert found["baseline"] == first["baseline"]
     same = next(row for row in first["rows"] if (row["encoder"], row["image_feature"]) == ("simclr", "vector"))
     assert found["rows"][0] == {**same, "selected": True}
+    assert "No clusters are shown: cluster_id was not among the image features." in (tmp_path / "run" / "report.html").read_text()
+    assert "No clusters are shown" not in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@ import copy
 import io
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from data.pictures import PictureStore
 from eval import gallery, plots
 from eval.doubts import doubts
 from eval.plots import ForestRow, Line, binned, forest, line_chart, number_text, ticks
@@ -116,9 +119,9 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(tmp_path):
-    def render(results=RESULTS, *, curves=CURVES, clusters=(), attention=(), notes=()):
+    def render(results=RESULTS, *, curves=CURVES, clusters=(), attention=(), notes=(), **more):
         path = tmp_path / "report.html"
-        write_report(path, results, curves=curves, clusters=clusters, attention=attention, notes=notes)
+        write_report(path, results, curves=curves, clusters=clusters, attention=attention, notes=notes, **more)
         html = path.read_text()
         assert not re.search(r"https?://|url\(|@import", html.replace("http://evil.example", ""))
         return Page(html)
@@ -180,6 +183,19 @@ def test_pictures_are_inside_and_no_more_than_twelve_a_cluster(page):
     assert shown.tags.count("img") == 12 + 1 + 3
     assert "Cluster 7: 1,234 items" in shown.text
     assert "20 % 70 % 10 %" in shown.text
+
+
+def test_where_no_clusters_are_shown_a_sentence_says_why(page):
+    assert "What a cluster holds No clusters are shown: <b>" in page(no_clusters="No clusters are shown: <b>").text
+    assert "What a cluster holds" not in page().text
+
+
+def test_clusters_of_fewer_than_three_pictures_are_not_worth_showing():
+    present = np.arange(14) < 12  # the last two items have no picture
+    store = cast(PictureStore, SimpleNamespace(present=present))
+    half_small = np.array([0] * 4 + [1] * 4 + [2] * 2 + [3] * 2 + [2] * 2)
+    assert gallery.too_small(store, half_small, 4) == ""
+    assert "3 of 5 hold fewer than 3 pictures" in gallery.too_small(store, half_small, 5)  # the fifth is empty
 
 
 def test_curves_are_drawn_for_encoders_the_baseline_and_selected_forms(page):
