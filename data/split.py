@@ -90,16 +90,21 @@ def _out_of_order(split: np.ndarray, time: np.ndarray) -> tuple[int, int] | None
     return None
 
 
+def scorable_sessions(shop: Shop, split: str) -> int:
+    """How many sessions of a split have both a click and a skipped item, so that they count in GAUC."""
+    rows = shop.rows(split)
+    clicks = np.bincount(shop.session[rows], weights=shop.click[rows], minlength=1)
+    shown = np.bincount(shop.session[rows], minlength=1)
+    return int(((clicks > 0) & (clicks < shown)).sum())
+
+
 def check_scorable(shop: Shop, split: str) -> None:
     """Refuse a split in which no session has both a click and a skipped item: GAUC is undefined there.
 
     Raises:
         UserError: names the folder and the split.
     """
-    rows = shop.rows(split)
-    clicks = np.bincount(shop.session[rows], weights=shop.click[rows], minlength=1)
-    shown = np.bincount(shop.session[rows], minlength=1)
-    if not ((clicks > 0) & (clicks < shown)).any():
+    if scorable_sessions(shop, split) == 0:
         raise UserError(
             f"{shop.folder}: no {split} session has both a click and a skipped item, so nothing can be ranked; log longer sessions"
         )

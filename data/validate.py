@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from data.histories import History
     from data.shop_folder import Shop
 
+ABOUT = """Check a shop folder: print what it holds, what looks wrong in it (warning), and what a comparison would stop at (problem).
+
+Exit code 0: a comparison can use it, whatever the warnings; 1: it can be read, but has problems; 2: it is refused, or a flag is wrong."""
 SHOWN_BAD = 20  # unreadable pictures listed by name; the rest are counted
 CHUNK = 1024  # pictures handed to the threads at a time
 
@@ -44,15 +47,16 @@ class ValidateConfig:
 
 @entry
 def main(argv: list[str] | None = None) -> int:
-    """Print a summary of the folder; an error in it ends with one line on stderr and exit code 2."""
+    """Print a summary, warnings and problems; an error in the folder ends with one line on stderr and exit code 2, problems with 1."""
     from run.config import parse
 
-    config = parse(ValidateConfig, argv, prog="python -m data.validate", description="Check a shop folder.")
+    config = parse(ValidateConfig, argv, prog="python -m data.validate", description=ABOUT)
 
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from data import comparison
     from data.shop_folder import load_shop
 
     shop = load_shop(config.folder, fractions=config.split_fractions, allow_unordered_split=config.allow_unordered_split)
@@ -61,8 +65,16 @@ def main(argv: list[str] | None = None) -> int:
     for what, value in summary(shop):
         table.add_row(Text(what), Text(value))
     console.print(table)
+    for warning in comparison.warnings(shop):
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    problems = list(comparison.problems(shop))
+    for problem in problems:
+        console.print(f"problem: {problem}", markup=False, soft_wrap=True)
     if config.images:
         _check_pictures(shop, config, console)
+    if problems:
+        console.print("not ok: the folder can be read, but a comparison cannot use it until the problems above are mended", soft_wrap=True)
+        return 1
     console.print("ok: the folder can be used")
     return 0
 

@@ -362,4 +362,4 @@ def test_damaged_bytes_never_raise(place, new, file, tmp_path_factory):
     start = int(place * len(content))
     content[start : start + len(new)] = new
     path.write_bytes(content)
-    assert main([str(folder), "--no-images"]) in (0, 2)
+    assert main([str(folder), "--no-images"]) in (0, 1, 2)

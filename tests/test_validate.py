@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from data.comparison import problems
+from data.shop_folder import load_shop
 from data.validate import main
+from pretrain.page_views import page_views
 from tests.shops import Change, write_shop
 
 
@@ -41,3 +45,78 @@ def _clicks_of_events(rows: int):
 def test_it_says_which_clicks_the_history_holds(said, events, source):
     _, printed = said(events_frame=events)
     assert source in next(line for line in printed.splitlines() if "click history from" in line)
+
+
+def _column(name: str, values: pl.Expr | pl.Series):
+    return lambda frame: frame.with_columns(values.alias(name))
+
+
+ROW, SESSION = pl.int_range(pl.len()), pl.int_range(pl.len()) // 5  # the frame has 120 sessions of 5 impressions
+FIRST = pl.col("timestamp").first()
+TEST = SESSION >= 108
+NO_TEST_CLICK = _column("click", pl.when(TEST).then(0).otherwise("click"))
+NO_VALID_SKIP = _column("click", pl.when((SESSION >= 96) & ~TEST).then(1).otherwise("click"))
+NO_TRAIN_OF_ENCODERS = _column("split", pl.Series([name for name in ("train", "valid", "test") for _ in range(200)]))
+ONE_EACH = _column("session_id", ROW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "needs"),
+    [
+        ({"impressions_frame": ONE_EACH}, ["sessions in which items compete.*the same session_id"]),
+        ({"impressions_frame": NO_TEST_CLICK}, ["a test session with both.*give test a larger part by --split-fractions"]),
+        ({"impressions_frame": NO_VALID_SKIP}, ["a valid session with both"]),
+        ({"impressions_frame": _column("user_id", pl.lit(7))}, ["test impressions of at least two users"]),
+        ({"impressions_frame": _column("user_id", pl.when(TEST).then(7).otherwise("user_id"))}, ["test impressions of at least two users"]),
+        ({"items_frame": _column("image", pl.lit(None, pl.String))}, ["at least 2 items with a picture.* there are 0"]),
+        ({"impressions_frame": NO_TRAIN_OF_ENCODERS}, ["at least 2 items with a picture.*give more sessions the split 'pretrain'"]),
+        ({"users": 120, "events_frame": None}, ["at least 2 sessions of the pretraining period.* there are 0"]),
+    ],
+)
+def test_what_a_comparison_lacks_is_a_problem_with_its_mend_and_exit_code_1(said, changes, needs):
+    code, printed = said(**changes)
+    assert code == 1
+    found = [line for line in printed.splitlines() if line.startswith("problem: ")]
+    assert len(found) == len(needs), found
+    assert all(re.search("a comparison needs " + need, line) for need, line in zip(needs, found, strict=True)), found
+    assert "click rate" in printed
+    assert printed.splitlines()[-1].startswith("not ok: ")
+
+
+def test_what_the_pretraining_period_lacks_is_what_courier_refuses(tmp_path):
+    """The count in `data.comparison` and the page views of COURIER are the same, as long as no history is cut."""
+    found = set()
+    for users in (30, *range(41, 49)):
+        shop = load_shop(write_shop(tmp_path / str(users), pictures=False, users=users, events_frame=None))
+        views = page_views(shop, page_items=5, history_items=600, has_picture=shop.items["image"].is_not_null().to_numpy())
+        refused = any("sessions of the pretraining period" in problem for problem in problems(shop))
+        assert refused == (len(views) < 2)
+        found.add(len(views))
+    assert {0, 1, 2} <= found, found
+
+
+def test_a_shop_that_can_be_used_has_neither_warnings_nor_problems(said):
+    code, printed = said()
+    assert code == 0
+    assert "warning" not in printed
+    assert "problem" not in printed
+    assert printed.splitlines()[-1] == "ok: the folder can be used"
+
+
+def test_sessions_of_the_users_are_warned_of(said):
+    code, printed = said(impressions_frame=lambda f: f.drop("category").with_columns(session_id="user_id"))
+    assert re.search(r"warning: .*column 'session_id': \d+ of 30 sessions last longer than a day; is it the user's?", printed)
+    assert code in (0, 1)
+
+
+def test_a_few_long_sessions_are_not_warned_of(said):
+    _, printed = said(impressions_frame=_column("timestamp", pl.col("timestamp") + pl.when(ROW == 4).then(100_000).otherwise(0)))
+    assert "warning" not in printed
+
+
+def test_an_optional_table_in_another_format_is_warned_of(said, tmp_path):
+    folder = write_shop(tmp_path / "shop", pictures=False, events_frame=None)
+    (folder / "events.csv").write_text("user_id,item_id,timestamp,action\n")
+    code, printed = said(folder=folder)
+    assert "warning: events.csv is not read: write it as events.parquet" in printed
+    assert code == 0
