@@ -208,5 +208,8 @@ def _seconds(results: Results) -> str:
     for encoder, form, seconds in rows:
         cells = "".join(f"<td>{seconds[s]:,.1f}</td>" if s in seconds else "<td></td>" for s in stages)
         body.append(f"<tr><td>{escape(encoder)}</td><td>{escape(form)}</td>{cells}</tr>")
-    lead = '<p class="lead below">Seconds of each stage, a mean over seeds.</p>'
-    return lead + grid(("encoder", "image feature", *stages), body)
+    lead = (
+        "Seconds of each stage, a mean over seeds. ctr: the row's own CTR model. encoder: shared by the encoder's forms. start: SimCLR on "
+        "the shop's own pictures, with whose weights all encoders of a seed begin, shared by them."
+    )
+    return f'<p class="lead below">{escape(lead)}</p>' + grid(("encoder", "image feature", *stages), body)

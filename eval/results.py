@@ -14,7 +14,7 @@ import polars as pl
 from data.shop_folder import Shop
 from eval.stages import BASELINE, SHUFFLED, Plan, ctr_stage
 from eval.wording import is_control
-from features.make import encoder_stage
+from features.make import encoder_stage, needs_start, start_stage
 from metrics.auc import auc
 from metrics.gauc import Weight, dense_codes, gauc
 from metrics.intervals import Draws, Interval, Resamples, auc_draws, difference, gauc_draws
@@ -171,10 +171,13 @@ def _steps(plan: Plan, row: Row, seeds: Sequence[int]) -> dict[str, list[int]]:
 
 
 def _seconds(plan: Plan, row: Row, seeds: Sequence[int]) -> dict[str, float]:
-    """Mean seconds of a row's stages over seeds."""
+    """Mean seconds of a row's stages over seeds; `start` is spent once a seed, for all encoders that begin with it."""
     seconds = {"ctr": float(np.mean([ctr_stage(plan, *row, seed).result["seconds"] for seed in seeds]))}
     if row[1] != "none":
         encoder = row[0].removeprefix(SHUFFLED)
         stages = [encoder_stage(plan.source, plan.root, encoder, plan.pretrain, seed) for seed in seeds]
         seconds["encoder"] = float(np.mean([stage.result["seconds"] for stage in stages]))
+        if needs_start(encoder, plan.pretrain):
+            stages = [start_stage(plan.source, plan.root, plan.pretrain, seed) for seed in seeds]
+            seconds["start"] = float(np.mean([stage.result["seconds"] for stage in stages]))
     return seconds

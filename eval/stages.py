@@ -9,8 +9,8 @@ import numpy as np
 
 from ctr.config import CtrConfig
 from data.source import SourceConfig
-from features.make import encoder_stage, make_embeddings
-from pretrain.config import PretrainConfig, start_config
+from features.make import encoder_stage, make_embeddings, make_start
+from pretrain.config import PretrainConfig
 from run.folder import Stage, file_hash, read_json
 from run.randomness import permutation
 
@@ -54,7 +54,7 @@ def ctr_stage(plan: Plan, encoder: str, form: str, seed: int) -> Stage:
 def run_start(plan: Plan, seed: int) -> None:
     """Make the weights that all encoders of a seed begin with, unless they are there or come from elsewhere."""
     if plan.pretrain.weights == "pictures":
-        make_embeddings(plan.source, plan.root, "simclr", start_config(plan.pretrain), seed, threads=plan.threads)
+        make_start(plan.source, plan.root, plan.pretrain, seed, threads=plan.threads)
 
 
 def run_encoder(plan: Plan, encoder: str, seed: int) -> None:

@@ -32,11 +32,25 @@ _OWN = {
 
 def encoder_stage(source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
     """Where the encoder trained with these settings on this data stands, trained or not."""
+    return _stage(f"encoders/{encoder}", source, root, encoder, config, seed)
+
+
+def start_stage(source: SourceConfig, root: Path, config: PretrainConfig, seed: int) -> Stage:
+    """Where the SimCLR training whose weights all encoders of this seed begin with stands; its folder is called start, not simclr."""
+    return _stage("encoders/start", source, root, "simclr", start_config(config), seed)
+
+
+def needs_start(encoder: str, config: PretrainConfig) -> bool:
+    """True for an encoder that begins with the weights of `start_stage`."""
+    return encoder != "random" and config.weights == "pictures"
+
+
+def _stage(name: str, source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
     config = _own_start(encoder, config)
     foreign = {name for method, own in _OWN.items() if method != encoder for name in own}
     settings = {name: value for name, value in asdict(config).items() if name not in foreign and name not in _NO_RESULT}
     key = source.key(root) | {"encoder": encoder, "seed": seed, "pretrain": settings, "version": VERSION}
-    return Stage(root, f"encoders/{encoder}-seed{seed}", key | {"weights": file_hash(config.weights)})
+    return Stage(root, f"{name}-seed{seed}", key | {"weights": file_hash(config.weights)})
 
 
 def _own_start(encoder: str, config: PretrainConfig) -> PretrainConfig:
@@ -52,14 +66,22 @@ def make_embeddings(source: SourceConfig, root: Path, encoder: str, config: Pret
     Returns:
         The stage; `folder / "embeddings"` is the embeddings folder, `folder / "best.safetensors"` the weights.
     """
-    stage = encoder_stage(source, root, encoder, config, seed)
+    return _made(encoder_stage(source, root, encoder, config, seed), source, root, encoder, config, seed, threads)
+
+
+def make_start(source: SourceConfig, root: Path, config: PretrainConfig, seed: int, *, threads: int = 0) -> Stage:
+    """Train the start of all encoders of this seed unless it is there; `folder / "best.safetensors"` holds its weights."""
+    return _made(start_stage(source, root, config, seed), source, root, "simclr", start_config(config), seed, threads)
+
+
+def _made(stage: Stage, source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int, threads: int) -> Stage:
     if stage.done:
         return stage
     from pretrain.loop import train_encoder
 
     first = config = _own_start(encoder, config)
-    if config.weights == "pictures":
-        start = make_embeddings(source, root, "simclr", start_config(config), seed, threads=threads)
+    if needs_start(encoder, config):
+        start = make_start(source, root, config, seed, threads=threads)
         first = replace(config, weights=str(start.folder / "best.safetensors"))
     shop = source.shop(root)
     store = source.pictures(root, size=config.store_size, jobs=1)

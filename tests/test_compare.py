@@ -13,9 +13,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from data.source import SourceConfig
 from eval.results import select_forms
+from features.make import encoder_stage, start_stage
 from metrics.auc import auc
 from metrics.gauc import gauc
+from pretrain.config import PretrainConfig, start_config
 from run.folder import Stage
 
 ROOT = Path(__file__).parent.parent
@@ -137,6 +140,23 @@ def test_the_report_and_its_settings_are_there(undisturbed):
         folder = next((out / stage).iterdir())
         assert (folder / "metrics.jsonl").exists() or "random" in folder.name
         assert list(folder.glob("events.out.tfevents*")) or "random" in folder.name
+
+
+def test_the_start_has_a_folder_and_seconds_of_its_own(undisturbed):
+    out, _ = undisturbed
+    folders = sorted(folder.name.rsplit("-", 1)[0] for folder in (out / "encoders").iterdir())
+    assert folders == ["courier-seed0", "random-seed0", "simclr-seed0", "start-seed0"]
+    start = json.loads(next(out.glob("encoders/start-seed0-*/stage.json")).read_text())["result"]["seconds"]
+    for row in json.loads((out / "results.json").read_text())["rows"]:
+        begins_with_it = row["encoder"] in ("courier", "simclr", "shuffled courier")
+        assert row["seconds"].get("start") == (start if begins_with_it else None)
+
+
+def test_a_start_is_named_so_and_keeps_the_hash_that_its_settings_have_as_simclr(tmp_path):
+    source, config = SourceConfig(data=str(tmp_path)), PretrainConfig()
+    start = start_stage(source, tmp_path, config, 1)
+    assert start.hash == encoder_stage(source, tmp_path, "simclr", start_config(config), 1).hash
+    assert start.folder == tmp_path / "encoders" / f"start-seed1-{start.hash}"
 
 
 def test_the_truth_is_read_by_no_stage(undisturbed, tmp_path):
