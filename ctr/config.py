@@ -60,7 +60,7 @@ class CtrConfig:
     checkpoint_seconds: float = 20.0  # between checkpoints; one is also written at every validation
     init_from: Path | None = None  # best.safetensors of a run on the same data to go on from; None: from scratch
 
-    threads: int = 0  # CPU threads; 0 leaves torch's choice
+    threads: int = 0  # CPU threads of ctr.train, 0: torch's choice; eval.compare gives every training one, whatever stands here
     precision: str = "32-true"  # 32-true or bf16-mixed
 
     def __post_init__(self):

@@ -14,14 +14,14 @@ class PretrainConfig:
     """How an encoder is trained. Every encoder of a comparison gets the same backbone, pictures and checkpoints."""
 
     backbone: str = "small_cnn"  # small_cnn | resnet18 | swin_t
-    # first weights of the body, the same for every encoder: pictures (SimCLR on the shop's own pictures, where a small backbone has no
-    # ImageNet weights) | imagenet (torchvision's download) | random | a file of weights for the backbone
+    # first weights of the body, the same for every encoder: pictures (the start: a SimCLR training on the shop's own pictures, for a small
+    # backbone has no ImageNet weights) | imagenet (torchvision's download) | random | a file of weights for the backbone
     weights: str = "pictures"
-    start_pictures: int = 500_000  # weights pictures: encoded to make them
-    # first weights of the head: given (those of the body's weights; a new one where they have none, as in the paper) | whitened (principal
-    # components of the pictures' features)
+    start_pictures: int = 500_000  # pictures encoded in the training of the start; read only with --weights pictures
+    # first weights of the linear head: given (the head that comes with the body's weights, a new one where there is none, as in the paper) |
+    # whitened (principal components of the pictures' features)
     head: str = "given"
-    head_common: float = 4.0  # courier: length of the part that all embeddings share, in lengths of an average difference; 0: none
+    head_common: float = 4.0  # courier: length of a part that all first embeddings share, in their average distance from it; 0: none
     centre: bool = True  # take the part that all embeddings share out of them before they are compared, in validation and features
     image_size: int = 32  # pixels a side that the backbone sees
     store_size: int = 48  # pixels a side of the stored pictures; at least 1.5 x image_size, so that random crops are fair
@@ -31,28 +31,28 @@ class PretrainConfig:
     batch_size: int = 4096  # page views of a courier step, over all ranks
     batch_pictures: int = 1024  # pictures of a step of methods that look at pictures alone (simclr: two views of each)
     learning_rate: float = 3e-3  # Adam's, at its height
-    # courier: the rates of the linear head and of the body, in learning rates. Clicks teach a body less than its first weights know, and
-    # Adam moves all weights alike: at one rate the body would forget before the head has turned
-    head_rate: float = 10.0
+    head_rate: float = 10.0  # courier: the linear head learns at this many times --learning-rate
+    # courier: the body learns at this many times --learning-rate: little, for clicks teach a body less than its first weights know, and Adam
+    # moves all weights alike: at the head's rate the body would forget before the head has turned
     body_rate: float = 0.1
     beta2: float = 0.95  # decay of Adam's second moment; trainings of a few hundred steps need it to forget their first ones
     warmup: float = 0.1  # share of the training in which the rate rises from 0; it then falls along a cosine
     head_first: float = 0.06  # share of the training in which only linear heads learn, before the body follows
-    weight_decay: float = 1e-6
-    page_items: int = 5  # l_pv: items kept of a page view, the clicked ones first
-    history_items: int = 5  # l_click: newest clicks shown to the reconstructor
+    weight_decay: float = 1e-6  # Adam's
+    page_items: int = 5  # courier: items kept of a page view, the clicked ones first (the paper's l_pv)
+    history_items: int = 5  # courier: newest clicks that a clicked picture is rebuilt from (the paper's l_click)
     temperature: float = 0.05  # courier: divides the cosine; > 0
     scale_attention: bool = True  # courier: divide the attention's dot product by sqrt(dim) (Eq. 1)
-    # needed in a small catalogue: leave the target's own item out of courier's negatives and of the SimScore that validation watches
+    # leave the target's own item out of courier's negatives and of the SimScore that validation watches: needed in a small catalogue
     mask_same_item: bool = True
     # whose pictures compete in a contrast: batch (all) | category (those of the picture's own category: the paper pre-trains on one
     # category alone, so that telling categories apart earns nothing there; a shop without categories is one)
     negatives: str = "category"
     crop: float = 0.9  # courier: smallest share of the picture that a random crop keeps; 1 = the whole picture
-    simclr_temperature: float = 0.2
-    simclr_strength: float = 0.5  # of the colour distortion (Chen et al. use 1 at 224 pixels and 0.5 on small pictures)
-    simclr_crop: float = 0.2  # smallest share of the picture that a random crop keeps
-    simclr_blur: bool = False  # Gaussian blur half of the time (Chen et al. leave it out on small pictures)
+    simclr_temperature: float = 0.2  # simclr: divides the cosine; > 0
+    simclr_strength: float = 0.5  # simclr: strength of the colour distortion (Chen et al. use 1 at 224 pixels and 0.5 on small pictures)
+    simclr_crop: float = 0.2  # simclr: smallest share of the picture that a random crop keeps
+    simclr_blur: bool = False  # simclr: Gaussian blur half of the time (Chen et al. leave it out on small pictures)
     valid_history: int = 50  # newest clicks whose cosines make the SimScore that validation watches
     precision: str = "32-true"  # Lightning Fabric's names: 32-true | bf16-mixed | 16-mixed
     checkpoint_seconds: float = 30.0  # how often the state is saved, for a run that is killed

@@ -1,6 +1,7 @@
 """The rules of the house: who may import whom, what a command costs to ask for help, what an entry module does on import."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,26 @@ def test_help_loads_nothing_heavy(command):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "HEAVY []", done.stdout + done.stderr
     assert "usage" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["pretrain.train", "ctr.train", "eval.compare"])
+def test_every_flag_has_a_help_text_of_its_own(command):
+    """tyro gives the comment above two fields to both, and a field without a comment nothing."""
+    done = subprocess.run(
+        [sys.executable, "-m", command, "--help"], capture_output=True, text=True, cwd=ROOT, env=os.environ | {"COLUMNS": "80"}
+    )
+    texts = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("│ --"):
+            flag, _, text = line.strip("│ ").partition("  ")
+            texts[flag] = text
+        elif line.startswith("│  "):
+            texts[flag] += " " + line.strip("│ ")
+    said = [" ".join(text.split()).partition("(default:")[0] for text in texts.values()]
+    said = [text for text in said if not text.startswith("of a built-in world")]
+    assert len(said) > 25
+    assert "" not in said
+    assert len(said) == len(set(said))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
