@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data.histories import click_history
+from data.leaks import leaky_columns
 from data.shop_folder import SPLITS, Shop
 from data.split import scorable_sessions
 from data.tables import TABLES
@@ -38,6 +39,11 @@ def problems(shop: Shop) -> Iterator[str]:
 
 def warnings(shop: Shop) -> Iterator[str]:
     """What a comparison would take, but is hardly meant so."""
+    for name, value in leaky_columns(shop).items():
+        yield (
+            f"impressions.parquet, column '{name}': alone it ranks clicks with AUC {value:.3f}; was it known before the click? "
+            "Drop it if not, as with dwell times, orders and ranks given afterwards"
+        )
     last = np.zeros(len(shop.session_time), dtype=np.int64)
     np.maximum.at(last, shop.session, shop.impressions["timestamp"].to_numpy())
     long = np.count_nonzero(last - shop.session_time > DAY)
