@@ -39,7 +39,7 @@ class ForestRow:
     high: float
     text: str  # the numbers, as said at the right
     colour: str = "var(--ink)"
-    strong: bool = False  # a filled mark and a bold label
+    strong: bool = False  # a filled mark
 
 
 def colour(number: int) -> str:
@@ -151,7 +151,7 @@ def forest(rows: Sequence[ForestRow], *, unit: str, brief: bool = False) -> str:
             fill = row.colour if row.strong else "var(--card)"
             mark = f'<i class="mark" style="left:{at(row.mean)};border-color:{row.colour};background:{fill}"></i>'
         parts.append(
-            f'<div class="row{" strong" * row.strong}"><span class="label">{escape(row.label)}</span>'
+            f'<div class="row"><span class="label">{escape(row.label)}</span>'
             f'<span class="track"><i class="zero" style="left:{at(0)}"></i>{bar}{mark}</span>'
             f'<span class="numbers">{escape(row.text)}</span></div>'
         )

@@ -128,8 +128,8 @@ def _table(results: Results) -> str:
     headings = ("encoder", "image feature", "AUC", "ΔAUC", "GAUC", "ΔGAUC", "p (ΔGAUC)", "valid. GAUC")
     lead = (
         "Δ is the difference from the baseline in points of %, with its 95 % interval below. Small numbers under a "
-        "metric are its seeds, one by one. Bold Δ: the interval leaves out 0. Selected: the form of its encoder with "
-        f"the highest GAUC in validation sessions. {UNADJUSTED}"
+        "metric are its seeds, one by one. Bold: selected, the form of its encoder with the highest GAUC in "
+        f"validation sessions. {UNADJUSTED}"
     )
     return section("Every encoder and form", lead, grid(headings, rows))
 
@@ -144,8 +144,7 @@ def _metric(metric: Row) -> str:
 
 
 def _lift(delta: Row) -> str:
-    kind = ' class="gain"' if verdict(delta) else ""
-    return f"<td><span{kind}>{points(delta['mean'])}</span><small>{bounds(delta)}</small></td>"
+    return f"<td>{points(delta['mean'])}<small>{bounds(delta)}</small></td>"
 
 
 def _forests(results: Results) -> str:

@@ -158,6 +158,15 @@ def test_every_row_is_there_with_the_numbers_of_the_results(page):
         assert (p, float(valid)) == ("<0.001 ", expected["valid_gauc"])
 
 
+def test_bold_means_selected_as_in_the_terminal_and_is_said_beside_the_table(page, tmp_path):
+    assert "Bold: selected, the form of its encoder with the highest GAUC in validation sessions." in page().text
+    html = (tmp_path / "report.html").read_text()
+    bold = re.findall(r"([^{}]+) \{[^}]*font-weight: (?!400)\d+", html.split("</style>")[0])
+    assert [rule.strip() for rule in bold if rule.strip().startswith(("td", "tr", ".forest", ".gain"))] == ["tr.selected td"]
+    selected = re.findall(r'<tr class="selected"><td>(.*?)</td><td>(\w+)<', html)
+    assert selected == [("courier", "cluster_id"), ("simclr", "sim_score")]
+
+
 def test_forests_and_pairs_hold_every_difference(page):
     text = page().text
     for expected in RESULTS["rows"]:
