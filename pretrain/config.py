@@ -18,8 +18,8 @@ class PretrainConfig:
     # backbone has no ImageNet weights) | imagenet (torchvision's download) | random | a file of weights for the backbone
     weights: str = "pictures"
     start_pictures: int = 500_000  # pictures encoded in the training of the start; read only with --weights pictures
-    # first weights of the linear head: given (the head that comes with the body's weights, a new one where there is none, as in the paper) |
-    # whitened (principal components of the pictures' features)
+    # first weights of the linear head: given (the head that comes with the body's weights, or a new one, as in the paper) | whitened
+    # (principal components of the pictures' features)
     head: str = "given"
     head_common: float = 4.0  # courier: length of a part that all first embeddings share, in their average distance from it; 0: none
     centre: bool = True  # take the part that all embeddings share out of them before they are compared, in validation and features
@@ -32,8 +32,8 @@ class PretrainConfig:
     batch_pictures: int = 1024  # pictures of a step of methods that look at pictures alone (simclr: two views of each)
     learning_rate: float = 3e-3  # Adam's, at its height
     head_rate: float = 10.0  # courier: the linear head learns at this many times --learning-rate
-    # courier: the body learns at this many times --learning-rate: little, for clicks teach a body less than its first weights know, and Adam
-    # moves all weights alike: at the head's rate the body would forget before the head has turned
+    # courier: the body learns at this many times --learning-rate: little, for clicks teach a body less than its first weights know, and
+    # Adam moves all weights alike: at the head's rate the body would forget before the head has turned
     body_rate: float = 0.1
     beta2: float = 0.95  # decay of Adam's second moment; trainings of a few hundred steps need it to forget their first ones
     warmup: float = 0.1  # share of the training in which the rate rises from 0; it then falls along a cosine
