@@ -32,7 +32,7 @@ class CompareConfig:
 
     encoders: str = "courier,simclr"  # by comma: courier, simclr, random (an untrained backbone), none (the baseline alone)
     image_features: str = "cluster_id,sim_score,vector"  # forms in which embeddings are fed, by comma
-    preset: str = "small"  # tiny (under 2 minutes) | small | paper (a GPU)
+    preset: str = "small"  # tiny (about a minute; only shows that all runs) | small | paper (a GPU)
     seeds: int = 3  # trainings of every model, with seeds 0, 1, ...
     out: Path = Path("runs/compare")  # run folder: stages are kept here, and reused
     controls: bool = False  # add an A/A row (the baseline with other seeds), shuffled embeddings and the untrained backbone
@@ -84,8 +84,9 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     from data.source import shop_fingerprint, shop_folder
     from data.split import check_scorable
     from eval.results import is_simulated, measure, oracle
-    from eval.stages import Plan, run_ctr, run_encoder, run_start
+    from eval.stages import Plan, ctr_stage, run_ctr, run_encoder, run_start, titles
     from eval.table import print_table
+    from features.make import encoder_stage, needs_start, start_stage
     from run.devices import default_jobs
     from run.parallel import run_all
 
@@ -104,11 +105,14 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         config.source.pictures(config.out, size=config.pretrain.store_size, jobs=jobs)
 
     rows = rows_of(encoders, names("image_features", config.image_features), controls=config.controls)
-    if encoders:
-        run_all(run_start, [(plan, seed) for seed in seeds], jobs=jobs)
-    run_all(run_encoder, [(plan, encoder, seed) for seed in seeds for encoder in encoders], jobs=jobs)
+    trainings = [(plan, seed) for seed in seeds if any(needs_start(encoder, config.pretrain) for encoder in encoders)]
+    stages = [start_stage(config.source, config.out, config.pretrain, seed) for _, seed in trainings]
+    run_all(run_start, trainings, jobs=jobs, titles=titles("start of all encoders", stages, trainings))
+    trainings = [(plan, encoder, seed) for seed in seeds for encoder in encoders]
+    stages = [encoder_stage(config.source, config.out, encoder, config.pretrain, seed) for _, encoder, seed in trainings]
+    run_all(run_encoder, trainings, jobs=jobs, titles=titles("encoder", stages, trainings))
     trainings = [(plan, *row, seed) for seed in seeds for row in [("baseline", "none"), *rows]]
-    run_all(run_ctr, trainings, jobs=jobs)
+    run_all(run_ctr, trainings, jobs=jobs, titles=titles("ctr", [ctr_stage(*training) for training in trainings], trainings))
 
     results: dict[str, Any] = {"data": config.source.data, "preset": config.preset, "simulated": is_simulated(folder)}
     results |= measure(plan, shop, rows, seeds, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)

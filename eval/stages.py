@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,10 +52,25 @@ def ctr_stage(plan: Plan, encoder: str, form: str, seed: int) -> Stage:
     return Stage(plan.root, f"ctr/{name}-{form}-seed{seed}", key)
 
 
+def titles(kind: str, stages: Sequence[Stage], calls: Sequence[tuple]) -> list[str]:
+    """What to say as each training begins, such as `ctr courier vector seed 0 (3 of 14)`; "" for those that are there already.
+
+    Args:
+        kind: the first word.
+        stages: one a call.
+        calls: each with the plan first and the seed last; what stands between tells the trainings apart.
+    """
+    to_do = [not stage.done for stage in stages]
+    said = []
+    for number, (begins, (_, *words, seed)) in enumerate(zip(to_do, calls, strict=True)):
+        name = " ".join([kind, *words, f"seed {seed}"])
+        said.append(f"{name} ({sum(to_do[: number + 1])} of {sum(to_do)})" if begins else "")
+    return said
+
+
 def run_start(plan: Plan, seed: int) -> None:
-    """Make the weights that all encoders of a seed begin with, unless they are there or come from elsewhere."""
-    if plan.pretrain.weights == "pictures":
-        make_start(plan.source, plan.root, plan.pretrain, seed, threads=plan.threads)
+    """Make the weights that all encoders of a seed begin with, unless they are there."""
+    make_start(plan.source, plan.root, plan.pretrain, seed, threads=plan.threads)
 
 
 def run_encoder(plan: Plan, encoder: str, seed: int) -> None:

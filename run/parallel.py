@@ -6,6 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,22 +18,26 @@ from run.errors import UserError
 _PR_SET_PDEATHSIG = 1
 
 
-def run_all(work: Callable[..., Any], calls: Iterable[tuple], *, jobs: int) -> list[Any]:
+def run_all(work: Callable[..., Any], calls: Iterable[tuple], *, jobs: int, titles: Iterable[str] | None = None) -> list[Any]:
     """`work(*call)` for every call, at most `jobs` at once, results in order; the first error, or Ctrl-C, stops the rest.
 
     With one job all runs in this process. Workers use one thread each, so that sums do not depend on the number of cores.
+
+    Args:
+        titles: one a call, said on stderr at the moment it begins; "" says nothing.
 
     Raises:
         UserError: a worker was killed from outside; else what the call raised.
     """
     calls = list(calls)
+    titled = list(zip([""] * len(calls) if titles is None else titles, calls, strict=True))
     if jobs <= 1 or len(calls) <= 1:
-        return [work(*call) for call in calls]
+        return [_begun(title, work, call) for title, call in titled]
     spawn = multiprocessing.get_context("spawn")
     with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"):
         pool = ProcessPoolExecutor(min(jobs, len(calls)), mp_context=spawn, initializer=_begin, initargs=(os.getpid(),))
         try:
-            futures = [pool.submit(work, *call) for call in calls]
+            futures = [pool.submit(_begun, title, work, call) for title, call in titled]
             wait(futures, return_when=FIRST_EXCEPTION)
             for future in sorted(futures, key=_failed, reverse=True):  # a failed one first: the others may not have begun
                 future.result()
@@ -45,6 +50,13 @@ def run_all(work: Callable[..., Any], calls: Iterable[tuple], *, jobs: int) -> l
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()
+
+
+def _begun(title: str, work: Callable[..., Any], call: tuple) -> Any:
+    if title:
+        sys.stderr.write(title + "\n")  # in one piece: print writes the end of a line by itself, and workers share stderr
+        sys.stderr.flush()
+    return work(*call)
 
 
 def _failed(future: Future) -> bool:

@@ -54,11 +54,11 @@ def undisturbed(tmp_path_factory):
     out = tmp_path_factory.mktemp("compare") / "run"
     done = run(out, "--controls")
     assert done.returncode == 0, done.stderr
-    return out, done.stdout
+    return out, done.stdout, done.stderr
 
 
 def test_the_table_has_a_row_for_every_encoder_and_form_and_the_controls(undisturbed):
-    out, printed = undisturbed
+    out, printed, _ = undisturbed
     rows = {(row["encoder"], row["image_feature"]) for row in results(out)["rows"]}
     forms = ("cluster_id", "sim_score", "vector")
     encoders = ("courier", "simclr", "random", "shuffled courier")
@@ -81,7 +81,7 @@ def test_results_hold_what_the_design_names(undisturbed):
 
 
 def test_metrics_are_those_of_the_predictions_on_disk(undisturbed):
-    out, _ = undisturbed
+    out = undisturbed[0]
     found = results(out)
     table = pl.read_parquet(next(out.glob("ctr/baseline-none-seed0-*/predictions.parquet"))).filter(pl.col("split") == "test")
     log = pl.read_parquet(next(out.glob("data/shop-*/world/impressions.parquet")))[table["row"].to_list()]
@@ -96,7 +96,7 @@ def test_metrics_are_those_of_the_predictions_on_disk(undisturbed):
 
 
 def test_what_speaks_against_so_small_a_run_is_printed_and_reported(undisturbed):
-    out, printed = undisturbed
+    out, printed, _ = undisturbed
     report = (out / "report.html").read_text()
     for said in ("Preset tiny only shows that everything runs", "One seed: interval and p-value say nothing", "users scored"):
         assert said in " ".join(printed.split())
@@ -109,11 +109,22 @@ def test_a_form_is_selected_by_validation_alone():
     assert select_forms(valid, rows) == {"courier": rows[1], "simclr": rows[2]}
 
 
+def test_every_training_is_said_as_it_begins_with_its_number(undisturbed):
+    lines = [line for line in undisturbed[2].splitlines() if " of " in line]
+    assert "start of all encoders seed 0 (1 of 1)" in lines
+    assert "encoder courier seed 0 (1 of 3)" in lines
+    assert "ctr baseline none seed 0 (1 of 14)" in lines
+    assert "ctr shuffled courier vector seed 0 (13 of 14)" in lines
+    assert len(lines) == len(set(lines)) == 1 + 3 + 14
+
+
 def test_a_second_call_trains_nothing_and_says_the_same(undisturbed):
-    out, _ = undisturbed
+    out = undisturbed[0]
     before = results(out)
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("stage.json")}
-    assert run(out, "--controls").returncode == 0
+    again = run(out, "--controls")
+    assert again.returncode == 0
+    assert again.stderr == ""
     assert {path: path.stat().st_mtime_ns for path in out.rglob("stage.json")} == stamps
     assert results(out) == before
 
@@ -133,7 +144,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_results(undisturbed, tm
 
 
 def test_the_report_and_its_settings_are_there(undisturbed):
-    out, _ = undisturbed
+    out = undisturbed[0]
     assert (out / "report.html").read_text().count("not what a real shop would gain") == 1
     assert "[pretrain]" in (out / "config.toml").read_text()
     for stage in ("encoders", "ctr"):
@@ -143,7 +154,7 @@ def test_the_report_and_its_settings_are_there(undisturbed):
 
 
 def test_the_start_has_a_folder_and_seconds_of_its_own(undisturbed):
-    out, _ = undisturbed
+    out = undisturbed[0]
     folders = sorted(folder.name.rsplit("-", 1)[0] for folder in (out / "encoders").iterdir())
     assert folders == ["courier-seed0", "random-seed0", "simclr-seed0", "start-seed0"]
     start = json.loads(next(out.glob("encoders/start-seed0-*/stage.json")).read_text())["result"]["seconds"]
@@ -161,7 +172,7 @@ def test_a_start_is_named_so_and_keeps_the_hash_that_its_settings_have_as_simclr
 
 def test_the_truth_is_read_by_no_stage(undisturbed, tmp_path):
     """A world without its truth gives the same numbers, but for the ceiling."""
-    out, _ = undisturbed
+    out = undisturbed[0]
     world = next(out.glob("data/shop-*/world"))
     copy = tmp_path / "shop"
     copy.mkdir()

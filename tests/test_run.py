@@ -185,6 +185,12 @@ def test_an_error_in_a_worker_comes_through_with_its_words(error):
     assert str(caught.value) == str(error)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_each_piece_of_work_is_said_as_it_begins_and_none_without_a_title(capfd, jobs):
+    assert run_all(divmod, [(7, 2), (9, 4), (5, 5)], jobs=jobs, titles=["first", "", "third"]) == [(3, 1), (2, 1), (1, 0)]
+    assert sorted(capfd.readouterr().err.split()) == ["first", "third"]
+
+
 def raising(error):
     raise error
 
