@@ -80,6 +80,21 @@ def test_results_hold_what_the_design_names(undisturbed):
     assert {pair[side][0] for pair in found["pairs"] for side in ("a", "b")} == {"courier", "simclr", "random"}
 
 
+def test_every_key_of_the_results_is_in_the_documentation(undisturbed):
+    out = undisturbed[0]
+    found = json.loads((out / "results.json").read_text())
+    keys = {*found, *found["seconds"], *found["baseline"]}
+    for part in found["rows"] + found["pairs"]:
+        keys |= {*part, *part["delta_gauc"], *part.get("auc", ()), *part.get("seconds", ())}
+    for stage in ("encoders", "ctr"):
+        for path in (out / stage).glob("*/stage.json"):
+            keys |= set(json.loads(path.read_text())["result"])
+        for path in (out / stage).glob("*/metrics.jsonl"):
+            keys |= {key for line in path.read_text().splitlines() for key in json.loads(line)}
+    text = (ROOT / "docs" / "results-json.md").read_text()
+    assert sorted(key for key in keys if f"`{key}`" not in text) == []
+
+
 def test_metrics_are_those_of_the_predictions_on_disk(undisturbed):
     out = undisturbed[0]
     found = results(out)
