@@ -17,7 +17,7 @@ class PretrainConfig:
     # first weights of the body, the same for every encoder: pictures (the start: a SimCLR training on the shop's own pictures, for a small
     # backbone has no ImageNet weights) | imagenet (torchvision's download) | random | a file of weights for the backbone
     weights: str = "pictures"
-    start_pictures: int = 500_000  # pictures encoded in the training of the start; read only with --weights pictures
+    start_pictures: int = 400_000  # pictures encoded in the training of the start; read only with --weights pictures
     # first weights of the linear head: given (the head that comes with the body's weights, or a new one, as in the paper) | whitened
     # (principal components of the pictures' features)
     head: str = "given"
@@ -26,7 +26,7 @@ class PretrainConfig:
     image_size: int = 32  # pixels a side that the backbone sees
     store_size: int = 48  # pixels a side of the stored pictures; at least 1.5 x image_size, so that random crops are fair
     dim: int = 64  # length of an embedding
-    pictures: int = 500_000  # pictures encoded in the whole training, the same for every encoder
+    pictures: int = 300_000  # pictures encoded in the whole training, the same for every encoder
     checkpoints: int = 10  # how often it is validated and may be chosen, evenly spaced
     batch_size: int = 4096  # page views of a courier step, over all ranks
     batch_pictures: int = 1024  # pictures of a step of methods that look at pictures alone (simclr: two views of each)
