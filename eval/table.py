@@ -75,6 +75,8 @@ def markdown_table(results: Results) -> str:
     below = [*map(_plain, against(results)), f"{basis(results)}. {_LEGEND}"]
     if any(selected for _, selected in _rows(results)):
         below.append(f"Bold: {_SELECTED}.")
+    if results.get("oracle"):
+        below.append(_plain(headroom(results)))
     if results.get("simulated"):
         below.append(SIMULATED)
     above = " ".join(filter(None, [answer(results), caution(results)]))
