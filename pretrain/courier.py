@@ -165,7 +165,7 @@ class Courier:
 
     def loss(self, embeddings: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         page, history, clicked = (torch.as_tensor(step.places[name], device=embeddings.device) for name in ("page", "history", "clicked"))
-        group = torch.as_tensor(step.places["group"], device=embeddings.device) if "group" in step.places else None
+        group = step.group(embeddings.device)
         page_loss = self._page_loss(embeddings, page, clicked, history, group)
         sequence_loss = self._sequence_loss(embeddings, history, group)
         return page_loss + sequence_loss, {"loss_pv": page_loss.detach(), "loss_ucs": sequence_loss.detach()}

@@ -122,13 +122,14 @@ def first_weights(name: str, shop: Shop, store: PictureStore, config: PretrainCo
     """
     net = backbone(config.backbone, dim=config.dim, seed=seed, weights=config.weights)
     common = config.head_common if name == "courier" else 0.0
-    items = pretraining_items(shop, store.present)
-    items = np.sort(items[permutation(len(items), seed, "whiten")[:_HEAD_FROM]])
-    pictures = whole(torch.from_numpy(store.pixels[items]), config.image_size)
-    if config.head == "whitened" and len(items) > config.dim:
-        whiten_head(net, pictures)
-    if common > 0 and len(items) > 1:
-        add_common(net, pictures, common=common, seed=seed)
+    if config.head == "whitened" or common > 0:
+        items = pretraining_items(shop, store.present)
+        items = np.sort(items[permutation(len(items), seed, "whiten")[:_HEAD_FROM]])
+        pictures = whole(torch.from_numpy(store.pixels[items]), config.image_size)
+        if config.head == "whitened" and len(items) > config.dim:
+            whiten_head(net, pictures)
+        if common > 0 and len(items) > 1:
+            add_common(net, pictures, common=common, seed=seed)
     return net
 
 

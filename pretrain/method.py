@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 
@@ -19,6 +20,10 @@ class Step:
     items: np.ndarray  # (P,) item index of each picture to encode
     view: np.ndarray  # (P,) which view of the item; keys its randomness
     places: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def group(self, device: torch.device) -> Tensor | None:
+        """The groups that the method put into `places`, within which pictures compete; None: all of the step do."""
+        return torch.as_tensor(self.places["group"], device=device) if "group" in self.places else None
 
 
 class Method(Protocol):

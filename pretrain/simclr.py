@@ -71,5 +71,5 @@ class SimClr:
 
     def loss(self, embeddings: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         first, second = self.heads(embeddings).chunk(2)
-        group = torch.as_tensor(step.places["group"], device=embeddings.device) if "group" in step.places else None
+        group = step.group(embeddings.device)
         return nt_xent(first, second, temperature=self.config.simclr_temperature, group=group), {}
