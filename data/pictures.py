@@ -50,6 +50,10 @@ class PictureStore:
     present: np.ndarray  # (N,) bool: the item has a readable picture
     bad: list[BadPicture]  # in item order
 
+    def read(self, items: np.ndarray) -> np.ndarray:
+        """(P,) item indices -> (P, S, S, 3) uint8, in memory."""
+        return self.pixels[items]
+
 
 def build_store(shop: Shop, folder: Path, *, size: int, workers: int, max_bad_images: float = 0.01) -> PictureStore:
     """Decode all pictures of `shop` into `folder`, or go on where an earlier call was killed.

@@ -11,7 +11,7 @@ from data.pictures import PictureStore
 from data.shop_folder import Shop
 from eval.doubts import doubts
 from eval.report import AttentionExample, ClusterPictures
-from eval.stages import Plan, ctr_stage
+from eval.stages import SHUFFLED, Plan, ctr_stage
 from features.make import encoder_stage
 from pretrain.page_views import newest
 from run.folder import read_metrics
@@ -27,7 +27,7 @@ _LEAST_PICTURES = 3  # of a cluster in which one can see what its items share
 def curves(plan: Plan, rows: Sequence[Row], seed: int) -> dict[str, list[dict[str, Any]]]:
     """name -> lines of metrics.jsonl, for every encoder and CTR model of one seed."""
     found = {}
-    for encoder in dict.fromkeys(row[0] for row in rows if row[1] != "none"):
+    for encoder in dict.fromkeys(row[0].removeprefix(SHUFFLED) for row in rows if row[1] != "none"):
         stage = encoder_stage(plan.source, plan.root, encoder, plan.pretrain, seed)
         found[f"encoder {encoder}"] = read_metrics(stage.folder / "metrics.jsonl")
     for encoder, form in [("baseline", "none"), *rows]:
@@ -68,18 +68,18 @@ def attention_examples(plan: Plan, shop: Shop, store: PictureStore, seed: int, *
     import torch
 
     from pretrain.backbone import backbone
-    from pretrain.courier import attention
+    from pretrain.reconstruction import attention
     from pretrain.views import whole
 
     stage = encoder_stage(plan.source, plan.root, "courier", plan.pretrain, seed)
-    config = plan.pretrain
+    config, own = plan.pretrain, plan.pretrain.courier
     net = backbone(config.backbone, dim=config.dim, seed=seed, weights=str(stage.folder / "best.safetensors")).eval()
     test = shop.rows("test")
     rows = test[(shop.click[test] == 1) & store.present[shop.item[test]]]
-    clicks = click_history(shop, max_items=2 * config.history_items)
+    clicks = click_history(shop, max_items=2 * own.history_items)
     rows = rows[permutation(len(rows), 0, "attention")[:200]]
-    history = padded(clicks, shop.session[rows], length=2 * config.history_items)
-    history = newest(history, (history >= 0) & store.present[history], config.history_items)
+    history = padded(clicks, shop.session[rows], length=2 * own.history_items)
+    history = newest(history, (history >= 0) & store.present[history], own.history_items)
     full = (history >= 0).all(1)
     examples = []
     for row, seen in zip(rows[full][:wanted], history[full][:wanted], strict=True):
@@ -87,7 +87,7 @@ def attention_examples(plan: Plan, shop: Shop, store: PictureStore, seed: int, *
         with torch.no_grad():
             embeddings = net(whole(torch.from_numpy(store.pixels[items]), config.image_size))
         present = torch.ones(1, len(seen), dtype=torch.bool)
-        weights = attention(embeddings[None, :1], embeddings[None, 1:], present, scale=config.scale_attention)[0, 0]
+        weights = attention(embeddings[None, :1], embeddings[None, 1:], present, scale=own.scale_attention)[0, 0]
         examples.append(AttentionExample(target=store.pixels[items[0]], history=store.pixels[seen], weights=weights.numpy()))
     return examples
 
@@ -123,7 +123,7 @@ def report(plan: Plan, shop: Shop, results: dict[str, Any]) -> None:
             clusters = [] if no_clusters else cluster_pictures(store, feature.cluster, feature.clusters)
         else:
             no_clusters = "No clusters are shown: cluster_id was not among the image features."
-        if first == "courier":
+        if first == "courier" and plan.pretrain.courier.attention == "dot":
             attended = attention_examples(plan, shop, store, 0)
     write_report(
         plan.root / "report.html", results, curves=curves(plan, rows, 0), clusters=clusters, no_clusters=no_clusters, attention=attended,

@@ -7,27 +7,11 @@ from pathlib import Path
 
 from data.pictures import PictureStore
 from data.source import SourceConfig
-from pretrain.config import PretrainConfig, start_config
+from pretrain.config import PACE, PretrainConfig, start_config
+from pretrain.methods import METHODS
 from run.folder import Stage, file_hash
 
-VERSION = 5  # of encoder training: raise it when the code gives other numbers from the same settings
-# settings that only say how a run proceeds: they change no result
-_NO_RESULT = ("checkpoint_seconds",)
-# settings that one method alone reads: another method's stage does not depend on them
-_OWN = {
-    "courier": (
-        "batch_size",
-        "page_items",
-        "history_items",
-        "temperature",
-        "scale_attention",
-        "crop",
-        "head_common",
-        "head_rate",
-        "body_rate",
-    ),
-    "simclr": ("batch_pictures", "simclr_temperature", "simclr_strength", "simclr_crop", "simclr_blur"),
-}
+VERSION = 6  # of encoder training: raise it when the code gives other numbers from the same settings
 
 
 def encoder_stage(source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
@@ -47,10 +31,14 @@ def needs_start(encoder: str, config: PretrainConfig) -> bool:
 
 def _stage(name: str, source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
     config = _own_start(encoder, config)
-    foreign = {name for method, own in _OWN.items() if method != encoder for name in own}
-    settings = {name: value for name, value in asdict(config).items() if name not in foreign and name not in _NO_RESULT}
+    settings = {name: value for name, value in asdict(config).items() if name not in PACE and _concerns(encoder, name, value)}
     key = source.key(root) | {"encoder": encoder, "seed": seed, "pretrain": settings, "version": VERSION}
     return Stage(root, f"{name}-seed{seed}", key | {"weights": file_hash(config.weights)})
+
+
+def _concerns(encoder: str, name: str, value: object) -> bool:
+    """Whether an encoder depends on this field of the settings: a part that belongs to methods counts for those that read it."""
+    return not isinstance(value, dict) or name in METHODS[encoder].reads
 
 
 def _own_start(encoder: str, config: PretrainConfig) -> PretrainConfig:
@@ -71,10 +59,12 @@ def make_embeddings(source: SourceConfig, root: Path, encoder: str, config: Pret
 
 def make_start(source: SourceConfig, root: Path, config: PretrainConfig, seed: int, *, threads: int = 0) -> Stage:
     """Train the start of all encoders of this seed unless it is there; `folder / "best.safetensors"` holds its weights."""
-    return _made(start_stage(source, root, config, seed), source, root, "simclr", start_config(config), seed, threads)
+    return _made(start_stage(source, root, config, seed), source, root, "simclr", start_config(config), seed, threads, title="start")
 
 
-def _made(stage: Stage, source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int, threads: int) -> Stage:
+def _made(
+    stage: Stage, source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int, threads: int, title: str = ""
+) -> Stage:
     if stage.done:
         return stage
     from pretrain.loop import train_encoder
@@ -85,7 +75,7 @@ def _made(stage: Stage, source: SourceConfig, root: Path, encoder: str, config: 
         first = replace(config, weights=str(start.folder / "best.safetensors"))
     shop = source.shop(root)
     store = source.pictures(root, size=config.store_size, jobs=1)
-    result = train_encoder(encoder, shop, store, first, seed=seed, folder=stage.folder, threads=threads)
+    result = train_encoder(encoder, shop, store, first, seed=seed, folder=stage.folder, threads=threads, title=title)
     embed_catalogue(stage.folder / "best.safetensors", shop, store, config, encoder=encoder, seed=seed, out=stage.folder / "embeddings")
     stage.finish(result)
     return stage
@@ -95,7 +85,7 @@ def embed_catalogue(weights: Path, shop, store: PictureStore, config: PretrainCo
     """Embed every item's picture with trained weights and write the embeddings folder."""
     from features.embeddings import write_embeddings
     from pretrain.backbone import backbone
-    from pretrain.loop import embed
+    from pretrain.embedding import embed
     from run.devices import set_up
 
     fabric = set_up()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,20 @@ def _outputs(net: nn.Module, pictures: Tensor) -> Tensor:
 def linear_head(net: nn.Module) -> nn.Linear:
     """The last linear layer."""
     return [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
+
+
+def recompute_blocks(net: nn.Module) -> None:
+    """Let each block's inner values be computed again in the backward pass: memory for time (Chen et al. 2016, arXiv:1604.06174).
+
+    The blocks are a Swin's attentions, as in the paper, and a ResNet's residual blocks; a small CNN has none.
+    """
+    from torch.utils.checkpoint import checkpoint
+    from torchvision.models.resnet import BasicBlock
+    from torchvision.models.swin_transformer import ShiftedWindowAttention
+
+    for part in net.modules():
+        if isinstance(part, BasicBlock | ShiftedWindowAttention):
+            part.forward = functools.partial(checkpoint, part.forward, use_reentrant=False)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

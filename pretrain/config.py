@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
+import tyro
+
+from pretrain.method_configs import (
+    ClipConfig,
+    CourierConfig,
+    DistortionConfig,
+    MaskClipConfig,
+    SimClrConfig,
+    SimSiamConfig,
+    SupervisedConfig,
+)
 from run.config import one_of, positive
 from run.errors import SettingError
+
+# settings that only say how a run proceeds: they change no result, but for the last digits of sums
+PACE = ("checkpoint_seconds", "chunk", "recompute", "compile")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,59 +35,52 @@ class PretrainConfig:
     # first weights of the linear head: given (the head that comes with the body's weights, or a new one, as in the paper) | whitened
     # (principal components of the pictures' features)
     head: str = "given"
-    head_common: float = 4.0  # courier: length of a part that all first embeddings share, in their average distance from it; 0: none
     centre: bool = True  # take the part that all embeddings share out of them before they are compared, in validation and features
     image_size: int = 32  # pixels a side that the backbone sees
     store_size: int = 48  # pixels a side of the stored pictures; at least 1.5 x image_size, so that random crops are fair
     dim: int = 64  # length of an embedding
     pictures: int = 300_000  # pictures encoded in the whole training, the same for every encoder
     checkpoints: int = 10  # how often it is validated and may be chosen, evenly spaced
-    batch_size: int = 4096  # page views of a courier step, over all ranks
-    batch_pictures: int = 1024  # pictures of a step of methods that look at pictures alone (simclr: two views of each)
+    batch_pictures: int = 1024  # pictures of a step of methods that look at pictures, not page views (simclr, simsiam: two views of each)
     learning_rate: float = 3e-3  # Adam's, at its height
-    head_rate: float = 10.0  # courier: the linear head learns at this many times --learning-rate
-    # courier: the body learns at this many times --learning-rate: little, for clicks teach a body less than its first weights know, and
-    # Adam moves all weights alike: at the head's rate the body would forget before the head has turned
-    body_rate: float = 0.1
     beta2: float = 0.95  # decay of Adam's second moment; trainings of a few hundred steps need it to forget their first ones
     warmup: float = 0.1  # share of the training in which the rate rises from 0; it then falls along a cosine
     head_first: float = 0.06  # share of the training in which only linear heads learn, before the body follows
     weight_decay: float = 1e-6  # Adam's
-    page_items: int = 5  # courier: items kept of a page view, the clicked ones first (the paper's l_pv)
-    history_items: int = 5  # courier: newest clicks that a clicked picture is rebuilt from (the paper's l_click)
-    temperature: float = 0.05  # courier: divides the cosine; > 0
-    scale_attention: bool = True  # courier: divide the attention's dot product by sqrt(dim) (Eq. 1)
     # leave the target's own item out of courier's negatives and of the SimScore that validation watches: needed in a small catalogue
     mask_same_item: bool = True
     # whose pictures compete in a contrast: batch (all) | category (those of the picture's own category: the paper pre-trains on one
     # category alone, so that telling categories apart earns nothing there; a shop without categories is one)
     negatives: str = "category"
-    crop: float = 0.9  # courier: smallest share of the picture that a random crop keeps; 1 = the whole picture
-    simclr_temperature: float = 0.2  # simclr: divides the cosine; > 0
-    simclr_strength: float = 0.5  # simclr: strength of the colour distortion (Chen et al. use 1 at 224 pixels and 0.5 on small pictures)
-    simclr_crop: float = 0.2  # simclr: smallest share of the picture that a random crop keeps
-    simclr_blur: bool = False  # simclr: Gaussian blur half of the time (Chen et al. leave it out on small pictures)
     valid_history: int = 50  # newest clicks whose cosines make the SimScore that validation watches
     precision: str = "32-true"  # Lightning Fabric's names: 32-true | bf16-mixed | 16-mixed
+    # pictures that go through the backbone at once; more of them in a step are encoded twice (gradient caching): the same gradients in
+    # bounded memory; 0: all at once
+    chunk: int = 0
+    recompute: bool = False  # compute the backbone's blocks again in the backward pass, in place of keeping what they computed
+    compile: bool = False  # let torch.compile fuse the backbone
     checkpoint_seconds: float = 30.0  # how often the state is saved, for a run that is killed
+    courier: Annotated[CourierConfig, tyro.conf.arg(name="")] = field(default_factory=CourierConfig)
+    distortion: DistortionConfig = field(default_factory=DistortionConfig)
+    simclr: SimClrConfig = field(default_factory=SimClrConfig)
+    simsiam: SimSiamConfig = field(default_factory=SimSiamConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    maskclip: MaskClipConfig = field(default_factory=MaskClipConfig)
+    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
 
     def __post_init__(self):
         for name in (
-            "image_size", "dim", "pictures", "start_pictures", "checkpoints", "batch_size", "batch_pictures", "learning_rate",
-            "head_rate", "body_rate", "page_items", "history_items",
-            "temperature", "simclr_temperature", "valid_history", "checkpoint_seconds",
+            "image_size", "dim", "pictures", "start_pictures", "checkpoints", "batch_pictures", "learning_rate", "valid_history",
+            "checkpoint_seconds",
         ):  # fmt: skip
             positive(name, getattr(self, name))
         one_of("backbone", self.backbone, ("small_cnn", "resnet18", "swin_t"))
         one_of("head", self.head, ("given", "whitened"))
-        for name in ("head_common", "weight_decay"):
+        for name in ("weight_decay", "chunk"):
             if getattr(self, name) < 0:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         if self.store_size < 1.5 * self.image_size:
             raise SettingError("store_size", self.store_size, f"give at least 1.5 x image_size = {-(-3 * self.image_size // 2)}")
-        for name in ("crop", "simclr_crop"):
-            if not 0 < getattr(self, name) <= 1:
-                raise SettingError(name, getattr(self, name), "give a share above 0 and up to 1")
         one_of("negatives", self.negatives, ("batch", "category"))
         one_of("precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
         for name in ("warmup", "head_first", "beta2"):
@@ -90,15 +97,20 @@ def start_config(config: PretrainConfig) -> PretrainConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
-        "pictures": 24_000, "start_pictures": 12_000, "checkpoints": 3, "batch_size": 256, "batch_pictures": 256, "image_size": 24,
-        "store_size": 36, "dim": 32,
+        "pictures": 24_000, "start_pictures": 12_000, "checkpoints": 3, "batch_pictures": 256,
+        "image_size": 24, "store_size": 36, "dim": 32,
+        "courier": {"batch_size": 256}, "supervised": {"batch_size": 128}, "clip": {"width": 32},
     },
     "small": {},
     "paper": {
-        "backbone": "swin_t", "weights": "imagenet", "head_common": 0.0, "centre": False, "image_size": 224, "store_size": 336, "dim": 256,
-        "checkpoints": 20,
-        "pictures": 300_000_000, "batch_size": 3072, "batch_pictures": 30_720, "learning_rate": 1e-4, "head_rate": 1.0, "body_rate": 1.0,
-        "beta2": 0.999, "warmup": 0.01, "head_first": 0.0, "mask_same_item": False, "negatives": "batch", "crop": 0.6,
-        "simclr_strength": 1.0, "simclr_crop": 0.08, "simclr_blur": True, "precision": "16-mixed",
+        "backbone": "swin_t", "weights": "imagenet", "centre": False, "image_size": 224, "store_size": 336, "dim": 256, "checkpoints": 20,
+        "pictures": 300_000_000, "batch_pictures": 30_720, "learning_rate": 1e-4, "beta2": 0.999, "warmup": 0.01, "head_first": 0.0,
+        "mask_same_item": False, "negatives": "batch", "precision": "16-mixed", "recompute": True, "chunk": 512,
+        "courier": {"batch_size": 3072, "head_common": 0.0, "head_rate": 1.0, "body_rate": 1.0, "crop": 0.6},
+        "distortion": {"strength": 1.0, "crop": 0.08, "blur": True},
+        "simsiam": {"hidden": 2048, "bottleneck": 512},
+        "clip": {"words": 32, "width": 512, "layers": 6, "heads": 8},
+        "maskclip": {"codewords": 8192},
+        "supervised": {"batch_size": 3072},
     },
 }  # fmt: skip

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+Outputs = dict[str, Tensor]  # what `Method.encode` makes of pictures: tensors with a row for each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,29 +18,53 @@ class Step:
     A picture that occurs many times in a batch stands here once: `places` points into the pictures.
     """
 
+    number: int  # of the step, counted from 0; keys its randomness
     items: np.ndarray  # (P,) item index of each picture to encode
     view: np.ndarray  # (P,) which view of the item; keys its randomness
     places: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def part(self, rows: slice) -> Step:
+        """Some of the pictures, as `Method.encode` is given them; nothing that points into all of them."""
+        return Step(number=self.number, items=self.items[rows], view=self.view[rows])
 
     def group(self, device: torch.device) -> Tensor | None:
         """The groups that the method put into `places`, within which pictures compete; None: all of the step do."""
         return torch.as_tensor(self.places["group"], device=device) if "group" in self.places else None
 
 
-class Method(Protocol):
-    """A way to train an encoder. `heads` holds what is trained beside the backbone and dropped afterwards."""
+class Method:
+    """A way to train an encoder. A subclass gives `step`, `view` and `loss`; it holds no state but in `heads`.
 
-    @property
-    def heads(self) -> nn.Module: ...
+    Pictures are encoded apart from their loss, so that a step may be encoded in chunks and over ranks: `encode` sees some of its pictures,
+    `loss` the outputs of all.
+    """
+
+    heads: nn.Module  # what is trained beside the backbone and dropped afterwards
+    head_common = 0.0  # length of the common part of first embeddings (see pretrain/backbone.py:add_common)
+    head_rate = 1.0  # the backbone's linear head learns at this many times the learning rate
+    body_rate = 1.0  # and its body at this many
 
     def step(self, number: int) -> Step:
         """The pictures of step `number`; depends on nothing but the seed and the number."""
-        ...
+        raise NotImplementedError
 
     def view(self, pixels: Tensor, keys: tuple, size: int) -> Tensor:
         """(P, S, S, 3) uint8 -> (P, 3, size, size) normalised, with randomness from `keys`."""
-        ...
+        raise NotImplementedError
 
-    def loss(self, embeddings: Tensor, step: Step) -> tuple[Tensor, dict[str, Any]]:
-        """(P, D) embeddings of the step's pictures -> the loss in nats, and its parts for the log."""
-        ...
+    def encode(self, net: nn.Module, pictures: Tensor, step: Step) -> Outputs:
+        """What the loss needs of each picture, row by row; "embedding" (P, D) is the backbone's output.
+
+        Args:
+            net: the backbone.
+            pictures: (P, 3, size, size), from `view`.
+            step: the part of the step that these pictures are.
+        """
+        return {"embedding": net(pictures)}
+
+    def loss(self, outputs: Outputs, step: Step) -> tuple[Tensor, Outputs]:
+        """The outputs of all of the step's pictures -> the loss in nats, and its parts for the log."""
+        raise NotImplementedError
+
+    def after_step(self, net: nn.Module, done: float) -> None:
+        """What follows an optimizer's step, when a share `done` of the pictures is encoded: a teacher that follows its student, say."""

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
+from data.comparison import FEWEST
 from data.shop_folder import Shop
 from pretrain.config import PretrainConfig
 from pretrain.method import Method
 from run.errors import UserError
+
+Make = Callable[[Shop, np.ndarray, PretrainConfig, int], Method | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """How a method is made, and what of the settings it reads."""
+
+    make: Make  # of (shop, has_picture, config, seed); None is the backbone as it begins
+    reads: tuple[str, ...] = ()  # the parts of PretrainConfig that belong to it: its encoder depends on no other method's settings
 
 
 def _courier(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
     from pretrain.courier import Courier
     from pretrain.page_views import page_views
 
-    views = page_views(shop, page_items=config.page_items, history_items=config.history_items, has_picture=has_picture)
-    if len(views) < 2:
+    own = config.courier
+    views = page_views(shop, page_items=own.page_items, history_items=own.history_items, has_picture=has_picture)
+    if len(views) < FEWEST:
         raise UserError(
             f"courier: {len(views)} page views of the pretraining period have both a click and earlier clicks with pictures; "
             "it needs a longer log, or a larger pretraining share"
@@ -26,13 +39,19 @@ def _courier(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: 
 
 
 def _simclr(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
-    from pretrain.page_views import pretraining_items
     from pretrain.simclr import SimClr
 
+    return SimClr(_items("simclr", shop, has_picture), config, seed, _groups(shop, config))
+
+
+def _items(name: str, shop: Shop, has_picture: np.ndarray) -> np.ndarray:
+    """The pictures of the pretraining period, for a method that needs nothing else of it."""
+    from pretrain.page_views import pretraining_items
+
     items = pretraining_items(shop, has_picture)
-    if len(items) < 2:
-        raise UserError(f"simclr: {len(items)} items with a picture were shown in the pretraining period; it needs at least 2")
-    return SimClr(items, config, seed, _groups(shop, config))
+    if len(items) < FEWEST:
+        raise UserError(f"{name}: {len(items)} items with a picture were shown in the pretraining period; it needs at least {FEWEST}")
+    return items
 
 
 def _groups(shop: Shop, config: PretrainConfig) -> np.ndarray | None:
@@ -40,9 +59,8 @@ def _groups(shop: Shop, config: PretrainConfig) -> np.ndarray | None:
     return shop.item_category if config.negatives == "category" else None
 
 
-# name -> what makes the method of (shop, has_picture, config, seed); "random" is the backbone as it begins
-METHODS: dict[str, Callable[[Shop, np.ndarray, PretrainConfig, int], Method] | None] = {
-    "courier": _courier,
-    "simclr": _simclr,
-    "random": None,
+METHODS: dict[str, Entry] = {
+    "courier": Entry(make=_courier, reads=("courier",)),
+    "simclr": Entry(make=_simclr, reads=("simclr", "distortion")),
+    "random": Entry(make=lambda *_: None),
 }

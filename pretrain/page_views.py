@@ -8,6 +8,7 @@ import numpy as np
 
 from data.histories import click_history, padded
 from data.shop_folder import SPLITS, Shop
+from run.randomness import permutation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,3 +67,25 @@ def pretraining_items(shop: Shop, has_picture: np.ndarray) -> np.ndarray:
     """(M,) items with a picture that were shown in the pretraining period: what every encoder may look at."""
     shown = np.unique(shop.item[shop.session_split[shop.session] == SPLITS.index("pretrain")])
     return shown[has_picture[shown]]
+
+
+def rows_of_step(rows: int, batch: int, seed: int, number: int) -> np.ndarray:
+    """(batch,) rows of step `number`: one pass over all rows, shuffled, after another, each row once a pass; a short rest is left out."""
+    per_pass = rows // batch
+    order = permutation(rows, seed, "rows", number // per_pass)
+    start = number % per_pass * batch
+    return order[start : start + batch]
+
+
+def distinct(tables: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The items that stand in some tables, each once, and the same tables with places in that list in place of items; -1 stays -1.
+
+    Returns:
+        (P,) item indices in ascending order; the tables.
+    """
+    items, where = np.unique(np.concatenate([table.ravel() for table in tables.values()]), return_inverse=True)
+    if len(items) and items[0] < 0:  # padding is the smallest entry: it is no picture
+        items, where = items[1:], where - 1
+    ends = np.cumsum([table.size for table in tables.values()])[:-1]
+    parts = np.split(where, ends)
+    return items, {name: part.reshape(table.shape) for (name, table), part in zip(tables.items(), parts, strict=True)}

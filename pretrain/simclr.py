@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.config import PretrainConfig
-from pretrain.method import Step
-from pretrain.views import cropped, distorted, normalised
-from run.randomness import keyed_init, permutation
+from pretrain.method import Method, Outputs, Step
+from pretrain.two_views import distorted_view, two_views
+from run.randomness import keyed_init
 
 
 def nt_xent(first_view: Tensor, second_view: Tensor, *, temperature: float, group: Tensor | None = None) -> Tensor:
@@ -39,7 +39,7 @@ def nt_xent(first_view: Tensor, second_view: Tensor, *, temperature: float, grou
     return F.cross_entropy(similarity, partner)
 
 
-class SimClr:
+class SimClr(Method):
     """The method over the pictures shown in the pretraining period.
 
     Args:
@@ -57,19 +57,12 @@ class SimClr:
         keyed_init(self.heads, seed)
 
     def step(self, number: int) -> Step:
-        per_pass = len(self.items) // self.batch_size
-        order = permutation(len(self.items), self.seed, "pictures", number // per_pass)
-        start = number % per_pass * self.batch_size
-        drawn = self.items[order[start : start + self.batch_size]]
-        places = {} if self.group is None else {"group": self.group[drawn]}
-        return Step(items=np.tile(drawn, 2), view=np.repeat([0, 1], len(drawn)), places=places)
+        return two_views(self.items, self.batch_size, self.seed, number, self.group)
 
     def view(self, pixels: Tensor, keys: tuple, size: int) -> Tensor:
-        config = self.config
-        pictures = cropped(pixels, size, keys, smallest=config.simclr_crop, stretch=4 / 3, flip=True)
-        return normalised(distorted(pictures, keys, strength=config.simclr_strength, blur=config.simclr_blur))
+        return distorted_view(pixels, keys, size, self.config.distortion)
 
-    def loss(self, embeddings: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, outputs: Outputs, step: Step) -> tuple[Tensor, Outputs]:
+        embeddings = outputs["embedding"]
         first, second = self.heads(embeddings).chunk(2)
-        group = step.group(embeddings.device)
-        return nt_xent(first, second, temperature=self.config.simclr_temperature, group=group), {}
+        return nt_xent(first, second, temperature=self.config.simclr.temperature, group=step.group(embeddings.device)), {}

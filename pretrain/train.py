@@ -13,7 +13,7 @@ from data.source import SourceConfig
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig, start_config
 from run.config import as_dict, one_of, parse, to_toml
-from run.errors import entry, one_process
+from run.errors import entry
 from run.folder import locked, write_atomic, write_json
 
 ENCODERS = ("courier", "simclr", "random")
@@ -46,20 +46,25 @@ def main(argv: list[str] | None = None) -> None:
         TrainConfig, argv, prog="python -m pretrain.train", presets=PRESETS,
         description="Train one image encoder on a shop's pictures and clicks; embed with features.embed afterwards.",
     )  # fmt: skip
+    from contextlib import nullcontext
+
     from data.split import check_scorable
     from pretrain.loop import train_encoder
-    from run.devices import default_jobs
+    from run.devices import default_jobs, set_up
 
-    one_process("pretrain.train")
-    with locked(config.out):
-        shop = config.source.shop(config.out)
-        check_scorable(shop, "valid")
-        store = config.source.pictures(config.out, size=config.pretrain.store_size, jobs=default_jobs())
-        pretrain = config.pretrain
-        if pretrain.weights == "pictures":
-            train_encoder("simclr", shop, store, start_config(pretrain), seed=config.seed, folder=config.out / "start")
+    fabric = set_up(precision=config.pretrain.precision)
+    pretrain, first = config.pretrain, fabric.is_global_zero
+    with locked(config.out) if first else nullcontext():
+        with fabric.rank_zero_first():  # the others find data and pictures made
+            shop = config.source.shop(config.out)
+            check_scorable(shop, "valid")
+            store = config.source.pictures(config.out, size=pretrain.store_size, jobs=default_jobs())
+        if pretrain.weights == "pictures" and config.encoder != "random":
+            train_encoder("simclr", shop, store, start_config(pretrain), seed=config.seed, folder=config.out / "start", title="start")
             pretrain = replace(pretrain, weights=str(config.out / "start" / "best.safetensors"))
         result = train_encoder(config.encoder, shop, store, pretrain, seed=config.seed, folder=config.out)
+        if not first:
+            return
         write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
         write_json(config.out / "result.json", result)
     print(

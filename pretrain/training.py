@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from data.shop_folder import Shop
 from data.source import shop_fingerprint
-from pretrain.backbone import linear_head
-from pretrain.config import PretrainConfig
+from pretrain.backbone import linear_head, recompute_blocks
+from pretrain.config import PACE, PretrainConfig
 from pretrain.method import Method
 from run.checkpoint import load_checkpoint, refuse_other_settings
 from run.devices import restore_scaler, scaler_state
@@ -42,8 +42,8 @@ class Training:
     seed: int
     fabric: Fabric
     method: Method
-    net: nn.Module  # the backbone, as Fabric runs it
-    parts: nn.ModuleDict  # backbone and heads under their plain names: what a checkpoint holds
+    parts: nn.ModuleDict  # backbone and heads: what a checkpoint holds
+    encoder: nn.Module  # the backbone as it is run: itself, or what torch.compile made of it
     optimizer: torch.optim.Optimizer
     settings: dict[str, str]  # see `settings_of`
     state: State = field(default_factory=State)
@@ -52,38 +52,47 @@ class Training:
 
 def prepare(name: str, net: nn.Module, method: Method, shop: Shop, config: PretrainConfig, *, seed: int, fabric: Fabric) -> Training:
     """A training before its first step: heads beside the backbone, one Adam over both."""
-    heads = method.heads.to(fabric.device)
-    parts = nn.ModuleDict({"backbone": net, "heads": heads})
+    method.heads.to(fabric.device)
+    if config.recompute:
+        recompute_blocks(net)
     optimizer = torch.optim.Adam(
-        parameter_groups(name, net, heads, config), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
+        parameter_groups(method, net), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
     )
-    net, optimizer = fabric.setup(net, optimizer)
-    settings = settings_of(name, shop, config, seed)
+    compiled: Any = torch.compile(net) if config.compile else net
+    scaled: Any = fabric.setup_optimizers(optimizer)
     return Training(
-        name=name, config=config, seed=seed, fabric=fabric, method=method, net=net, parts=parts, optimizer=optimizer, settings=settings
+        name=name,
+        config=config,
+        seed=seed,
+        fabric=fabric,
+        method=method,
+        parts=nn.ModuleDict({"backbone": net, "heads": method.heads}),
+        encoder=compiled,
+        optimizer=scaled,
+        settings=settings_of(name, shop, config, seed),
     )
 
 
-def parameter_groups(name: str, net: nn.Module, heads: nn.Module, config: PretrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(method: Method, net: nn.Module) -> list[dict[str, Any]]:
     """The linear head and the method's own heads, which learn from the first step, and the body, which follows after `head_first`.
 
-    `rate` is a group's share of the learning rate. A body that moves while its head still points anywhere loses the features it has (Kumar
-    et al. 2022, arXiv:2202.10054).
+    `rate` is a group's share of the learning rate, `waits` tells the body. A body that moves while its head still points anywhere loses
+    the features it has (Kumar et al. 2022, arXiv:2202.10054).
     """
     last = list(linear_head(net).parameters())
     body = [weight for weight in net.parameters() if all(weight is not own for own in last)]
-    head_rate, body_rate = (config.head_rate, config.body_rate) if name == "courier" else (1.0, 1.0)
+    heads = [weight for weight in method.heads.parameters() if weight.requires_grad]
     return [
-        {"params": last, "begins": 0.0, "rate": head_rate},
-        {"params": list(heads.parameters()), "begins": 0.0, "rate": 1.0},
-        {"params": body, "begins": config.head_first, "rate": body_rate},
+        {"params": last, "waits": False, "rate": method.head_rate},
+        {"params": heads, "waits": False, "rate": 1.0},
+        {"params": body, "waits": True, "rate": method.body_rate},
     ]
 
 
 def settings_of(name: str, shop: Shop, config: PretrainConfig, seed: int) -> dict[str, str]:
     """What a start must agree in with the run that goes on from it, as plain text."""
     settings = {"encoder": name, "seed": str(seed), "shop": shop_fingerprint(shop.folder)}
-    settings |= {key: str(value) for key, value in asdict(config).items() if key != "checkpoint_seconds"}
+    settings |= {key: str(value) for key, value in asdict(config).items() if key not in PACE}
     return settings | {"weights": file_hash(config.weights) or config.weights}
 
 

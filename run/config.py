@@ -71,17 +71,29 @@ def with_settings(config: Config, settings: Mapping[str, Any], *, source: str) -
     """
     changes: dict[str, Any] = {}
     known = {field.name: field for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    spread = _spread(config)
     for written, value in settings.items():
         name = written.replace("-", "_")
+        if name not in known and name in spread:
+            part = spread[name]
+            changes[part] = with_settings(changes.get(part, getattr(config, part)), {name: value}, source=source)
+            continue
         if name not in known:
-            raise UserError(f"{source}: no setting '{written}'; {_closest(name, known)}")
+            raise UserError(f"{source}: no setting '{written}'; {_closest(name, [*known, *spread])}")
         current = getattr(config, name)
         if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
-            changes[name] = with_settings(current, value, source=f"{source}: {name}")  # type: ignore[type-var]
+            changes[name] = with_settings(changes.get(name, current), value, source=f"{source}: {name}")  # type: ignore[type-var]
         else:
             wants_path = current is None and "Path" in str(known[name].type)
             changes[name] = _checked(Path() if wants_path else current, value, f"{source}: {name}")
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def _spread(config: Any) -> dict[str, str]:
+    """setting -> the part of `config` that holds it, for parts whose settings are flags of their own (tyro's name "")."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    parts = [name for name, hint in hints.items() if any(getattr(word, "name", None) == "" for word in getattr(hint, "__metadata__", ()))]
+    return {field.name: part for part in parts for field in dataclasses.fields(getattr(config, part))}
 
 
 def as_dict(config: Any) -> dict[str, Any]:

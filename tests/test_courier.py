@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretrain.config import PretrainConfig
-from pretrain.courier import Courier, attention, contrast, reconstruct
-from pretrain.page_views import PageViews
+from pretrain.contrast import contrast
+from pretrain.courier import Courier
+from pretrain.method_configs import CourierConfig
+from pretrain.page_views import PageViews, rows_of_step
+from pretrain.reconstruction import attention, reconstruct
 
 
 def slow_attention(query, keys, scale):
@@ -74,9 +77,14 @@ def some_views(rng, rows=6, items=9, page_items=5, history_items=5):
 
 
 def loss_of(views, vectors, group=None, **settings):
-    method = Courier(views, PretrainConfig(batch_size=len(views), **settings), seed=0, group=group)
+    return parts_of(views, vectors, group, **settings)[0]
+
+
+def parts_of(views, vectors, group=None, *, mask_same_item=True, **settings):
+    own = CourierConfig(batch_size=len(views), **settings)
+    method = Courier(views, PretrainConfig(courier=own, mask_same_item=mask_same_item), seed=0, group=group)
     step = method.step(0)
-    return method.loss(vectors[step.items], step)[0]
+    return method.loss({"embedding": vectors[step.items]}, step)
 
 
 @settings(max_examples=25, deadline=None)
@@ -146,16 +154,14 @@ def test_an_own_item_elsewhere_in_the_batch_is_no_negative_when_masked():
 
 def test_rows_with_one_click_do_not_enter_the_click_sequence_loss():
     views = PageViews(page=np.array([[0, 1]]), clicked=np.array([[True, False]]), history=np.array([[2, -1]]))
-    method = Courier(views, PretrainConfig(batch_size=1), seed=0)
-    step = method.step(0)
-    assert method.loss(torch.randn(4, 3)[step.items], step)[1]["loss_ucs"] == 0
+    assert parts_of(views, torch.randn(4, 3))[1]["loss_ucs"] == 0
 
 
 def test_each_row_is_seen_once_a_pass_and_each_picture_once_a_step():
     rng = np.random.default_rng(0)
     views = some_views(rng, rows=12, items=9)
-    method = Courier(views, PretrainConfig(batch_size=4), seed=3)
-    passes = [np.sort(np.concatenate([method._rows(3 * p + s) for s in range(3)])) for p in range(2)]
+    method = Courier(views, PretrainConfig(courier=CourierConfig(batch_size=4)), seed=3)
+    passes = [np.sort(np.concatenate([rows_of_step(12, 4, 3, 3 * p + s) for s in range(3)])) for p in range(2)]
     assert all((rows == np.arange(12)).all() for rows in passes)
     items = method.step(0).items
     assert len(np.unique(items)) == len(items)

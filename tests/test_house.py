@@ -59,12 +59,14 @@ def test_every_flag_has_a_help_text_of_its_own(command):
     done = subprocess.run(
         [sys.executable, "-m", command, "--help"], capture_output=True, text=True, cwd=ROOT, env=os.environ | {"COLUMNS": "80"}
     )
-    texts = {}
+    texts, flag = {}, None
     for line in done.stdout.splitlines():
-        if line.startswith("│ --"):
+        if line.startswith("╭"):  # a group of flags may begin with a sentence of its own
+            flag = None
+        elif line.startswith("│ --"):
             flag, _, text = line.strip("│ ").partition("  ")
             texts[flag] = text
-        elif line.startswith("│  "):
+        elif line.startswith("│  ") and flag:
             texts[flag] += " " + line.strip("│ ")
     said = [" ".join(text.split()).partition("(default:")[0] for text in texts.values()]
     said = [text for text in said if not text.startswith("of a built-in world")]

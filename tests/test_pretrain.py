@@ -21,7 +21,10 @@ from metrics.gauc import gauc
 from pretrain import loop
 from pretrain.backbone import backbone, whiten_head
 from pretrain.config import PretrainConfig
-from pretrain.loop import embed, learning_rate, passed_checkpoint, train_encoder
+from pretrain.courier import Courier
+from pretrain.embedding import embed
+from pretrain.loop import first_weights, learning_rate, passed_checkpoint, train_encoder
+from pretrain.method_configs import CourierConfig
 from pretrain.page_views import newest, page_views
 from pretrain.similarity import collapse, sim_scores
 from run.checkpoint import load_checkpoint, save_checkpoint
@@ -36,7 +39,7 @@ CONFIG = PretrainConfig(
     dim=8,
     pictures=1200,
     checkpoints=3,
-    batch_size=32,
+    courier=CourierConfig(batch_size=32),
     batch_pictures=32,
     checkpoint_seconds=0.01,
 )
@@ -111,10 +114,8 @@ def test_clicks_after_the_validation_change_no_weight(folder, encoder, shop, sto
 
 def train_with_a_stop(shop, store, config, folder, monkeypatch):
     """COURIER's training, interrupted at its 17th step and begun again."""
-    from pretrain import courier
-
     calls = {"left": 17}
-    draw = courier.Courier.step
+    draw = Courier.step
 
     def dies(self, number):
         calls["left"] -= 1
@@ -123,7 +124,7 @@ def train_with_a_stop(shop, store, config, folder, monkeypatch):
         return draw(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(courier.Courier, "step", dies)
+        patch.setattr(Courier, "step", dies)
         with pytest.raises(KeyboardInterrupt):
             train_encoder("courier", shop, store, config, seed=1, folder=folder, threads=1)
     return train_encoder("courier", shop, store, config, seed=1, folder=folder, threads=1)
@@ -191,15 +192,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(shop, store, 
 
 
 def test_a_start_from_the_pictures_is_spread_and_its_loss_is_near_that_of_chance(shop, store):
-    from pretrain.courier import Courier
-    from pretrain.loop import first_weights, look
-
     views = page_views(shop, page_items=5, history_items=5, has_picture=store.present)
     method = Courier(views, CONFIG, seed=0)
-    net = first_weights("courier", shop, store, CONFIG, seed=0)
+    net = first_weights(CONFIG.courier.head_common, shop, store, CONFIG, seed=0)
     step = method.step(0)
+    pictures = method.view(torch.from_numpy(store.read(step.items)), (0, "view", 0, step.items, step.view), CONFIG.image_size)
     with torch.no_grad():
-        parts = method.loss(net(look(method, store, step, CONFIG, 0, 0, torch.device("cpu"))), step)[1]
+        parts = method.loss(method.encode(net, pictures, step), step)[1]
     candidates = int((step.places["page"] >= 0).sum())
     assert abs(parts["loss_pv"].item() - np.log(candidates)) < 0.3
     whitened = backbone("small_cnn", dim=8, seed=0)
@@ -261,8 +260,6 @@ def test_random_pictures_of_one_kind_have_no_spread_and_score_half(shop):
     ("settings", "message"),
     [
         ({"store_size": 32}, "store_size"),
-        ({"temperature": 0.0}, "temperature"),
-        ({"crop": 1.5}, "crop"),
         ({"backbone": "resnet"}, "did you mean 'resnet18'"),
         ({"warmup": 1.0}, "warmup"),
     ],
@@ -270,6 +267,20 @@ def test_random_pictures_of_one_kind_have_no_spread_and_score_half(shop):
 def test_bad_settings_are_refused_at_birth(settings, message):
     with pytest.raises(SettingError, match=message):
         PretrainConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.0}, "temperature"),
+        ({"crop": 1.5}, "crop"),
+        ({"without": "uks"}, "did you mean 'ucs'"),
+        ({"without": "contrast", "loss": "hinge"}, "hinge is a contrast"),
+    ],
+)
+def test_bad_settings_of_courier_are_refused_at_birth(settings, message):
+    with pytest.raises(SettingError, match=message):
+        CourierConfig(**settings)
 
 
 def test_the_command_goes_on_after_a_real_kill(folder, tmp_path):

@@ -1,0 +1,58 @@
+"""The pictures that a rank encodes, step after step, read while the network works on those before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pretrain.method import Method, Step
+
+
+class Pictures(Protocol):
+    """Where pictures come from: a store, or files decoded on the way."""
+
+    def read(self, items: np.ndarray) -> np.ndarray:
+        """(P,) item indices -> (P, S, S, 3) uint8."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Some of a step's pictures, as many as go through the network at once."""
+
+    step: Step
+    rows: slice  # which of the step's pictures
+    pixels: Tensor  # (P, S, S, 3) uint8
+
+
+def feed(method: Method, pictures: Pictures, *, first: int, rank: int, ranks: int, chunk: int) -> Iterator[Piece]:
+    """This rank's pieces of step `first`, of the step after it, and so on; those of a step in several pieces come twice in a row.
+
+    Args:
+        chunk: most pictures of a piece; 0: no limit.
+    """
+    for number in count(first):
+        step = method.step(number)
+        pieces = pieces_of(len(step.items), rank, ranks, chunk)
+        for rows in pieces * passes(pieces):
+            pixels = torch.from_numpy(pictures.read(step.items[rows]))
+            yield Piece(step=step, rows=rows, pixels=pixels.pin_memory() if torch.cuda.is_available() else pixels)
+
+
+def pieces_of(pictures: int, rank: int, ranks: int, chunk: int) -> list[slice]:
+    """This rank's even share of so many pictures, in pieces of at most `chunk` (0: no limit) and nearly the same size."""
+    begin, end = pictures * rank // ranks, pictures * (rank + 1) // ranks
+    parts = -(-(end - begin) // chunk) if chunk else 1
+    edges = [begin + (end - begin) * part // parts for part in range(parts + 1)]
+    return [slice(*edge) for edge in pairwise(edges)]
+
+
+def passes(pieces: list[slice]) -> int:
+    """How often a step's pieces are encoded: with several, once for the loss and once for the gradients."""
+    return 1 if len(pieces) == 1 else 2
