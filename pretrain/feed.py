@@ -48,7 +48,7 @@ def feed(method: Method, pictures: Pictures, *, first: int, rank: int, ranks: in
 def pieces_of(pictures: int, rank: int, ranks: int, chunk: int) -> list[slice]:
     """This rank's even share of so many pictures, in pieces of at most `chunk` (0: no limit) and nearly the same size."""
     begin, end = pictures * rank // ranks, pictures * (rank + 1) // ranks
-    parts = -(-(end - begin) // chunk) if chunk else 1
+    parts = max(1, -(-(end - begin) // chunk)) if chunk else 1
     edges = [begin + (end - begin) * part // parts for part in range(parts + 1)]
     return [slice(*edge) for edge in pairwise(edges)]
 

@@ -29,12 +29,12 @@ from pretrain.views import whole
 from run.ahead import ahead
 from run.checkpoint import save_checkpoint
 from run.devices import set_up
-from run.errors import UserError
+from run.errors import Stopped, UserError
 from run.folder import MetricsLog, write_atomic
 from run.progress import Progress
 from run.randomness import permutation
 from run.schedule import rise_and_cosine
-from run.stop import Stopped, stop_requests
+from run.stop import stop_requests
 
 _HEAD_FROM = 2048  # pictures that a head's first weights are made from
 _HEALTHY = 0.1  # share of 1/sqrt(D) under which an embedding's spread is called collapsed

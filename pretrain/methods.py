@@ -22,6 +22,7 @@ class Entry:
 
     make: Make  # of (shop, has_picture, config, seed); None is the backbone as it begins
     reads: tuple[str, ...] = ()  # the parts of PretrainConfig that belong to it: its encoder depends on no other method's settings
+    trains: bool = True
 
 
 def _courier(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
@@ -62,5 +63,5 @@ def _groups(shop: Shop, config: PretrainConfig) -> np.ndarray | None:
 METHODS: dict[str, Entry] = {
     "courier": Entry(make=_courier, reads=("courier",)),
     "simclr": Entry(make=_simclr, reads=("simclr", "distortion")),
-    "random": Entry(make=lambda *_: None),
+    "random": Entry(make=lambda *_: None, trains=False),
 }

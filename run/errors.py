@@ -15,6 +15,13 @@ class UserError(Exception):
         return UserError, (str(self),)  # from a worker to its parent, an error travels as its words
 
 
+class Stopped(UserError):
+    """The process was asked to end (SIGTERM), and what it had done is saved."""
+
+    def __reduce__(self):
+        return Stopped, (str(self),)
+
+
 class DataError(UserError):
     """A file holds something it must not: names file, row, column, value and the mend.
 
@@ -67,12 +74,15 @@ def one_process(command: str) -> None:
 
 
 def entry(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Make a command of `main(argv)`: a `UserError` becomes one line on stderr and exit code 2."""
+    """Make a command of `main(argv)`: a `UserError` becomes one line on stderr and exit code 2, SIGTERM 143."""
 
     @functools.wraps(main)
     def guarded(argv: list[str] | None = None) -> int:
         try:
             return main(argv) or 0
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            return 143
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

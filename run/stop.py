@@ -7,12 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from run.errors import UserError
-
-
-class Stopped(UserError):
-    """The process was asked to end (SIGTERM), and what it had done is saved."""
-
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:

@@ -1,0 +1,196 @@
+"""COURIER's ablations and variants (tables 6, 8, 11, 12 and the authors' code) by closed forms and slow loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pretrain.config import PretrainConfig
+from pretrain.contrast import hinge, pull
+from pretrain.courier import Courier, mismatched
+from pretrain.method_configs import CourierConfig
+from pretrain.page_views import PageViews
+from pretrain.reconstruction import MultiheadReconstruction, reconstruct, summary
+
+VIEWS = PageViews(
+    page=np.array([[0, 1, 2], [3, 4, -1], [5, 1, 0], [2, 6, 3]]),
+    clicked=np.array([[True, False, False], [True, True, False], [True, False, False], [True, False, False]]),
+    history=np.array([[5, 6, -1], [0, -1, -1], [2, 3, 4], [1, 6, 0]]),
+)
+ITEMS = 7
+
+
+def method_of(group=None, **settings):
+    own = CourierConfig(batch_size=len(VIEWS), **settings)
+    return Courier(VIEWS, PretrainConfig(courier=own, dim=4, mask_same_item=False), seed=0, group=group)
+
+
+def loss_of(vectors, group=None, **settings):
+    method = method_of(group, **settings)
+    step = method.step(0)
+    heads = method.heads.double()
+    assert heads is method.heads
+    return method.loss({"embedding": vectors[step.items]}, step)
+
+
+@pytest.fixture
+def vectors():
+    return torch.randn(ITEMS, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def rows():
+    """The page views as lists: (clicked items, all page items, history)."""
+    for page, clicked, history in zip(VIEWS.page, VIEWS.clicked, VIEWS.history, strict=True):
+        yield [int(i) for i in page[clicked]], [int(i) for i in page if i >= 0], [int(i) for i in history if i >= 0]
+
+
+def slow_rebuilt(vectors, target, history):
+    weights = torch.stack([vectors[target] @ vectors[k] for k in history]).div(math.sqrt(4)).softmax(0)
+    return sum(w * vectors[k] for w, k in zip(weights, history, strict=True))
+
+
+def cosine(a, b):
+    return F.cosine_similarity(a, b, dim=0)
+
+
+def test_without_ucs_the_loss_is_that_of_the_page_alone(vectors):
+    total, parts = loss_of(vectors, without="ucs")
+    assert set(parts) == {"loss_pv"}
+    assert total == parts["loss_pv"] == loss_of(vectors)[1]["loss_pv"]
+
+
+def test_without_negatives_of_the_page_clicked_items_compete_alone(vectors):
+    clicked = [(target, history) for targets, _, history in rows() for target in targets]
+    losses = []
+    for target, history in clicked:
+        rebuilt = slow_rebuilt(vectors, target, history)
+        logits = torch.stack([cosine(vectors[other], rebuilt) / 0.05 for other, _ in clicked])
+        losses.append(logits.logsumexp(0) - cosine(vectors[target], rebuilt) / 0.05)
+    expected = torch.stack(losses).mean()
+    assert loss_of(vectors, without="neg-pv")[1]["loss_pv"].item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_without_contrast_a_clicked_picture_is_pulled_to_its_reconstruction(vectors):
+    apart = [1 - cosine(vectors[target], slow_rebuilt(vectors, target, history)) for targets, _, history in rows() for target in targets]
+    assert loss_of(vectors, without="contrast")[1]["loss_pv"].item() == pytest.approx(torch.stack(apart).mean().item(), rel=1e-9)
+
+
+def test_pulling_moves_the_picture_and_holds_the_reconstruction():
+    picture, rebuilt = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
+    pull(picture, rebuilt).backward()
+    assert picture.grad is not None
+    assert rebuilt.grad is None
+    assert pull(rebuilt, 2 * rebuilt).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_without_reconstruction_the_history_is_summed_up_knowing_no_target(vectors):
+    history, present = torch.randn(2, 3, 4), torch.tensor([[True, True, False], [True, True, True]])
+    found = summary(history, present)
+    for row, length in ((0, 2), (1, 3)):
+        own = history[row, :length]
+        mixed = (own @ own.T / math.sqrt(4)).softmax(1) @ own
+        torch.testing.assert_close(found[row], mixed.mean(0))
+    assert loss_of(vectors, without="reconstruction")[1]["loss_pv"] != loss_of(vectors)[1]["loss_pv"]
+
+
+def test_parts_can_be_left_out_together(vectors):
+    total, parts = loss_of(vectors, without="ucs,neg-pv")
+    assert set(parts) == {"loss_pv"}
+    assert total == loss_of(vectors, without="neg-pv")[1]["loss_pv"]
+
+
+def test_the_hinge_is_that_of_appendix_f():
+    torch.manual_seed(0)
+    pictures, rebuilt = torch.randn(5, 3), torch.randn(5, 3)
+    other = torch.tensor([1, 2, 3, 4, 4])  # the last column has no other
+    slow = [max(0.0, (cosine(pictures[j], rebuilt[other[j]]) - cosine(pictures[j], rebuilt[j])).item() + 0.3) for j in range(4)]
+    assert hinge(pictures, rebuilt, other, margin=0.3).item() == pytest.approx(np.mean(slow), rel=1e-5)
+
+
+def test_perfect_reconstructions_pay_no_hinge_and_equal_ones_pay_the_margin():
+    pictures = torch.eye(4)
+    assert hinge(pictures, pictures, torch.tensor([1, 2, 3, 0]), margin=0.5).item() == 0
+    assert hinge(torch.ones(4, 2), torch.ones(4, 2), torch.tensor([1, 2, 3, 0]), margin=0.5).item() == pytest.approx(0.5)
+
+
+@given(
+    columns=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), min_size=1, max_size=40),
+    number=st.integers(0, 5), mask=st.booleans(), grouped=st.booleans(),
+)  # fmt: skip
+def test_a_mismatched_column_is_another_of_the_same_group(columns, number, mask, grouped):
+    target = torch.tensor([2 * item + group for item, group in columns])
+    group = torch.arange(8) % 2 if grouped else None
+    other = mismatched(target, group, mask, 0, number).tolist()
+    own_group = (target % 2).tolist() if grouped else [0] * len(columns)
+    assert all(own_group[c] == own_group[o] for c, o in enumerate(other))
+    if mask:
+        assert all(o == c or target[o] != target[c] for c, o in enumerate(other))
+    else:
+        assert sorted(other) == list(range(len(columns)))
+        assert all(other[c] != c or own_group.count(own_group[c]) == 1 for c in range(len(columns)))
+    assert other == mismatched(target, group, mask, 0, number).tolist()
+
+
+def test_the_hinge_loss_trains_on_mismatched_reconstructions_of_the_batch(vectors):
+    total, parts = loss_of(vectors, loss="hinge", margin=10.0)
+    assert 8 < parts["loss_pv"].item() < 12  # margin plus a difference of two cosines
+    assert total.item() == pytest.approx(sum(part.item() for part in parts.values()))
+
+
+def test_a_projection_head_is_what_the_loss_sees_in_place_of_embeddings(vectors):
+    method = method_of(projection_head=True)
+    step = method.step(0)
+    method.heads.double()
+    found = method.loss({"embedding": vectors[step.items]}, step)[0]
+    with torch.no_grad():
+        projected = method.heads["projection"](vectors)
+    assert found.item() == pytest.approx(loss_of(projected)[0].item(), rel=1e-12)
+
+
+def test_several_heads_are_torchs_attention_and_padding_has_no_part():
+    ours, theirs = MultiheadReconstruction(8, 2), torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
+        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
+        theirs.out_proj.weight.copy_(ours.out.weight)
+        theirs.out_proj.bias.copy_(ours.out.bias)
+    target, history = torch.randn(3, 2, 8), torch.randn(3, 4, 8)
+    present = torch.arange(4)[None, :] < torch.tensor([[4], [2], [1]])
+    expected = theirs(target, history, history, key_padding_mask=~present, need_weights=False)[0]
+    torch.testing.assert_close(ours(target, history, present), expected, rtol=1e-5, atol=1e-6)
+    other = torch.where(present[:, :, None], history, torch.full_like(history, 99.0))
+    torch.testing.assert_close(ours(target, other, present), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_several_heads_give_a_row_without_history_no_part_of_it():
+    ours = MultiheadReconstruction(4, 2)
+    empty = torch.zeros(1, 3, dtype=torch.bool)
+    torch.testing.assert_close(ours(torch.randn(1, 2, 4), torch.randn(1, 3, 4), empty), ours.out.bias.expand(1, 2, 4))
+
+
+def test_the_click_head_pays_the_cross_entropy_of_all_page_items(vectors):
+    method = method_of(click_head=True)
+    method.heads.double()
+    step = method.step(0)
+    found = method.loss({"embedding": vectors[step.items]}, step)[1]["loss_click"]
+    losses = []
+    for targets, page, history in rows():
+        for item in page:
+            rebuilt = reconstruct(vectors[None, None, item], vectors[None, history], torch.ones(1, len(history), dtype=torch.bool))[0, 0]
+            with torch.no_grad():
+                probability = method.heads["click"](torch.cat([vectors[item], rebuilt])).sigmoid().item()
+            losses.append(-math.log(probability if item in targets else 1 - probability))
+    assert found.item() == pytest.approx(np.mean(losses), rel=1e-9)
+
+
+@pytest.mark.parametrize("settings", [{"loss": "hinge"}, {"attention": "multihead", "attention_heads": 2}, {"without": "contrast"},
+                                      {"without": "reconstruction"}, {"projection_head": True}, {"click_head": True}])  # fmt: skip
+def test_every_variant_has_a_gradient_at_each_picture(vectors, settings):
+    leaf = vectors.clone().requires_grad_()
+    loss_of(leaf, **settings)[0].backward()
+    assert leaf.grad is not None
+    assert (leaf.grad.abs().sum(1) > 0).all() or settings.get("without") == "contrast"
