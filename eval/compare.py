@@ -39,6 +39,9 @@ class CompareConfig:
     clusters: int = 200  # cluster IDs wanted
     gauc_weight: Literal["session", "impression"] = "session"  # how groups are averaged; the paper: session, the plain mean
     gauc_key: Literal["session", "user"] = "session"  # what a group is; the paper: session
+    # put slices of one comparison together, each a results.json (its users.parquet beside it), by comma; trains nothing, and writes
+    # merged.json and merged.html into --out
+    from_: Annotated[str, tyro.conf.arg(name="from")] = ""
     jobs: int = 0  # trainings side by side; 0: one a CPU core, or one on a GPU
     source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
@@ -76,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     one_process("eval.compare")
     with locked(config.out):
-        compare(config)
+        put_together(config) if config.from_ else compare(config)
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
@@ -84,6 +87,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     from data.source import shop_fingerprint, shop_folder
     from data.split import check_scorable
     from eval.results import is_simulated, measure, oracle
+    from eval.slices import write_users
     from eval.stages import Plan, ctr_stage, run_ctr, run_encoder, run_start, titles
     from eval.table import print_table
     from features.make import encoder_stage, needs_start, start_stage
@@ -115,18 +119,35 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     run_all(run_ctr, trainings, jobs=jobs, titles=titles("ctr", [ctr_stage(*training) for training in trainings], trainings))
 
     results: dict[str, Any] = {"data": config.source.data, "preset": config.preset, "simulated": is_simulated(folder)}
-    results |= measure(plan, shop, rows, seeds, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
+    measured, sums = measure(plan, shop, rows, seeds, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
+    results |= measured
     ceiling = oracle(plan, shop, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
     if ceiling is not None:
         results["oracle"] = ceiling
     results |= {"shop": shop_fingerprint(folder), "split_is_ordered": shop.split_is_ordered, "commit": commit()}
     results["seconds"] = {"this_call": time.monotonic() - began}
+    write_users(config.out / "users.parquet", sums, seeds)
     write_json(config.out / "results.json", results)
     from eval.gallery import report
 
     report(plan, shop, results)
     print_table(results)
     print(f"{config.out / 'results.json'}  {config.out / 'report.html'}")
+    return results
+
+
+def put_together(config: CompareConfig) -> dict[str, Any]:
+    """Merge the slices named by `--from`, print the table, and write what was merged."""
+    from eval.doubts import doubts
+    from eval.report import write_report
+    from eval.slices import merge
+    from eval.table import print_table
+
+    results = merge([Path(name) for name in names("from", config.from_)])
+    write_json(config.out / "merged.json", results)
+    write_report(config.out / "merged.html", results, curves={}, clusters=[], attention=[], notes=doubts(results))
+    print_table(results)
+    print(f"{config.out / 'merged.json'}  {config.out / 'merged.html'}")
     return results
 
 

@@ -32,6 +32,7 @@ from eval.wording import (
     is_selected,
     level,
     p_value,
+    pairs_to_say,
     points,
     question,
     row_name,
@@ -163,7 +164,7 @@ def _forests(results: Results) -> str:
 
 def _pairs(results: Results) -> str:
     rows = []
-    for pair in results.get("pairs") or []:
+    for pair in pairs_to_say(results):
         label = f"{row_name(*pair['a'])} minus {row_name(*pair['b'])}"
         rows.append(_forest_row(label, pair["delta_gauc"], "var(--ink)", bool(verdict(pair["delta_gauc"]))))
     lead = (

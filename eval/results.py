@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ import numpy as np
 import polars as pl
 
 from data.shop_folder import Shop
+from eval.slices import interval, pairs_of, select_forms
 from eval.stages import BASELINE, SHUFFLED, Plan, ctr_stage
 from eval.wording import is_control
 from features.make import encoder_stage, needs_start, start_stage
 from metrics.auc import auc
 from metrics.gauc import Weight, dense_codes, gauc
-from metrics.intervals import Draws, Interval, Resamples, auc_draws, difference, gauc_draws
+from metrics.intervals import Draws, GaucSums, Resamples, auc_draws, difference, gauc_sums, resampled
 from run.errors import UserError
 
 Row = tuple[str, str]  # encoder, image feature
@@ -26,8 +26,8 @@ _PACKAGES = ("torch", "torchvision", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu",
 
 def measure(
     plan: Plan, shop: Shop, rows: Sequence[Row], seeds: Sequence[int], *, gauc_weight: Weight = "session", gauc_key: str = "session"
-) -> dict[str, Any]:
-    """Everything `results.json` says of the rows (the baseline is measured besides).
+) -> tuple[dict[str, Any], dict[Row, GaucSums]]:
+    """Everything `results.json` says of the rows (the baseline is measured besides), and the sums that rows of other runs are compared by.
 
     A form is selected for each encoder by its mean GAUC in validation sessions; test impressions choose nothing.
 
@@ -45,7 +45,8 @@ def measure(
     everyone: list[Row] = [(BASELINE, "none"), *rows]
     scores = {row: np.stack([test_scores(plan, *row, seed, test) for seed in seeds]) for row in everyone}
     aucs = {row: auc_draws(click, scores[row], resamples) for row in everyone}
-    gaucs = {row: gauc_draws(click, scores[row], group, resamples, weight=gauc_weight) for row in everyone}
+    sums = {row: gauc_sums(click, scores[row], group, resamples, weight=gauc_weight) for row in everyone}
+    gaucs = {row: resampled(sums[row], resamples) for row in everyone}
     counted = gauc(click, scores[everyone[0]][0], group, weight=gauc_weight)
     valid = {row: _mean_valid_gauc(plan, row, seeds) for row in everyone}
     selected = select_forms(valid, [row for row in rows if not is_control(row[0])])
@@ -58,32 +59,30 @@ def measure(
             "image_feature": form,
             "auc": _summary(aucs[row]),
             "gauc": _summary(gaucs[row]),
-            "delta_auc": _interval(difference(aucs[row], aucs[everyone[0]])),
-            "delta_gauc": _interval(difference(gaucs[row], gaucs[everyone[0]])),
+            "delta_auc": interval(difference(aucs[row], aucs[everyone[0]])),
+            "delta_gauc": interval(difference(gaucs[row], gaucs[everyone[0]])),
             "selected": row in selected.values(),
             "valid_gauc": valid[row],
             **_steps(plan, row, seeds),
             "seconds": _seconds(plan, row, seeds),
         })  # fmt: skip
-    pairs = [
-        {"a": list(selected[a]), "b": list(selected[b]), "delta_gauc": _interval(difference(gaucs[selected[a]], gaucs[selected[b]]))}
-        for a, b in combinations(selected, 2)
-    ]
     baseline = {"auc": _summary(aucs[everyone[0]]), "gauc": _summary(gaucs[everyone[0]]), "valid_gauc": valid[everyone[0]],
                 **_steps(plan, everyone[0], seeds), "seconds": _seconds(plan, everyone[0], seeds)}  # fmt: skip
-    return {
+    results = {
         "seeds": list(seeds),
         "sessions_scored": counted.sessions_scored,
         "sessions_one_class": counted.sessions_one_class,
+        "users": len(resamples.pool_of_user),
         "users_scored": users_scored(click, shop.user[test], group),
         "impressions_scored": len(test),
         "gauc_weight": gauc_weight,
         "gauc_key": gauc_key,
         "baseline": baseline,
         "rows": table,
-        "pairs": pairs,
+        "pairs": pairs_of(selected, sums, resamples),
         "versions": versions(),
     }
+    return results, sums
 
 
 def users_scored(click: np.ndarray, user: np.ndarray, group: np.ndarray) -> int:
@@ -110,16 +109,6 @@ def test_scores(plan: Plan, encoder: str, form: str, seed: int, test: np.ndarray
     if not np.array_equal(rows[found], test):
         raise ValueError(f"predictions of {encoder} {form} are not of these test impressions")
     return table["score"].to_numpy()[found]
-
-
-def select_forms(valid_gauc: Mapping[Row, float], rows: Sequence[Row]) -> dict[str, Row]:
-    """encoder -> its row with the highest GAUC in validation sessions (the first of equals)."""
-    selected: dict[str, Row] = {}
-    for row in rows:
-        best = selected.get(row[0])
-        if best is None or valid_gauc[row] > valid_gauc[best]:
-            selected[row[0]] = row
-    return selected
 
 
 def oracle(plan: Plan, shop: Shop, *, gauc_weight: Weight = "session", gauc_key: str = "session") -> dict[str, float] | None:
@@ -154,10 +143,6 @@ def versions() -> dict[str, str]:
 
 def _summary(draws: Draws) -> dict[str, Any]:
     return {"mean": float(draws.point.mean()), "per_seed": [float(value) for value in draws.point]}
-
-
-def _interval(interval: Interval) -> dict[str, Any]:
-    return {"mean": interval.mean, "ci95": [interval.low, interval.high], "p_value": interval.p_value}
 
 
 def _mean_valid_gauc(plan: Plan, row: Row, seeds: Sequence[int]) -> float:

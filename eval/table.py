@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eval.doubts import doubts
+from eval.paper import TABLE_5, in_paper
 from eval.wording import (
     SIMULATED,
     UNADJUSTED,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _HEADINGS = ("encoder", "image feature", "AUC", "ΔAUC, points", "GAUC", "ΔGAUC, points", "p (GAUC)")
+_PAPER = "the paper's ΔGAUC"
 _LEGEND = f"Δ: points of % against the baseline, 95 % interval in brackets; {UNADJUSTED}"
 _SELECTED = "the form of its encoder with the highest GAUC in validation sessions"
 _WIDTH = 120  # columns, where the output is no terminal
@@ -45,7 +47,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
     if console is None and not out.is_terminal:
         out = Console(width=_WIDTH)
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
-    for number, heading in enumerate(_HEADINGS):
+    for number, heading in enumerate(_headings(results)):
         table.add_column(heading, justify="left" if number < 2 else "right", overflow="fold")
     for cells, selected in _rows(results):
         cells[1] += " *" * selected
@@ -68,7 +70,8 @@ def print_table(results: Results, console: Console | None = None) -> None:
 
 def markdown_table(results: Results) -> str:
     """The same table as GitHub Markdown, with the answer above and what it rests on below; ends in a newline."""
-    lines = ["| " + " | ".join(_HEADINGS) + " |", "|---|---|" + "--:|" * (len(_HEADINGS) - 2)]
+    headings = _headings(results)
+    lines = ["| " + " | ".join(headings) + " |", "|---|---|" + "--:|" * (len(headings) - 2)]
     for cells, selected in _rows(results):
         bold = "**" if selected else ""
         lines.append("| " + " | ".join(f"{bold}{_plain(cell)}{bold}" if cell else "" for cell in cells) + " |")
@@ -83,16 +86,23 @@ def markdown_table(results: Results) -> str:
     return _plain(above) + "\n\n" + "\n".join(lines) + "\n\n" + " ".join(below) + "\n"
 
 
+def _headings(results: Results) -> list[str]:
+    return [*_HEADINGS, *[_PAPER] * in_paper(results)]
+
+
 def _rows(results: Results) -> list[tuple[list[str], bool]]:
     """Cells of each row, the baseline first, and whether its form was selected."""
     base = results["baseline"]
-    rows = [(["baseline", "none", level(base["auc"]["mean"]), "", level(base["gauc"]["mean"]), "", ""], False)]
+    paper = in_paper(results)
+    rows = [(["baseline", "none", level(base["auc"]["mean"]), "", level(base["gauc"]["mean"]), "", "", *[""] * paper], False)]
     for row in results["rows"]:
         delta_auc, delta_gauc = (f"{points(row[name]['mean'])} {bounds(row[name])}" for name in ("delta_auc", "delta_gauc"))
         levels = level(row["auc"]["mean"]), level(row["gauc"]["mean"])
         p = p_value(row["delta_gauc"].get("p_value"))
         names = [row["encoder"], row["image_feature"]]
-        rows.append(([*names, levels[0], delta_auc, levels[1], delta_gauc, p], is_selected(row)))
+        published = TABLE_5.get(row["encoder"]) if is_selected(row) else None
+        said = [points(published.gauc) if published else ""] * paper
+        rows.append(([*names, levels[0], delta_auc, levels[1], delta_gauc, p, *said], is_selected(row)))
     return rows
 
 

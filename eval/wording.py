@@ -119,15 +119,33 @@ def basis(results: Results) -> str:
 
 
 def against(results: Results) -> list[str]:
-    """One sentence for each pair of encoders: the paired difference of their selected forms."""
+    """One sentence for each of the pairs to be said: the paired difference of two encoders' selected forms."""
     said = []
-    for pair in results.get("pairs") or []:
+    for pair in pairs_to_say(results):
         delta = pair["delta_gauc"]
         said.append(
             f"{row_name(*pair['a'])} minus {row_name(*pair['b'])}: {points(delta['mean'])} points of GAUC {bounds(delta)} "
             f"(p {_is(delta.get('p_value'))})."
         )
     return said
+
+
+def pairs_to_say(results: Results) -> list[Row]:
+    """All pairs of up to three encoders; of more, those of the best row and each other encoder, the best one first."""
+    pairs = list(results.get("pairs") or [])
+    best = best_row(results)
+    if len(pairs) <= 3 or best is None:
+        return pairs
+    name = [best["encoder"], best["image_feature"]]
+    first = [pair for pair in pairs if pair["a"] == name]
+    return first + [_swapped(pair) for pair in pairs if pair["b"] == name]
+
+
+def _swapped(pair: Row) -> Row:
+    """The same pair, b minus a."""
+    delta = pair["delta_gauc"]
+    low, high = delta["ci95"]
+    return {"a": pair["b"], "b": pair["a"], "delta_gauc": {**delta, "mean": -delta["mean"], "ci95": [-high, -low]}}
 
 
 def headroom(results: Results) -> str:

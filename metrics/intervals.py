@@ -54,6 +54,20 @@ class Draws:
     seed: int  # of the resamples; draws of different resamples cannot be compared
 
 
+@dataclass(frozen=True, kw_only=True)
+class GaucSums:
+    """What GAUC on any resample of the users follows from: sums over each pool's scored groups (a pool is a user, up to 20,000 of them)."""
+
+    won: np.ndarray  # (K, P) of weight x AUC, for each seed
+    weight: np.ndarray  # (P,) of weights, the same for every seed
+
+    @property
+    def point(self) -> np.ndarray:
+        """(K,) GAUC of each seed on the data itself."""
+        total = self.weight.sum()
+        return self.won.sum(1) / total if total > 0 else np.full(len(self.won), np.nan)
+
+
 class Resamples:
     """How often each user occurs in each resample: multinomial counts, the same for every model that is compared.
 
@@ -104,9 +118,12 @@ def auc_draws(click: np.ndarray, scores: np.ndarray, resamples: Resamples) -> Dr
 
 
 def gauc_draws(click: np.ndarray, scores: np.ndarray, group: np.ndarray, resamples: Resamples, *, weight: Weight = "session") -> Draws:
-    """GAUC of each seed on every resample. A user takes all of their groups along.
+    """GAUC of each seed on every resample: `gauc_sums`, resampled."""
+    return resampled(gauc_sums(click, scores, group, resamples, weight=weight), resamples)
 
-    The AUCs of a user's groups are summed once, so that all resamples are one matrix product (a ratio of sums).
+
+def gauc_sums(click: np.ndarray, scores: np.ndarray, group: np.ndarray, resamples: Resamples, *, weight: Weight = "session") -> GaucSums:
+    """The sums over users' groups that GAUC is made of. A user takes all of their groups along.
 
     Args:
         click: (I,) 0 or 1.
@@ -124,23 +141,24 @@ def gauc_draws(click: np.ndarray, scores: np.ndarray, group: np.ndarray, resampl
     owner[code] = resamples.user
     if (owner[code] != resamples.user).any():
         raise ValueError(f"group {ids[code[(owner[code] != resamples.user).argmax()]]} holds rows of two users")
-    pool = resamples.pool_of_user[owner]
-
-    sums, points, total = [], [], np.zeros(0)
+    pool, pools = resamples.pool_of_user[owner], resamples.counts.shape[1]
+    won, total = [], np.zeros(pools)
     for score in scores:
         groups = group_auc(click, score, group)
         scored = ~np.isnan(groups.auc)
         weights = np.where(scored, group_weights(groups, weight), 0.0)
-        won = np.where(scored, groups.auc, 0.0) * weights
-        pools = resamples.counts.shape[1]
-        sums.append(np.bincount(pool, weights=won, minlength=pools))
-        total = np.bincount(pool, weights=weights, minlength=pools)  # the same for every seed
-        points.append(won.sum() / weights.sum() if scored.any() else np.nan)
-    per_pool = np.stack([*sums, total], axis=1)  # (P, K + 1)
-    drawn = np.concatenate([counts.astype(np.float64) @ per_pool for counts in _chunks(resamples.counts, len(pool))])
+        won.append(np.bincount(pool, weights=np.where(scored, groups.auc, 0.0) * weights, minlength=pools))
+        total = np.bincount(pool, weights=weights, minlength=pools)
+    return GaucSums(won=np.stack(won), weight=total)
+
+
+def resampled(sums: GaucSums, resamples: Resamples) -> Draws:
+    """GAUC of each seed on every resample: one matrix product, a ratio of sums."""
+    per_pool = np.stack([*sums.won, sums.weight], axis=1)  # (P, K + 1)
+    drawn = np.concatenate([counts.astype(np.float64) @ per_pool for counts in _chunks(resamples.counts, len(per_pool))])
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = drawn[:, :-1] / drawn[:, -1:]
-    return Draws(point=np.array(points), drawn=ratio.T, seed=resamples.seed)
+    return Draws(point=sums.point, drawn=ratio.T, seed=resamples.seed)
 
 
 def difference(a: Draws, b: Draws, *, confidence: float = 0.95) -> Interval:

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from data.source import SourceConfig
-from eval.results import select_forms
+from eval.slices import select_forms
 from features.make import encoder_stage, start_stage
 from metrics.auc import auc
 from metrics.gauc import gauc
