@@ -33,7 +33,6 @@ _SHARED = (
     "gauc_key",
     "sessions_scored",
     "sessions_one_class",
-    "impressions_scored",
     "users",
 )
 
