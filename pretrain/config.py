@@ -108,9 +108,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mask_same_item": False, "negatives": "batch", "precision": "16-mixed", "recompute": True, "chunk": 512,
         "courier": {"batch_size": 3072, "head_common": 0.0, "head_rate": 1.0, "body_rate": 1.0, "crop": 0.6},
         "distortion": {"strength": 1.0, "crop": 0.08, "blur": True},
-        "simsiam": {"hidden": 2048, "bottleneck": 512},
+        "simsiam": {"hidden": 2048, "bottleneck": 512, "head_rate": 1.0, "body_rate": 1.0},
         "clip": {"words": 32, "width": 512, "layers": 6, "heads": 8},
         "maskclip": {"codewords": 8192},
-        "supervised": {"batch_size": 3072},
+        "supervised": {"batch_size": 3072, "head_rate": 1.0, "body_rate": 1.0, "crop": 0.6},
     },
 }  # fmt: skip

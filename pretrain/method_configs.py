@@ -82,14 +82,17 @@ class SimClrConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SimSiamConfig:
-    """SimSiam's heads."""
+    """SimSiam's heads and rates."""
 
     hidden: int = 128  # width of the projector (2048 at Swin-T)
     bottleneck: int = 32  # width of the predictor's middle layer: a quarter of `hidden`
+    head_rate: float = 0.1  # simsiam: the backbone's linear head learns at this many times the learning rate
+    # simsiam: and its body at this many: hardly at all, for SimCLR's weights, with which it begins, lost validation GAUC at 0.1 and more
+    body_rate: float = 0.01
 
     def __post_init__(self):
-        positive("simsiam.hidden", self.hidden)
-        positive("simsiam.bottleneck", self.bottleneck)
+        for name in ("hidden", "bottleneck", "head_rate", "body_rate"):
+            positive(f"simsiam.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +146,14 @@ class SupervisedConfig:
     history_items: int = 10  # newest clicks that the attention looks over
     heads: int = 4  # of the attention
     hidden: int = 128  # width of the MLP
+    head_rate: float = 10.0  # supervised: the backbone's linear head learns at this many times the learning rate
+    body_rate: float = 0.1  # supervised: and its body at this many: little, as with courier; at 1 the embeddings collapse
+    crop: float = 0.9  # supervised: smallest share of the picture that a random crop keeps; 1 = the whole picture
 
     def __post_init__(self):
-        for name in ("batch_size", "page_items", "history_items", "heads", "hidden"):
+        for name in ("batch_size", "page_items", "history_items", "heads", "hidden", "head_rate", "body_rate"):
             positive(f"supervised.{name}", getattr(self, name))
+        _share("supervised.crop", self.crop)
 
 
 def _share(name: str, value: float) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from data.comparison import FEWEST
-from data.shop_folder import Shop
 from pretrain.config import PretrainConfig
-from pretrain.method import Method
 from run.errors import UserError
 
-Make = Callable[[Shop, np.ndarray, PretrainConfig, int], Method | None]
+if TYPE_CHECKING:  # commands read the names alone, before torch is loaded
+    import numpy as np
+
+    from data.shop_folder import Shop
+    from pretrain.method import Method
+    from pretrain.page_views import PageViews
+
+    Make = Callable[[Shop, np.ndarray, PretrainConfig, int], Method | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +34,7 @@ def _courier(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: 
 
     own = config.courier
     views = page_views(shop, page_items=own.page_items, history_items=own.history_items, has_picture=has_picture)
-    if len(views) < FEWEST:
-        raise UserError(
-            f"courier: {len(views)} page views of the pretraining period have both a click and earlier clicks with pictures; "
-            "it needs a longer log, or a larger pretraining share"
-        )
+    _enough("courier", views, "both a click and earlier clicks with pictures")
     return Courier(views, config, seed, _groups(shop, config))
 
 
@@ -45,8 +44,34 @@ def _simclr(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: i
     return SimClr(_items("simclr", shop, has_picture), config, seed, _groups(shop, config))
 
 
+def _simsiam(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
+    from pretrain.simsiam import SimSiam
+
+    return SimSiam(_items("simsiam", shop, has_picture), config, seed)
+
+
+def _supervised(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
+    from pretrain.page_views import page_views
+    from pretrain.supervised import Supervised
+
+    own = config.supervised
+    views = page_views(shop, page_items=own.page_items, history_items=own.history_items, has_picture=has_picture, unclicked=True)
+    _enough("supervised", views, "earlier clicks with pictures")
+    return Supervised(views, config, seed)
+
+
+def _enough(name: str, views: PageViews, needed: str) -> None:
+    from data.comparison import FEWEST
+
+    if len(views) < FEWEST:
+        raise UserError(
+            f"{name}: {len(views)} page views of the pretraining period have {needed}; it needs a longer log, or a larger pretraining share"
+        )
+
+
 def _items(name: str, shop: Shop, has_picture: np.ndarray) -> np.ndarray:
     """The pictures of the pretraining period, for a method that needs nothing else of it."""
+    from data.comparison import FEWEST
     from pretrain.page_views import pretraining_items
 
     items = pretraining_items(shop, has_picture)
@@ -63,5 +88,7 @@ def _groups(shop: Shop, config: PretrainConfig) -> np.ndarray | None:
 METHODS: dict[str, Entry] = {
     "courier": Entry(make=_courier, reads=("courier",)),
     "simclr": Entry(make=_simclr, reads=("simclr", "distortion")),
+    "simsiam": Entry(make=_simsiam, reads=("simsiam", "distortion")),
+    "supervised": Entry(make=_supervised, reads=("supervised",)),
     "random": Entry(make=lambda *_: None, trains=False),
 }

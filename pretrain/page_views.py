@@ -1,4 +1,4 @@
-"""The rows that COURIER learns from: one page view with the user's clicks before it (paper, sections 3.2 and 4.2.1)."""
+"""The rows that COURIER and Supervised learn from: one page view with the user's clicks before it (paper, sections 3.2 and 4.2.1)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ class PageViews:
         return len(self.page)
 
 
-def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: np.ndarray) -> PageViews:
-    """Page views of the pretraining split that have a click and a history.
+def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: np.ndarray, unclicked: bool = False) -> PageViews:
+    """Page views of the pretraining split that have a history and, unless `unclicked`, a click.
 
     Args:
         page_items: l_pv; a longer page keeps its clicked items first.
         history_items: l_click.
         has_picture: (N,) bool; items without a picture take no part.
+        unclicked: keep page views without a click too.
     """
     rows = shop.rows("pretrain")
     rows = rows[has_picture[shop.item[rows]]]
@@ -48,7 +49,7 @@ def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: 
     clicks = click_history(shop, max_items=2 * history_items)
     seen = padded(clicks, sessions, length=2 * history_items)
     history = newest(seen, (seen >= 0) & has_picture[seen], history_items)
-    useful = clicked.any(1) & (history >= 0).any(1)
+    useful = (clicked.any(1) | unclicked) & (history >= 0).any(1)
     return PageViews(page=page[useful], clicked=clicked[useful], history=history[useful])
 
 

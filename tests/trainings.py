@@ -1,0 +1,57 @@
+"""What tests of several encoders ask of a training: one step's gradients, and an interruption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from data.pictures import PictureStore
+from data.shop_folder import Shop
+from pretrain.backbone import backbone
+from pretrain.config import PretrainConfig
+from pretrain.feed import feed
+from pretrain.loop import train_encoder
+from pretrain.method import Method
+from pretrain.methods import METHODS
+from pretrain.passes import loss_of_step
+from pretrain.training import prepare
+from run.devices import set_up
+
+
+def one_step(encoder: str, shop: Shop, store: PictureStore, config: PretrainConfig) -> tuple[float, dict[str, Tensor]]:
+    """The first step's loss, and the gradient that it leaves in each weight of backbone and heads, by name."""
+    method = METHODS[encoder].make(shop, store.present, config, 0)
+    assert method is not None
+    net = backbone(config.backbone, dim=config.dim, seed=0)
+    run = prepare(encoder, net, method, shop, config, seed=0, fabric=set_up(1, config.precision))
+    run.parts.train()
+    _, loss, _, _ = loss_of_step(run, feed(method, store, first=0, rank=0, ranks=1, chunk=config.chunk))
+    return loss.item(), {name: weight.grad for name, weight in run.parts.named_parameters() if weight.grad is not None}
+
+
+def train_with_a_stop(
+    encoder: str, kind: type[Method], at: int, shop: Shop, store: PictureStore, config: PretrainConfig, folder: Path
+) -> dict[str, Any]:
+    """A training interrupted when it draws its `at`-th step, and begun again; what `train_encoder` returns.
+
+    Args:
+        kind: the encoder's class, whose `step` is replaced for a while.
+    """
+    drawn = 0
+    draw = kind.step
+
+    def dies(self, number):
+        nonlocal drawn
+        drawn += 1
+        if drawn == at:
+            raise KeyboardInterrupt
+        return draw(self, number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train_encoder(encoder, shop, store, config, seed=1, folder=folder, threads=1)
+    return train_encoder(encoder, shop, store, config, seed=1, folder=folder, threads=1)
