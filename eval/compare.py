@@ -16,6 +16,7 @@ from ctr.config import PRESETS as CTR_PRESETS
 from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
+from features.foreign import encoder_names
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from run.config import as_dict, names, one_of, parse, positive, to_toml
@@ -30,7 +31,9 @@ FORMS = ("cluster_id", "sim_score", "vector")
 class CompareConfig:
     """Settings of a comparison."""
 
-    encoders: str = "courier,simclr"  # by comma: courier, simclr, random (an untrained backbone), none (the baseline alone)
+    # by comma: courier, simclr, random (an untrained backbone), none (the baseline alone); made elsewhere: timm:NAME, open_clip:NAME/TAG,
+    # a torchvision name, each also with @FILE (weights) or @random, and file:PATH (embeddings)
+    encoders: str = "courier,simclr"
     image_features: str = "cluster_id,sim_score,vector"  # forms in which embeddings are fed, by comma
     preset: str = "small"  # tiny (about a minute; only shows that all runs) | small | paper (a GPU)
     seeds: int = 3  # trainings of every model, with seeds 0, 1, ...
@@ -45,7 +48,7 @@ class CompareConfig:
     ctr: CtrConfig = field(default_factory=CtrConfig)
 
     def __post_init__(self):
-        names("encoders", self.encoders, ENCODERS)
+        encoder_names("encoders", self.encoders, ENCODERS)
         names("image_features", self.image_features, FORMS)
         positive("seeds", self.seeds)
         positive("clusters", self.clusters)
@@ -84,9 +87,9 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     from data.source import shop_fingerprint, shop_folder
     from data.split import check_scorable
     from eval.results import is_simulated, measure, oracle
-    from eval.stages import Plan, ctr_stage, run_ctr, run_encoder, run_start, titles
+    from eval.stages import Plan, ctr_stage, run_ctr, run_encoder, run_foreign, run_start, titles
     from eval.table import print_table
-    from features.make import encoder_stage, needs_start, start_stage
+    from features.make import encoder_stage, is_foreign, needs_start, start_stage
     from run.devices import default_jobs
     from run.parallel import run_all
 
@@ -105,10 +108,12 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         config.source.pictures(config.out, size=config.pretrain.store_size, jobs=jobs)
 
     rows = rows_of(encoders, names("image_features", config.image_features), controls=config.controls)
+    for encoder in filter(is_foreign, encoders):  # first, for they may fail at once; one by one, each on all cores
+        run_foreign(plan, encoder, config.jobs)
     trainings = [(plan, seed) for seed in seeds if any(needs_start(encoder, config.pretrain) for encoder in encoders)]
     stages = [start_stage(config.source, config.out, config.pretrain, seed) for _, seed in trainings]
     run_all(run_start, trainings, jobs=jobs, titles=titles("start of all encoders", stages, trainings))
-    trainings = [(plan, encoder, seed) for seed in seeds for encoder in encoders]
+    trainings = [(plan, encoder, seed) for seed in seeds for encoder in encoders if not is_foreign(encoder)]
     stages = [encoder_stage(config.source, config.out, encoder, config.pretrain, seed) for _, encoder, seed in trainings]
     run_all(run_encoder, trainings, jobs=jobs, titles=titles("encoder", stages, trainings))
     trainings = [(plan, *row, seed) for seed in seeds for row in [("baseline", "none"), *rows]]
