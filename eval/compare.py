@@ -16,6 +16,7 @@ from ctr.config import PRESETS as CTR_PRESETS
 from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
+from features.foreign import encoder_names
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from pretrain.methods import METHODS
@@ -31,7 +32,8 @@ FORMS = ("cluster_id", "sim_score", "vector")
 class CompareConfig:
     """Settings of a comparison."""
 
-    # by comma: courier, simclr, simsiam, supervised, random (an untrained backbone), none (the baseline alone)
+    # by comma: courier, simclr, simsiam, clip, maskclip, supervised, random (an untrained backbone), none (the baseline alone); made
+    # elsewhere: timm:NAME, open_clip:NAME/TAG, a torchvision name, each also with @FILE (weights) or @random, and file:PATH (embeddings)
     encoders: str = "courier,simclr"
     image_features: str = "cluster_id,sim_score,vector"  # forms in which embeddings are fed, by comma
     preset: str = "small"  # tiny (about a minute; only shows that all runs) | small | paper (a GPU)
@@ -50,7 +52,7 @@ class CompareConfig:
     ctr: CtrConfig = field(default_factory=CtrConfig)
 
     def __post_init__(self):
-        names("encoders", self.encoders, ENCODERS)
+        encoder_names("encoders", self.encoders, ENCODERS)
         names("image_features", self.image_features, FORMS)
         positive("seeds", self.seeds)
         positive("clusters", self.clusters)
@@ -90,9 +92,9 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     from data.split import check_scorable
     from eval.results import is_simulated, measure, oracle
     from eval.slices import write_users
-    from eval.stages import Plan, ctr_stage, run_ctr, run_encoder, run_start, titles
+    from eval.stages import Plan, ctr_stage, run_ctr, run_encoder, run_foreign, run_start, titles
     from eval.table import print_table
-    from features.make import encoder_stage, needs_start, start_stage
+    from features.make import encoder_stage, is_foreign, needs_start, start_stage
     from run.devices import default_jobs
     from run.parallel import run_all
 
@@ -111,10 +113,12 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         config.source.pictures(config.out, size=config.pretrain.store_size, jobs=jobs)
 
     rows = rows_of(encoders, names("image_features", config.image_features), controls=config.controls)
+    for encoder in filter(is_foreign, encoders):  # first, for they may fail at once; one by one, each on all cores
+        run_foreign(plan, encoder, config.jobs)
     trainings = [(plan, seed) for seed in seeds if any(needs_start(encoder, config.pretrain) for encoder in encoders)]
     stages = [start_stage(config.source, config.out, config.pretrain, seed) for _, seed in trainings]
     run_all(run_start, trainings, jobs=jobs, titles=titles("start of all encoders", stages, trainings))
-    trainings = [(plan, encoder, seed) for seed in seeds for encoder in encoders]
+    trainings = [(plan, encoder, seed) for seed in seeds for encoder in encoders if not is_foreign(encoder)]
     stages = [encoder_stage(config.source, config.out, encoder, config.pretrain, seed) for _, encoder, seed in trainings]
     run_all(run_encoder, trainings, jobs=jobs, titles=titles("encoder", stages, trainings))
     trainings = [(plan, *row, seed) for seed in seeds for row in [("baseline", "none"), *rows]]

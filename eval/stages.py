@@ -10,6 +10,7 @@ import numpy as np
 
 from ctr.config import CtrConfig
 from data.source import SourceConfig
+from features.foreign import safe_name
 from features.make import encoder_stage, make_embeddings, make_start
 from pretrain.config import PretrainConfig
 from run.folder import Stage, file_hash, read_json
@@ -48,8 +49,7 @@ def ctr_stage(plan: Plan, encoder: str, form: str, seed: int) -> Stage:
     if form != "none":
         key["embeddings"] = encoder_stage(plan.source, plan.root, encoder.removeprefix(SHUFFLED), plan.pretrain, seed).hash
         key |= {"shuffled": encoder.startswith(SHUFFLED), "clusters": plan.clusters if form == "cluster_id" else 0}
-    name = encoder.replace(" ", "-").replace("(", "").replace(")", "")
-    return Stage(plan.root, f"ctr/{name}-{form}-seed{seed}", key)
+    return Stage(plan.root, f"ctr/{safe_name(encoder)}-{form}-seed{seed}", key)
 
 
 def titles(kind: str, stages: Sequence[Stage], calls: Sequence[tuple]) -> list[str]:
@@ -76,6 +76,11 @@ def run_start(plan: Plan, seed: int) -> None:
 def run_encoder(plan: Plan, encoder: str, seed: int) -> None:
     """Train one encoder and embed the catalogue with it, unless that is done."""
     make_embeddings(plan.source, plan.root, encoder, plan.pretrain, seed, threads=plan.threads)
+
+
+def run_foreign(plan: Plan, encoder: str, workers: int) -> None:
+    """Embed the catalogue once for all seeds with an encoder made elsewhere, unless that is done."""
+    make_embeddings(plan.source, plan.root, encoder, plan.pretrain, 0, threads=workers)
 
 
 def run_ctr(plan: Plan, encoder: str, form: str, seed: int) -> None:

@@ -1,12 +1,19 @@
-"""Embed a catalogue with a trained encoder: python -m features.embed --run runs/encoder --out runs/embeddings."""
+"""Embed a catalogue: python -m features.embed --run runs/encoder --out runs/embeddings (an encoder of pretrain.train), or with one made
+elsewhere: python -m features.embed --encoder timm:NAME --data DIR --out runs/embeddings.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from features.foreign import encoder_names
 from run.config import parse, read_recipe, with_settings
-from run.errors import UserError, entry
+from run.errors import SettingError, UserError, entry
+
+if TYPE_CHECKING:
+    from data.source import SourceConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +21,19 @@ class EmbedConfig:
     """Settings of embedding a catalogue."""
 
     run: Path = Path("runs/encoder")  # run folder of pretrain.train
+    # one made elsewhere in place of --run: timm:NAME, open_clip:NAME/TAG, a torchvision name, each also @FILE or @random, or file:PATH
+    encoder: str = ""
     out: Path = Path("runs/embeddings")  # embeddings folder to write
-    data: str = ""  # shop folder to embed; empty: the data the encoder was trained on
+    data: str = ""  # shop folder to embed; empty: the data the encoder was trained on (with --encoder it must be given)
     max_bad_images: float = 0.01  # share of unreadable pictures above which the run stops
+
+    def __post_init__(self):
+        if not self.encoder:
+            return
+        if len(encoder_names("encoder", self.encoder, ())) > 1:
+            raise SettingError("encoder", self.encoder, "give one")
+        if not self.data:
+            raise SettingError("data", self.data, "--encoder embeds a shop folder: give it")
 
 
 @entry
@@ -27,6 +44,11 @@ def main(argv: list[str] | None = None) -> None:
         description="Embed every item's picture once with a trained encoder: vectors.npy, items.parquet, meta.json.",
     )  # fmt: skip
     from data.source import SourceConfig
+
+    if config.encoder:
+        source = SourceConfig(data=config.data, allow_unordered_split=True, max_bad_images=config.max_bad_images)
+        embed_foreign(config.encoder, source, config.out)
+        return
     from features.make import embed_catalogue
     from pretrain.config import PretrainConfig
     from run.devices import default_jobs
@@ -45,6 +67,17 @@ def main(argv: list[str] | None = None) -> None:
     shop, store = source.shop(root), source.pictures(root, size=pretrain.store_size, jobs=default_jobs())
     embed_catalogue(weights, shop, store, pretrain, encoder=trained["encoder"], seed=trained["seed"], out=config.out)
     print(f"{len(shop.items):,} items, {int(store.present.sum()):,} with a picture: embeddings in {config.out}")
+
+
+def embed_foreign(encoder: str, source: SourceConfig, out: Path) -> None:
+    """Embed every item with an encoder made elsewhere; a killed call is gone on with."""
+    from features.foreign import embed_shop, foreign_stage
+    from run.folder import locked
+
+    with locked(out):
+        shop, key = source.shop(out), foreign_stage(source, out, encoder).hash
+        embedded = embed_shop(shop, encoder, out, key=key, workers=0, max_bad_images=source.max_bad_images)
+    print(f"{len(shop.items):,} items, {embedded:,} with an embedding: embeddings in {out}")
 
 
 if __name__ == "__main__":

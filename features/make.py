@@ -7,15 +7,18 @@ from pathlib import Path
 
 from data.pictures import PictureStore
 from data.source import SourceConfig
+from features.foreign import foreign_stage, make_foreign
 from pretrain.config import PACE, PretrainConfig, start_config
 from pretrain.methods import METHODS
 from run.folder import Stage, file_hash
 
-VERSION = 6  # of encoder training: raise it when the code gives other numbers from the same settings
+VERSION = 7  # of encoder training: raise it when the code gives other numbers from the same settings
 
 
 def encoder_stage(source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
-    """Where the encoder trained with these settings on this data stands, trained or not."""
+    """Where the encoder trained with these settings on this data stands, trained or not; one made elsewhere has no settings and no seed."""
+    if is_foreign(encoder):
+        return foreign_stage(source, root, encoder)
     return _stage(f"encoders/{encoder}", source, root, encoder, config, seed)
 
 
@@ -24,9 +27,14 @@ def start_stage(source: SourceConfig, root: Path, config: PretrainConfig, seed: 
     return _stage("encoders/start", source, root, "simclr", start_config(config), seed)
 
 
+def is_foreign(encoder: str) -> bool:
+    """True for an encoder that is not trained here: frozen, and the same for every seed."""
+    return encoder not in METHODS
+
+
 def needs_start(encoder: str, config: PretrainConfig) -> bool:
     """True for an encoder that begins with the weights of `start_stage`."""
-    return encoder != "random" and config.weights == "pictures"
+    return not is_foreign(encoder) and encoder != "random" and config.weights == "pictures"
 
 
 def _stage(name: str, source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
@@ -52,8 +60,10 @@ def make_embeddings(source: SourceConfig, root: Path, encoder: str, config: Pret
     """Train the encoder unless it is there, and embed every item with its best checkpoint.
 
     Returns:
-        The stage; `folder / "embeddings"` is the embeddings folder, `folder / "best.safetensors"` the weights.
+        The stage; `folder / "embeddings"` is the embeddings folder, `folder / "best.safetensors"` the weights (of one trained here).
     """
+    if is_foreign(encoder):
+        return make_foreign(source, root, encoder, workers=threads)
     return _made(encoder_stage(source, root, encoder, config, seed), source, root, encoder, config, seed, threads)
 
 
