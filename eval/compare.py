@@ -22,7 +22,7 @@ from run.config import as_dict, names, one_of, parse, positive, to_toml
 from run.errors import SettingError, entry, one_process
 from run.folder import commit, locked, write_atomic, write_json
 
-ENCODERS = ("courier", "simclr", "random", "none")
+ENCODERS = ("courier", "simclr", "clip", "maskclip", "random", "none")
 FORMS = ("cluster_id", "sim_score", "vector")
 
 
@@ -30,7 +30,7 @@ FORMS = ("cluster_id", "sim_score", "vector")
 class CompareConfig:
     """Settings of a comparison."""
 
-    encoders: str = "courier,simclr"  # by comma: courier, simclr, random (an untrained backbone), none (the baseline alone)
+    encoders: str = "courier,simclr"  # by comma: courier, simclr, clip, maskclip, random (an untrained backbone), none (the baseline alone)
     image_features: str = "cluster_id,sim_score,vector"  # forms in which embeddings are fed, by comma
     preset: str = "small"  # tiny (about a minute; only shows that all runs) | small | paper (a GPU)
     seeds: int = 3  # trainings of every model, with seeds 0, 1, ...

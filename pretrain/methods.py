@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from data.shop_folder import Shop
 from pretrain.config import PretrainConfig
 from pretrain.method import Method
 from run.errors import UserError
+
+if TYPE_CHECKING:
+    from pretrain.text import Titles
 
 Make = Callable[[Shop, np.ndarray, PretrainConfig, int], Method | None]
 
@@ -35,13 +39,42 @@ def _courier(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: 
             f"courier: {len(views)} page views of the pretraining period have both a click and earlier clicks with pictures; "
             "it needs a longer log, or a larger pretraining share"
         )
-    return Courier(views, config, seed, _groups(shop, config))
+    titles = _titled("courier --with-clip", shop, has_picture, config)[1] if own.with_clip else None
+    return Courier(views, config, seed, _groups(shop, config), titles)
 
 
 def _simclr(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
     from pretrain.simclr import SimClr
 
     return SimClr(_items("simclr", shop, has_picture), config, seed, _groups(shop, config))
+
+
+def _clip(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
+    from pretrain.clip import Clip
+
+    return Clip(*_titled("clip", shop, has_picture, config), config, seed, _groups(shop, config))
+
+
+def _maskclip(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
+    from pretrain.maskclip import MaskClip
+
+    return MaskClip(*_titled("maskclip", shop, has_picture, config), config, seed, _groups(shop, config))
+
+
+def _titled(name: str, shop: Shop, has_picture: np.ndarray, config: PretrainConfig) -> tuple[np.ndarray, Titles]:
+    """The pictures of the pretraining period whose items have a title, and the catalogue's titles."""
+    from pretrain.page_views import pretraining_items
+    from pretrain.text import read_titles
+
+    items = pretraining_items(shop, has_picture)
+    titles = read_titles(shop, items, config.clip)
+    items = items[titles.of_item[items] > 0]
+    if len(items) < FEWEST:
+        raise UserError(
+            f"{name}: {len(items)} items with a picture and a title were shown in the pretraining period; it needs at least {FEWEST}: "
+            "fill the column 'title' of items.parquet"
+        )
+    return items, titles
 
 
 def _items(name: str, shop: Shop, has_picture: np.ndarray) -> np.ndarray:
@@ -60,7 +93,9 @@ def _groups(shop: Shop, config: PretrainConfig) -> np.ndarray | None:
 
 
 METHODS: dict[str, Entry] = {
-    "courier": Entry(make=_courier, reads=("courier",)),
+    "courier": Entry(make=_courier, reads=("courier", "clip")),
     "simclr": Entry(make=_simclr, reads=("simclr", "distortion")),
+    "clip": Entry(make=_clip, reads=("clip",)),
+    "maskclip": Entry(make=_maskclip, reads=("clip", "maskclip")),
     "random": Entry(make=lambda *_: None),
 }

@@ -16,14 +16,14 @@ from run.config import as_dict, one_of, parse, to_toml
 from run.errors import entry
 from run.folder import locked, write_atomic, write_json
 
-ENCODERS = ("courier", "simclr", "random")
+ENCODERS = ("courier", "simclr", "clip", "maskclip", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Settings of one encoder's training."""
 
-    encoder: str = "courier"  # courier | simclr | random (the backbone as it begins)
+    encoder: str = "courier"  # courier | simclr | clip | maskclip | random (the backbone as it begins)
     preset: str = "small"  # tiny | small | paper
     seed: int = 0  # of first weights, order and views
     out: Path = Path("runs/encoder")  # run folder; the same command goes on where a killed one was
