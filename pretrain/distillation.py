@@ -4,7 +4,7 @@ A patch is what one place of the backbone's last feature map covers: 32 pixels a
 for the small CNN. A convolution or a shifted window cannot drop patches: masked ones are replaced, so that the student computes as much as
 on a whole picture.
 
-Shapes: P pictures, S places of a feature map, M masked places, C channels, W width of the codes, K codewords.
+Shapes: P pictures, S places of a feature map, M masked places, C channels, V of the decoder, W width of the codes, K codewords.
 """
 
 from __future__ import annotations
@@ -72,19 +72,24 @@ class HiddenPatches(nn.Module):
 
 
 class FeatureDecoder(nn.Module):
-    """One layer of a transformer with mask tokens at masked places: what the student has seen -> features where it has not."""
+    """One layer of a transformer with mask tokens at masked places: what the student has seen -> features where it has not.
+
+    It is half as wide as the features, for a decoder may be small (He et al. 2022, arXiv 2111.06377).
+    """
 
     def __init__(self, channels: int, places: int):
         super().__init__()
-        self.inward, self.norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
-        self.token, self.place = nn.Embedding(1, channels), nn.Embedding(places, channels)
-        self.block = Block(channels, math.gcd(channels, max(1, channels // _HEAD)))
+        width = max(1, channels // 2)
+        self.inward, self.outward = nn.Linear(channels, width), nn.Linear(width, channels)
+        self.token, self.place = nn.Embedding(1, width), nn.Embedding(places, width)
+        self.block, self.norm = Block(width, math.gcd(width, max(1, width // _HEAD))), nn.LayerNorm(width)
 
     def forward(self, features_PSC: Tensor, masked_PS: Tensor) -> Tensor:
         """(P, S, C) features of the masked pictures -> (P, M, C) at the masked places, in their order; all rows mask equally many."""
-        states_PSC = torch.where(masked_PS[:, :, None], self.token.weight, self.inward(features_PSC))
-        states_PSC = self.norm(self.block(states_PSC + self.place.weight))
-        return at_masked(states_PSC, masked_PS)
+        known_PSV = self.inward(features_PSC)
+        states_PSV = torch.where(masked_PS[:, :, None], self.token.weight.to(known_PSV.dtype), known_PSV)
+        states_PSV = self.block(states_PSV + self.place.weight)
+        return self.outward(self.norm(at_masked(states_PSV, masked_PS)))
 
 
 def at_masked(features_PSC: Tensor, masked_PS: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ L = L_clip + 0.05 L_dist + 0.05 L_mlm.
 Assumed, where this project knows no detail of the paper, and settings where they are numbers: the quantiser is a projection of two layers
 and K codewords, compared by cosine, with an average of its own on the teacher's side; the temperatures of both sides; the teacher keeps
 0.999 of itself a step, rising evenly to 0.9999; the mean of the teacher's projections is taken out of all of them (as DINO, arXiv
-2104.14294, centres its codes, lest all pictures come to share one); no gradient goes through the teacher; the words' decoder has the
-tower's width.
+2104.14294, centres its codes, lest all pictures come to share one); no gradient goes through the teacher; both decoders are half as
+wide as what they decode.
 """
 
 from __future__ import annotations
@@ -53,18 +53,21 @@ def masked_words(titles: Titles, rows: np.ndarray, share: float, *, seed: int, n
 
 
 class WordDecoder(nn.Module):
-    """States of a text tower -> what each token may be, in logits."""
+    """States of a text tower -> what each token may be, in logits; half as wide as the tower."""
 
-    def __init__(self, width: int, heads: int, layers: int, size: int):
+    def __init__(self, states: int, heads: int, layers: int, size: int):
         super().__init__()
+        width = max(1, states // 2)
+        self.inward = nn.Linear(states, width)
         self.blocks = nn.ModuleList(Block(width, math.gcd(width, heads)) for _ in range(layers))
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, size)
 
     def forward(self, states_TLW: Tensor, present_TL: Tensor, masked_TL: Tensor) -> Tensor:
         """Logits (M, size) of the masked tokens, in their order."""
+        inner_TLV = self.inward(states_TLW)
         for block in self.blocks:
-            states_TLW = block(states_TLW, present_TL)
-        return self.out(self.norm(states_TLW[masked_TL]))
+            inner_TLV = block(inner_TLV, present_TL)
+        return self.out(self.norm(inner_TLV[masked_TL]))
 
 
 class MaskClip(Method):
