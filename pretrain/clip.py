@@ -39,10 +39,10 @@ def clip_loss(image: Tensor, text: Tensor, *, temperature: float, group: Tensor 
     logits = F.normalize(image, dim=1) @ F.normalize(text, dim=1).T / temperature
     own = torch.arange(len(logits), device=logits.device)
     if group is not None:
-        logits = logits.masked_fill(group[:, None] != group[None, :], -torch.inf)
+        logits.masked_fill_(group[:, None] != group[None, :], -torch.inf)
     if title is not None:
         others = own[:, None] != own[None, :]
-        logits = logits.masked_fill((title[:, None] == title[None, :]) & others, -torch.inf)
+        logits.masked_fill_((title[:, None] == title[None, :]) & others, -torch.inf)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 

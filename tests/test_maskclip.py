@@ -77,6 +77,7 @@ def test_a_feature_map_pooled_and_projected_is_the_embedding(name, size, places)
     with torch.no_grad():
         features = feature_map(net, pictures)
         torch.testing.assert_close(linear_head(net)(features.mean((2, 3))), net(pictures), atol=1e-5, rtol=1e-4)
+        assert torch.equal(feature_map(torch.compile(net), pictures), features)
     assert features.shape[2] * features.shape[3] == places
 
 
