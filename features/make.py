@@ -9,7 +9,7 @@ from data.pictures import PictureStore
 from data.source import SourceConfig
 from features.foreign import foreign_stage, make_foreign
 from pretrain.config import PACE, PretrainConfig, start_config
-from pretrain.methods import METHODS
+from pretrain.methods import METHODS, parts_read
 from run.folder import Stage, file_hash
 
 VERSION = 7  # of encoder training: raise it when the code gives other numbers from the same settings
@@ -39,14 +39,12 @@ def needs_start(encoder: str, config: PretrainConfig) -> bool:
 
 def _stage(name: str, source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
     config = _own_start(encoder, config)
-    settings = {name: value for name, value in asdict(config).items() if name not in PACE and _concerns(encoder, name, value)}
+    parts = parts_read(encoder, config)  # of the parts of the settings, those of other methods do not count
+    settings = {
+        name: value for name, value in asdict(config).items() if name not in PACE and (name in parts or not isinstance(value, dict))
+    }
     key = source.key(root) | {"encoder": encoder, "seed": seed, "pretrain": settings, "version": VERSION}
     return Stage(root, f"{name}-seed{seed}", key | {"weights": file_hash(config.weights)})
-
-
-def _concerns(encoder: str, name: str, value: object) -> bool:
-    """Whether an encoder depends on this field of the settings: a part that belongs to methods counts for those that read it."""
-    return not isinstance(value, dict) or name in METHODS[encoder].reads
 
 
 def _own_start(encoder: str, config: PretrainConfig) -> PretrainConfig:

@@ -96,6 +96,20 @@ def linear_head(net: nn.Module) -> nn.Linear:
     return [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
 
 
+def feature_map(net: nn.Module, pictures: Tensor) -> Tensor:
+    """(P, 3, H, W) normalised -> (P, C, h, w): what a backbone of this file pools; 1/32 of a side (small_cnn: 1/16)."""
+    from torchvision.models import ResNet, SwinTransformer
+
+    net = getattr(net, "_orig_mod", net)  # what torch.compile wraps
+    if isinstance(net, ResNet):
+        stem = net.maxpool(net.relu(net.bn1(net.conv1(pictures))))
+        return net.layer4(net.layer3(net.layer2(net.layer1(stem))))
+    if isinstance(net, SwinTransformer):
+        return net.norm(net.features(pictures)).permute(0, 3, 1, 2)
+    assert isinstance(net, nn.Sequential)
+    return net[:-3](pictures)  # all but pooling, flattening and the linear head
+
+
 def recompute_blocks(net: nn.Module) -> None:
     """Let each block's inner values be computed again in the backward pass: memory for time (Chen et al. 2016, arXiv:1604.06174).
 

@@ -109,8 +109,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "courier": {"batch_size": 3072, "head_common": 0.0, "head_rate": 1.0, "body_rate": 1.0, "crop": 0.6},
         "distortion": {"strength": 1.0, "crop": 0.08, "blur": True},
         "simsiam": {"hidden": 2048, "bottleneck": 512, "head_rate": 1.0, "body_rate": 1.0},
-        "clip": {"words": 32, "width": 512, "layers": 6, "heads": 8},
-        "maskclip": {"codewords": 8192},
+        "clip": {"body_rate": 1.0, "crop": 0.6, "words": 32, "width": 512, "layers": 6, "heads": 8},
+        "maskclip": {"codewords": 8192, "code_width": 256},
         "supervised": {"batch_size": 3072, "head_rate": 1.0, "body_rate": 1.0, "crop": 0.6},
     },
 }  # fmt: skip

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.clip import clip_loss_of
 from pretrain.config import PretrainConfig
 from pretrain.contrast import contrast, contrast_within, hinge, pull
 from pretrain.method import Method, Outputs, Step
 from pretrain.page_views import PageViews, distinct, rows_of_step
 from pretrain.reconstruction import MultiheadReconstruction, reconstruct, summary
+from pretrain.text import Titles, embed_titles, text_tower
 from pretrain.views import cropped, normalised
 from run.randomness import hashed, keyed_init
 
@@ -27,11 +29,13 @@ class Courier(Method):
         config: batch size (rows), temperature and the options of the losses.
         seed: of the order of rows and of the heads' first weights.
         group: (N,) each item's group, within which clicked items and negatives compete; None: the whole batch does.
+        titles: of the catalogue, with `with_clip`: CLIP's loss is added, on the step's pictures that have a title (Table 8).
     """
 
     heads: nn.ModuleDict
 
-    def __init__(self, views: PageViews, config: PretrainConfig, seed: int, group: np.ndarray | None = None):
+    def __init__(self, views: PageViews, config: PretrainConfig, seed: int, group: np.ndarray | None = None, titles: Titles | None = None):
+        self.titles, self.clip = titles, config.clip
         self.views, self.own, self.mask_same_item, self.seed, self.group = views, config.courier, config.mask_same_item, seed, group
         self.head_common, self.head_rate, self.body_rate = self.own.head_common, self.own.head_rate, self.own.body_rate
         self.batch_size = min(self.own.batch_size, len(views))
@@ -44,6 +48,8 @@ class Courier(Method):
         if self.own.click_head:
             heads["click"] = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, 1))
         keyed_init(heads, seed)
+        if titles is not None:
+            self.tower = heads["text"] = text_tower(titles, config.clip, dim=dim, seed=seed)
         self.heads = heads
 
     def step(self, number: int) -> Step:
@@ -52,10 +58,18 @@ class Courier(Method):
         places["clicked"] = self.views.clicked[rows]
         if self.group is not None:
             places["group"] = self.group[items]
+        if self.titles is not None:
+            places["title"] = self.titles.of_item[items]
         return Step(number=number, items=items, view=np.zeros(len(items), dtype=np.int64), places=places)
 
     def view(self, pixels: Tensor, keys: tuple, size: int) -> Tensor:
         return normalised(cropped(pixels, size, keys, smallest=self.own.crop))
+
+    def encode(self, net: nn.Module, pictures: Tensor, step: Step) -> Outputs:
+        outputs = super().encode(net, pictures, step)
+        if self.titles is not None:
+            outputs["text"] = embed_titles(self.tower, self.titles, step.items, pictures.device)
+        return outputs
 
     def loss(self, outputs: Outputs, step: Step) -> tuple[Tensor, Outputs]:
         embeddings = outputs["embedding"]
@@ -67,6 +81,8 @@ class Courier(Method):
             parts["loss_ucs"] = self._sequence_loss(embeddings, history, step)
         if self.own.click_head:
             parts["loss_click"] = self._click_loss(embeddings, page, clicked, history)
+        if self.titles is not None:
+            parts["loss_clip"] = clip_loss_of(outputs, step, temperature=self.clip.temperature)
         return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
 
     def _page_loss(self, embeddings: Tensor, page: Tensor, clicked: Tensor, history: Tensor, step: Step) -> Tensor:

@@ -101,14 +101,19 @@ class ClipConfig:
 
     temperature: float = 0.1  # clip: divides the cosine; > 0
     text_model: Path | None = None  # folder of a Hugging Face text encoder; empty: a small transformer trained from scratch on the titles
-    words: int = 16  # longest title, in tokens
+    # the body learns at this many times --learning-rate, in clip and maskclip: little, for a few thousand titles are soon known by heart
+    body_rate: float = 0.1
+    crop: float = 0.9  # smallest share of the picture that a random crop keeps, for clip and maskclip; 1 = the whole picture
+    words: int = 16  # longest title, in tokens; words after it are cut off
+    vocabulary: int = 30_000  # words known at most, the most frequent of the titles shown in the pretraining period; the others are one
     width: int = 64  # of the small transformer's states
     layers: int = 2  # of the small transformer, each attention and a two-layer network
     heads: int = 4  # of the small transformer's attention
 
     def __post_init__(self):
-        for name in ("temperature", "words", "width", "layers", "heads"):
+        for name in ("temperature", "body_rate", "words", "vocabulary", "width", "layers", "heads"):
             positive(f"clip.{name}", getattr(self, name))
+        _share("clip.crop", self.crop)
         if self.width % self.heads:
             raise SettingError("clip.width", self.width, f"give a multiple of clip.heads = {self.heads}")
 
@@ -117,22 +122,23 @@ class ClipConfig:
 class MaskClipConfig:
     """MaskCLIP's masked self-distillation beside CLIP's loss (Dong et al. 2023, arXiv:2208.12262)."""
 
-    patch: int = 0  # pixels a side of the patches that are masked; 0: an eighth of the picture
-    masked: float = 0.75  # share of patches that the student does not see
+    masked: float = 0.75  # share of patches that the student does not see; a patch is one place of the backbone's last feature map
     codewords: int = 256  # soft codes of the online quantiser
+    code_width: int = 64  # length of the projections that are compared with the codewords
     student_temperature: float = 0.1  # of the student's codes
     teacher_temperature: float = 0.04  # of the teacher's codes: sharper
     ema_first: float = 0.999  # share of itself that the teacher keeps a step, at the start
     ema_last: float = 0.9999  # and at the end
+    centre_keep: float = 0.9  # share of itself that the mean of the teacher's projections keeps a step; it is taken out of all of them
     distill_weight: float = 0.05  # of the loss over masked patches
     words_weight: float = 0.05  # of the loss over masked words
     masked_words: float = 0.2  # share of words masked
     word_layers: int = 4  # of the decoder that restores masked words
 
     def __post_init__(self):
-        for name in ("codewords", "student_temperature", "teacher_temperature", "word_layers"):
+        for name in ("codewords", "code_width", "student_temperature", "teacher_temperature", "word_layers"):
             positive(f"maskclip.{name}", getattr(self, name))
-        for name in ("masked", "masked_words", "ema_first", "ema_last"):
+        for name in ("masked", "masked_words", "ema_first", "ema_last", "centre_keep"):
             if not 0 < getattr(self, name) < 1:
                 raise SettingError(f"maskclip.{name}", getattr(self, name), "give a share above 0 and below 1")
 

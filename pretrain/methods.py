@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # commands read the names alone, before torch is loaded
     from data.shop_folder import Shop
     from pretrain.method import Method
     from pretrain.page_views import PageViews
+    from pretrain.text import Titles
 
     Make = Callable[[Shop, np.ndarray, PretrainConfig, int], Method | None]
 
@@ -24,7 +25,7 @@ class Entry:
     """How a method is made, and what of the settings it reads."""
 
     make: Make  # of (shop, has_picture, config, seed); None is the backbone as it begins
-    reads: tuple[str, ...] = ()  # the parts of PretrainConfig that belong to it: its encoder depends on no other method's settings
+    parts: tuple[str, ...] = ()  # of PretrainConfig, that belong to it: its encoder depends on no other method's settings
     trains: bool = True
 
 
@@ -35,7 +36,8 @@ def _courier(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: 
     own = config.courier
     views = page_views(shop, page_items=own.page_items, history_items=own.history_items, has_picture=has_picture)
     _enough("courier", views, "both a click and earlier clicks with pictures")
-    return Courier(views, config, seed, _groups(shop, config))
+    titles = _titled("courier --with-clip", shop, has_picture, config)[1] if own.with_clip else None
+    return Courier(views, config, seed, _groups(shop, config), titles)
 
 
 def _simclr(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
@@ -48,6 +50,18 @@ def _simsiam(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: 
     from pretrain.simsiam import SimSiam
 
     return SimSiam(_items("simsiam", shop, has_picture), config, seed)
+
+
+def _clip(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
+    from pretrain.clip import Clip
+
+    return Clip(*_titled("clip", shop, has_picture, config), config, seed, _groups(shop, config))
+
+
+def _maskclip(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
+    from pretrain.maskclip import MaskClip
+
+    return MaskClip(*_titled("maskclip", shop, has_picture, config), config, seed, _groups(shop, config))
 
 
 def _supervised(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
@@ -69,6 +83,23 @@ def _enough(name: str, views: PageViews, needed: str) -> None:
         )
 
 
+def _titled(name: str, shop: Shop, has_picture: np.ndarray, config: PretrainConfig) -> tuple[np.ndarray, Titles]:
+    """The pictures of the pretraining period whose items have a title, and the catalogue's titles."""
+    from data.comparison import FEWEST
+    from pretrain.page_views import pretraining_items
+    from pretrain.text import read_titles
+
+    items = pretraining_items(shop, has_picture)
+    titles = read_titles(shop, items, config.clip)
+    items = items[titles.of_item[items] > 0]
+    if len(items) < FEWEST:
+        raise UserError(
+            f"{name}: {len(items)} items with a picture and a title were shown in the pretraining period; it needs at least {FEWEST}: "
+            "fill the column 'title' of items.parquet"
+        )
+    return items, titles
+
+
 def _items(name: str, shop: Shop, has_picture: np.ndarray) -> np.ndarray:
     """The pictures of the pretraining period, for a method that needs nothing else of it."""
     from data.comparison import FEWEST
@@ -86,9 +117,17 @@ def _groups(shop: Shop, config: PretrainConfig) -> np.ndarray | None:
 
 
 METHODS: dict[str, Entry] = {
-    "courier": Entry(make=_courier, reads=("courier",)),
-    "simclr": Entry(make=_simclr, reads=("simclr", "distortion")),
-    "simsiam": Entry(make=_simsiam, reads=("simsiam", "distortion")),
-    "supervised": Entry(make=_supervised, reads=("supervised",)),
+    "courier": Entry(make=_courier, parts=("courier",)),
+    "simclr": Entry(make=_simclr, parts=("simclr", "distortion")),
+    "simsiam": Entry(make=_simsiam, parts=("simsiam", "distortion")),
+    "clip": Entry(make=_clip, parts=("clip",)),
+    "maskclip": Entry(make=_maskclip, parts=("clip", "maskclip")),
+    "supervised": Entry(make=_supervised, parts=("supervised",)),
     "random": Entry(make=lambda *_: None, trains=False),
 }
+
+
+def parts_read(name: str, config: PretrainConfig) -> tuple[str, ...]:
+    """The parts of the settings that an encoder depends on, by name."""
+    also = ("clip",) if name == "courier" and config.courier.with_clip else ()
+    return METHODS[name].parts + also

@@ -24,7 +24,7 @@ ENCODERS = tuple(METHODS)
 class TrainConfig:
     """Settings of one encoder's training."""
 
-    encoder: str = "courier"  # courier | simclr | simsiam | supervised | random (the backbone as it begins)
+    encoder: str = "courier"  # courier | simclr | simsiam | clip | maskclip | supervised | random (the backbone as it begins)
     preset: str = "small"  # tiny | small | paper
     seed: int = 0  # of first weights, order and views
     out: Path = Path("runs/encoder")  # run folder; the same command goes on where a killed one was
