@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given
@@ -49,7 +50,13 @@ CONFIG = PretrainConfig(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_shop(tmp_path_factory.mktemp("shop"), sessions=300)
+    """A shop whose titles differ by words that several of them share, so that CLIP has something to tell apart."""
+
+    def titled(items):
+        words = [f"colour{n % 7} cut{n % 5} cloth{n % 3}" for n in range(len(items))]
+        return items.with_columns(title=pl.Series(words))
+
+    return write_shop(tmp_path_factory.mktemp("shop"), sessions=300, items_frame=titled)
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +73,15 @@ def store(shop, tmp_path_factory):
 @pytest.mark.parametrize("name", TRAINED)
 def test_pictures_encoded_in_pieces_give_the_gradients_of_the_whole_batch(name, backbone, shop, store):
     config = replace(CONFIG, backbone=backbone)
+    if name == "maskclip":  # its patches are places of the last feature map
+        config = replace(config, image_size=32 if backbone == "small_cnn" else 64, store_size=96)
     loss, whole = one_step(name, shop, store, config)
     in_pieces, parts = one_step(name, shop, store, replace(config, chunk=7))
-    assert in_pieces == pytest.approx(loss, rel=1e-5)
+    assert in_pieces == pytest.approx(loss, rel=1e-9)
     assert parts.keys() == whole.keys()
-    largest = max(gradient.abs().max() for gradient in whole.values())
+    length = torch.stack([gradient.norm() for gradient in whole.values()]).norm()
     for key, gradient in whole.items():
-        torch.testing.assert_close(parts[key], gradient, rtol=1e-5, atol=1e-5 * largest, msg=lambda text, key=key: f"{key}: {text}")
+        assert (parts[key] - gradient).norm() <= 1e-9 * max(gradient.norm(), 0.1 * length), key
 
 
 def test_blocks_computed_again_give_the_same_gradients(shop, store):
@@ -110,8 +119,9 @@ def with_ranks(ranks, words, out):
 
 
 def words_of(name, folder):
+    size = "--image-size 32 --store-size 48" if name == "maskclip" else "--image-size 16 --store-size 24"
     return (
-        f"--encoder {name} --data {folder} --weights random --image-size 16 --store-size 24 --dim 8 --pictures 900 --checkpoints 2 "
+        f"--encoder {name} --data {folder} --weights random {size} --dim 8 --pictures 900 --checkpoints 2 "
         "--batch-pictures 25 --batch-size 24 --supervised.batch-size 24 --supervised.heads 2 --supervised.hidden 8 --simsiam.hidden 16 "
         "--simsiam.bottleneck 4 --clip.width 8 --clip.layers 1 --clip.heads 2"
     ).split()
@@ -133,15 +143,15 @@ def test_two_ranks_give_the_losses_and_the_weights_of_one(name, folder, tmp_path
 
 def test_sigterm_ends_a_training_cleanly_and_the_same_command_ends_as_if_undisturbed(folder, tmp_path):
     words = [*words_of("simclr", folder), "--pictures", "12000", "--checkpoint-seconds", "1000"]
-    undisturbed, stopped = with_ranks(1, words, tmp_path / "whole"), with_ranks(1, words, tmp_path / "stopped")
+    stopped = with_ranks(1, words, tmp_path / "stopped")
     deadline = time.monotonic() + 100
     while len(read_metrics(tmp_path / "stopped/metrics.jsonl")) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     stopped.send_signal(signal.SIGTERM)
     assert stopped.wait() == 143
     assert "the same command goes on from here" in (tmp_path / "stopped.txt").read_text()
-    assert with_ranks(1, words, tmp_path / "stopped").wait() == 0
-    assert undisturbed.wait() == 0
+    for name in ("stopped", "whole"):
+        assert main([*words, "--out", str(tmp_path / name)]) == 0
     results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("whole", "stopped")]
     assert results[0] == results[1]
     assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "stopped/best.safetensors").read_bytes()

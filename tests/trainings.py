@@ -22,12 +22,13 @@ from run.devices import set_up
 
 
 def one_step(encoder: str, shop: Shop, store: PictureStore, config: PretrainConfig) -> tuple[float, dict[str, Tensor]]:
-    """The first step's loss, and the gradient that it leaves in each weight of backbone and heads, by name."""
+    """The first step's loss, and the gradient that it leaves in each weight of backbone and heads, by name; in float64, where sums taken
+    in another order agree to many digits."""
     method = METHODS[encoder].make(shop, store.present, config, 0)
     assert method is not None
     net = backbone(config.backbone, dim=config.dim, seed=0)
     run = prepare(encoder, net, method, shop, config, seed=0, fabric=set_up(1, config.precision))
-    run.parts.train()
+    run.parts.double().train()
     _, loss, _, _ = loss_of_step(run, feed(method, store, first=0, rank=0, ranks=1, chunk=config.chunk))
     return loss.item(), {name: weight.grad for name, weight in run.parts.named_parameters() if weight.grad is not None}
 
