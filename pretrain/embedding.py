@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-_BATCH, _PIXELS = 1024, 2**22  # most pictures, and most pixels of pictures, that go through a network at once by default
+_BATCH = 1024  # most pictures that go through a network at once by default
+_PIXELS = {"cpu": 2**20, "cuda": 2**24}  # and most of their pixels: what a CPU's caches do not hold slows it, a GPU wants large batches
 
 
 @torch.no_grad()
@@ -29,7 +30,7 @@ def embed(net: nn.Module, pictures: Pictures, config: PretrainConfig, *, batch: 
     """(N, D) float32 unit embeddings of every item's picture, undistorted; zero rows where there is none or it is unreadable.
 
     Args:
-        batch: pictures that go through the network at once; 0: as many as keep its activations within a few GB.
+        batch: pictures that go through the network at once; 0: as many as suit the device and the pictures' size.
         fabric: gives the precision, and shares the work among its ranks, each of which gets all rows; None: float32, alone.
 
     Raises:
@@ -41,7 +42,7 @@ def embed(net: nn.Module, pictures: Pictures, config: PretrainConfig, *, batch: 
     present = np.flatnonzero(pictures.present)
     rank, ranks = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
     own = present[len(present) * rank // ranks : len(present) * (rank + 1) // ranks]
-    batch = batch or max(1, min(_BATCH, _PIXELS // config.image_size**2))
+    batch = batch or default_batch(device.type, config.image_size)
     parts = [own[start : start + batch] for start in range(0, len(own), batch)]
     with ahead((part, torch.from_numpy(pictures.read(part))) for part in parts) as batches:
         for part, pixels in batches:
@@ -53,6 +54,11 @@ def embed(net: nn.Module, pictures: Pictures, config: PretrainConfig, *, batch: 
         assert fabric is not None
         vectors = fabric.all_reduce(torch.from_numpy(vectors).to(device), reduce_op="sum").cpu().numpy()  # type: ignore[union-attr]
     return vectors
+
+
+def default_batch(device: str, image_size: int) -> int:
+    """How many pictures go through a network at once on a kind of device ("cpu", "cuda")."""
+    return max(1, min(_BATCH, _PIXELS.get(device, _PIXELS["cuda"]) // image_size**2))
 
 
 def validate(net: nn.Module, shop: Shop, pictures: Pictures, config: PretrainConfig, fabric: Fabric | None = None) -> tuple[float, float]:
