@@ -47,12 +47,12 @@ def main() -> None:
     from run.devices import set_up
 
     fabric = set_up()
-    rounds = 2 if quick else 5
+    rounds = 3 if quick else 5
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         lines = [
-            *simclr(fabric, root, steps=2 if quick else 5, rounds=rounds),
-            embedding(fabric, root, pictures=64 if quick else 512, rounds=rounds),
+            *simclr(fabric, root, steps=1 if quick else 5, rounds=rounds),
+            embedding(fabric, root, pictures=40 if quick else 512, rounds=rounds),
             courier(fabric, root, rows=512 if quick else 1024, rounds=rounds),
             views(fabric, rounds=rounds),
         ]
