@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -49,21 +50,21 @@ def read_picture(folder: Path, image: str, *, at_least: int | None = None) -> np
     Raises:
         PictureError: missing, outside `images/`, not a plain file, too large, not PNG/JPEG/WebP, or damaged.
     """
-    content = _read_file(folder, image)
-    # hostile bytes make a decoder raise almost any type: every one of them means a bad picture, not a bug of ours
-    try:
-        with Image.open(io.BytesIO(content), formats=(_format(content),)) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"{width} x {height} pixels; the limit is {MAX_PIXELS:,}")
-            if at_least is not None:
-                picture.draft(None, (at_least, at_least))
-            picture.load()
-            return np.asarray(_to_rgb(_upright(picture)))
-    except MemoryError:
-        raise PictureError(image, "does not fit in memory") from None
-    except Exception as error:
-        raise PictureError(image, _one_line(error)) from None
+    with _opened(folder, image) as picture:
+        if at_least is not None:
+            picture.draft(None, (at_least, at_least))
+        picture.load()
+        return np.asarray(_to_rgb(_upright(picture)))
+
+
+def read_header(folder: Path, image: str) -> tuple[int, int]:
+    """(width, height) as the file's header gives them; refuses what `read_picture` refuses, but for damage in the pixels.
+
+    Raises:
+        PictureError: as `read_picture`.
+    """
+    with _opened(folder, image) as picture:
+        return picture.size
 
 
 def mend_of(bad: Sequence[tuple[str, str]]) -> str:
@@ -72,6 +73,23 @@ def mend_of(bad: Sequence[tuple[str, str]]) -> str:
     if 2 * len(doubled) > len(bad):
         return f"image is a path inside images/: drop the folder's name, {doubled[0].removeprefix('images/')!r} instead of {doubled[0]!r}"
     return "mend them, set their image to null, or raise --max-bad-images"
+
+
+@contextmanager
+def _opened(folder: Path, image: str) -> Iterator[Image.Image]:
+    """The picture with its header read; whatever goes wrong within the block is a `PictureError`."""
+    content = _read_file(folder, image)
+    # hostile bytes make a decoder raise almost any type: every one of them means a bad picture, not a bug of ours
+    try:
+        with Image.open(io.BytesIO(content), formats=(_format(content),)) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"{width} x {height} pixels; the limit is {MAX_PIXELS:,}")
+            yield picture
+    except MemoryError:
+        raise PictureError(image, "does not fit in memory") from None
+    except Exception as error:
+        raise PictureError(image, _one_line(error)) from None
 
 
 def _read_file(folder: Path, image: str) -> bytes:

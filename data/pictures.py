@@ -54,6 +54,10 @@ class PictureStore:
         """(P,) item indices -> (P, S, S, 3) uint8, in memory."""
         return self.pixels[items]
 
+    def unreadable(self) -> np.ndarray:
+        """() int64: no items, for what is unreadable was told when the store was built, and is not `present`."""
+        return np.zeros(0, dtype=np.int64)
+
 
 def build_store(shop: Shop, folder: Path, *, size: int, workers: int, max_bad_images: float = 0.01) -> PictureStore:
     """Decode all pictures of `shop` into `folder`, or go on where an earlier call was killed.
@@ -70,19 +74,22 @@ def build_store(shop: Shop, folder: Path, *, size: int, workers: int, max_bad_im
     Raises:
         DataError: the share of unreadable pictures is above `max_bad_images`; `folder/bad_pictures.csv` lists them all.
     """
-    images: list[str | None] = [None] * shop.items.height
-    if "image" in shop.items.columns:
-        images = shop.items["image"].to_list()
-    key = {"size": size, "files": _files_of_rows(shop.folder, images)}
+    images = images_of(shop)
+    key = {"size": size, "files": files_of_rows(shop.folder, images)}
     pixels, state = _prepare(folder, key, len(images))
     if not (folder / "store.json").exists():
         bad = _fill(shop.folder, images, pixels, state, workers)
-        _write_bad(folder, bad)
+        write_bad(folder, bad)
         pixels.flush()
         write_json(folder / "store.json", key)
     store = open_store(folder)
-    _refuse_too_many(store, images, folder, max_bad_images)
+    refuse_too_many(store.bad, images, folder, max_bad_images)
     return store
+
+
+def images_of(shop: Shop) -> list[str | None]:
+    """(N,) each item's path under `images/`, None where it has no picture."""
+    return shop.items["image"].to_list() if "image" in shop.items.columns else [None] * shop.items.height
 
 
 def open_store(folder: Path) -> PictureStore:
@@ -178,7 +185,8 @@ def _flush(array: np.ndarray) -> None:
         array.flush()
 
 
-def _write_bad(folder: Path, bad: Sequence[BadPicture]) -> None:
+def write_bad(folder: Path, bad: Sequence[BadPicture]) -> None:
+    """List unreadable pictures in `folder/bad_pictures.csv`."""
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["file", "reason"])
@@ -186,17 +194,22 @@ def _write_bad(folder: Path, bad: Sequence[BadPicture]) -> None:
     write_atomic(folder / "bad_pictures.csv", text.getvalue().encode("utf-8", errors="surrogateescape"))
 
 
-def _refuse_too_many(store: PictureStore, images: Sequence[str | None], folder: Path, max_bad_images: float) -> None:
+def refuse_too_many(found: Sequence[BadPicture], images: Sequence[str | None], folder: Path, max_bad_images: float) -> None:
+    """Stop where too large a share of the pictures that items name is unreadable.
+
+    Raises:
+        DataError: the share is above `max_bad_images`; it points at `folder/bad_pictures.csv`, which lists them.
+    """
     named = sum(image is not None for image in images)
-    if len(store.bad) > max_bad_images * named:
-        bad = [(trouble.file, trouble.reason) for trouble in store.bad]
+    if len(found) > max_bad_images * named:
+        bad = [(trouble.file, trouble.reason) for trouble in found]
         examples = "; ".join(f"row {images.index(file)}, images/{file}: {reason}" for file, reason in bad[:3])
         share = f"{len(bad):,} of {named:,} pictures are unreadable ({examples})"
         listed = f"all are listed in {folder / 'bad_pictures.csv'}"
         raise DataError("items.parquet", column="image", mend=f"{share}; {listed}: {mend_of(bad)}")
 
 
-def _files_of_rows(folder: Path, images: Sequence[str | None]) -> str:
+def files_of_rows(folder: Path, images: Sequence[str | None]) -> str:
     """Which file each row is decoded from: a hash over all paths with each file's length and time of change.
 
     So a mended picture is noticed, and a store that was killed half-way goes on only with rows of the very same files.

@@ -6,9 +6,9 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from run.config import positive
+from run.config import one_of, positive
 from run.errors import SettingError, UserError
 from run.folder import Stage
 
@@ -34,23 +34,40 @@ class SourceConfig:
     split_fractions: tuple[float, float, float, float] = (0.4, 0.4, 0.1, 0.1)  # of impressions: pretrain, train, valid, test
     allow_unordered_split: bool = False  # accept a `split` column that goes back in time; the report says so
     max_bad_images: float = 0.01  # share of unreadable pictures above which a run stops
+    # where pictures are read from: store (decoded once, into the run folder) | files (decoded whenever they are read: slower, the same
+    # pixels, nothing on the disk: for a catalogue too large for a store)
+    pictures_from: str = "store"
 
     def __post_init__(self):
         for name in ("users", "items", "sessions"):
             positive(name, getattr(self, name))
         if not 0 <= self.max_bad_images <= 1:
             raise SettingError("max_bad_images", self.max_bad_images, "give a share from 0 to 1")
+        one_of("pictures_from", self.pictures_from, ("store", "files"))
 
     def shop(self, root: Path) -> Shop:
         """The loaded shop, once a process."""
         return open_shop(shop_folder(self, root), self.split_fractions, self.allow_unordered_split)
 
     def pictures(self, root: Path, *, size: int, jobs: int) -> PictureStore:
-        """The shop's decoded pictures, `size` pixels a side; decoded by `jobs` threads into `root/pictures/` unless they are there."""
+        """The shop's pictures, `size` pixels a side.
+
+        A store is decoded by `jobs` threads into `root/pictures/` unless it is there; of files, the headers are checked once.
+        """
+        shop, options = self.shop(root), {"size": size, "workers": jobs, "max_bad_images": self.max_bad_images}
+        if self.pictures_from == "files":
+            from data.picture_reader import checked_files
+
+            stage = Stage(root, "pictures/files", {"shop": shop_fingerprint(shop.folder)})
+            # whoever takes pictures asks for what both have: present, read, unreadable, bad
+            return cast("PictureStore", checked_files(shop, stage.folder, **options))
         from data.pictures import build_store
 
-        stage = Stage(root, f"pictures/{size}px", {"shop": shop_fingerprint(shop_folder(self, root)), "size": size})
-        return build_store(self.shop(root), stage.folder, size=size, workers=jobs, max_bad_images=self.max_bad_images)
+        return build_store(shop, self.store_folder(root, size=size), **options)
+
+    def store_folder(self, root: Path, *, size: int) -> Path:
+        """Where the store of the shop's pictures stands or would stand."""
+        return Stage(root, f"pictures/{size}px", {"shop": shop_fingerprint(shop_folder(self, root)), "size": size}).folder
 
     def key(self, root: Path) -> dict[str, object]:
         """What a stage depends on of the data: content and split."""

@@ -46,7 +46,7 @@ def cluster_pictures(store: PictureStore, cluster: np.ndarray, clusters: int, *,
     for number in chosen:
         members = np.flatnonzero((cluster == number) & store.present)
         members = members[permutation(len(members), 0, "gallery", int(number))[:each]]
-        shown.append(ClusterPictures(cluster=int(number), size=int(sizes[number]), pictures=store.pixels[members]))
+        shown.append(ClusterPictures(cluster=int(number), size=int(sizes[number]), pictures=store.read(members)))
     return shown
 
 
@@ -85,10 +85,10 @@ def attention_examples(plan: Plan, shop: Shop, store: PictureStore, seed: int, *
     for row, seen in zip(rows[full][:wanted], history[full][:wanted], strict=True):
         items = np.concatenate([[shop.item[row]], seen])
         with torch.no_grad():
-            embeddings = net(whole(torch.from_numpy(store.pixels[items]), config.image_size))
+            embeddings = net(whole(torch.from_numpy(store.read(items)), config.image_size))
         present = torch.ones(1, len(seen), dtype=torch.bool)
         weights = attention(embeddings[None, :1], embeddings[None, 1:], present, scale=own.scale_attention)[0, 0]
-        examples.append(AttentionExample(target=store.pixels[items[0]], history=store.pixels[seen], weights=weights.numpy()))
+        examples.append(AttentionExample(target=store.read(items[:1])[0], history=store.read(seen), weights=weights.numpy()))
     return examples
 
 

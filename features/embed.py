@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from features.foreign import encoder_names
-from run.config import parse, read_recipe, with_settings
+from run.config import one_of, parse, read_recipe, with_settings
 from run.errors import SettingError, UserError, entry
 
 if TYPE_CHECKING:
+    from data.pictures import PictureStore
     from data.source import SourceConfig
 
 
@@ -26,8 +27,12 @@ class EmbedConfig:
     out: Path = Path("runs/embeddings")  # embeddings folder to write
     data: str = ""  # shop folder to embed; empty: the data the encoder was trained on (with --encoder it must be given)
     max_bad_images: float = 0.01  # share of unreadable pictures above which the run stops
+    # where pictures are read from: auto (the store, where the training has left one of them, else files: a catalogue that is read once
+    # needs no store) | store | files (decoded on the way; unreadable ones are listed in bad_pictures.csv)
+    pictures_from: str = "auto"
 
     def __post_init__(self):
+        one_of("pictures_from", self.pictures_from, ("auto", "store", "files"))
         if not self.encoder:
             return
         if len(encoder_names("encoder", self.encoder, ())) > 1:
@@ -43,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         EmbedConfig, argv, prog="python -m features.embed",
         description="Embed every item's picture once with a trained encoder: vectors.npy, items.parquet, meta.json.",
     )  # fmt: skip
+    from data.picture_reader import picture_files
     from data.source import SourceConfig
 
     if config.encoder:
@@ -62,11 +68,18 @@ def main(argv: list[str] | None = None) -> None:
     source = with_settings(SourceConfig(), trained["source"], source=str(recipe))
     if config.data:
         source = SourceConfig(data=config.data, allow_unordered_split=True)
-    source = replace(source, max_bad_images=config.max_bad_images)
+    source = replace(source, max_bad_images=config.max_bad_images, pictures_from="store")
     root = config.out if config.data else config.run  # the data of the training, and its decoded pictures, stand in its run folder
-    shop, store = source.shop(root), source.pictures(root, size=pretrain.store_size, jobs=default_jobs())
-    embed_catalogue(weights, shop, store, pretrain, encoder=trained["encoder"], seed=trained["seed"], out=config.out)
-    print(f"{len(shop.items):,} items, {int(store.present.sum()):,} with a picture: embeddings in {config.out}")
+    shop, size = source.shop(root), pretrain.store_size
+    stored = (source.store_folder(root, size=size) / "store.json").exists()
+    if config.pictures_from == "store" or (config.pictures_from == "auto" and stored):
+        pictures = source.pictures(root, size=size, jobs=default_jobs())
+    else:
+        options = {"size": size, "workers": default_jobs(), "max_bad_images": config.max_bad_images}
+        pictures = cast("PictureStore", picture_files(shop, config.out, **options))
+    embed_catalogue(weights, shop, pictures, pretrain, encoder=trained["encoder"], seed=trained["seed"], out=config.out)
+    seen = int(pictures.present.sum()) - int(pictures.present[pictures.unreadable()].sum())
+    print(f"{len(shop.items):,} items, {seen:,} with a picture: embeddings in {config.out}")
 
 
 def embed_foreign(encoder: str, source: SourceConfig, out: Path) -> None:

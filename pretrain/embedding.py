@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.pictures import PictureStore
+from data.picture_reader import Pictures
 from data.shop_folder import Shop
 from metrics.gauc import gauc
 from pretrain.config import PretrainConfig
@@ -21,38 +21,52 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+_BATCH = 1024  # most pictures that go through a network at once by default
+_PIXELS = {"cpu": 2**20, "cuda": 2**24}  # and most of their pixels: what a CPU's caches do not hold slows it, a GPU wants large batches
+
+
 @torch.no_grad()
-def embed(net: nn.Module, store: PictureStore, config: PretrainConfig, *, batch: int = 1024, fabric: Fabric | None = None) -> np.ndarray:
-    """(N, D) float32 unit embeddings of every item's picture, undistorted; zero rows where there is none.
+def embed(net: nn.Module, pictures: Pictures, config: PretrainConfig, *, batch: int = 0, fabric: Fabric | None = None) -> np.ndarray:
+    """(N, D) float32 unit embeddings of every item's picture, undistorted; zero rows where there is none or it is unreadable.
 
     Args:
-        batch: pictures that go through the network at once.
+        batch: pictures that go through the network at once; 0: as many as suit the device and the pictures' size.
         fabric: gives the precision, and shares the work among its ranks, each of which gets all rows; None: float32, alone.
+
+    Raises:
+        DataError: pictures are decoded on the way, and too many of them proved unreadable.
     """
     device = next(net.parameters()).device
     net.eval()
-    vectors = np.zeros((len(store.present), config.dim), dtype=np.float32)
-    present = np.flatnonzero(store.present)
+    vectors = np.zeros((len(pictures.present), config.dim), dtype=np.float32)
+    present = np.flatnonzero(pictures.present)
     rank, ranks = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
     own = present[len(present) * rank // ranks : len(present) * (rank + 1) // ranks]
+    batch = batch or default_batch(device.type, config.image_size)
     parts = [own[start : start + batch] for start in range(0, len(own), batch)]
-    with ahead((part, torch.from_numpy(store.read(part))) for part in parts) as batches:
+    with ahead((part, torch.from_numpy(pictures.read(part))) for part in parts) as batches:
         for part, pixels in batches:
             with torch.autocast(device.type, enabled=False) if fabric is None else fabric.autocast():
                 out = net(whole(pixels.to(device), config.image_size)).float()
             vectors[part] = torch.nn.functional.normalize(out, dim=1).cpu().numpy()
+    vectors[pictures.unreadable()] = 0
     if ranks > 1:
         assert fabric is not None
         vectors = fabric.all_reduce(torch.from_numpy(vectors).to(device), reduce_op="sum").cpu().numpy()  # type: ignore[union-attr]
     return vectors
 
 
-def validate(net: nn.Module, shop: Shop, store: PictureStore, config: PretrainConfig, fabric: Fabric | None = None) -> tuple[float, float]:
+def default_batch(device: str, image_size: int) -> int:
+    """How many pictures go through a network at once on a kind of device ("cpu", "cuda")."""
+    return max(1, min(_BATCH, _PIXELS.get(device, _PIXELS["cuda"]) // image_size**2))
+
+
+def validate(net: nn.Module, shop: Shop, pictures: Pictures, config: PretrainConfig, fabric: Fabric | None = None) -> tuple[float, float]:
     """(SimScore's GAUC in validation sessions, spread of the unit embeddings): what a checkpoint is chosen by, and collapse."""
-    vectors = embed(net, store, config, batch=config.chunk or 1024, fabric=fabric)
+    vectors = embed(net, pictures, config, batch=config.chunk, fabric=fabric)
     spread = collapse(vectors)
     if config.centre:
-        vectors = centred(vectors, pretraining_items(shop, store.present))
+        vectors = centred(vectors, pretraining_items(shop, pictures.present))
     rows = shop.rows("valid")
     scores = sim_scores(shop, vectors, rows, history_items=config.valid_history, mask_same_item=config.mask_same_item)
     return gauc(shop.click[rows], scores, shop.session[rows]).value, spread

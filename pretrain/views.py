@@ -20,8 +20,10 @@ _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """(P, S, S, 3) uint8 -> (P, 3, S, S) float32 in [0, 1], channels last in memory."""
-    return pixels.permute(0, 3, 1, 2).float().div_(255.0)
+    """(P, S, S, 3) uint8 -> (P, 3, S, S) float32 in [0, 1], colour after colour in memory: what resizing is fastest on."""
+    count, height, width, colours = pixels.shape
+    pictures = torch.empty(count, colours, height, width, device=pixels.device)
+    return pictures.copy_(pixels.permute(0, 3, 1, 2)).div_(255.0)
 
 
 def normalised(pictures: Tensor) -> Tensor:
