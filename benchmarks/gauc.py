@@ -38,7 +38,7 @@ def main() -> None:
         return gauc(click, score, session).value
 
     def peer() -> float:
-        states = get_auc_states(labels, predictions, weights, lengths)
+        states = get_auc_states(labels, predictions, weights, lengths)  # pyright: ignore[reportCallIssue] - its wrapper hides its parameters
         return float(states["auc_sum"] / states["num_samples"])
 
     if abs(ours() - peer()) > 1e-5:
