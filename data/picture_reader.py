@@ -33,6 +33,11 @@ class Pictures(Protocol):
         """(N,) bool: the item has a picture, as far as is known before it is read."""
         ...
 
+    @property
+    def bad(self) -> list[BadPicture]:
+        """The pictures found unreadable so far."""
+        ...
+
     def read(self, items: np.ndarray) -> np.ndarray:
         """(P,) item indices -> (P, S, S, 3) uint8."""
         ...

@@ -6,14 +6,14 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from run.config import one_of, positive
 from run.errors import SettingError, UserError
 from run.folder import Stage
 
 if TYPE_CHECKING:
-    from data.pictures import PictureStore
+    from data.picture_reader import Pictures
     from data.shop_folder import Shop
 
 WORLD_NAMES = ("shop", "fashion")
@@ -49,7 +49,7 @@ class SourceConfig:
         """The loaded shop, once a process."""
         return open_shop(shop_folder(self, root), self.split_fractions, self.allow_unordered_split)
 
-    def pictures(self, root: Path, *, size: int, jobs: int) -> PictureStore:
+    def pictures(self, root: Path, *, size: int, jobs: int) -> Pictures:
         """The shop's pictures, `size` pixels a side.
 
         A store is decoded by `jobs` threads into `root/pictures/` unless it is there; of files, the headers are checked once.
@@ -59,8 +59,7 @@ class SourceConfig:
             from data.picture_reader import checked_files
 
             stage = Stage(root, "pictures/files", {"shop": shop_fingerprint(shop.folder)})
-            # whoever takes pictures asks for what both have: present, read, unreadable, bad
-            return cast("PictureStore", checked_files(shop, stage.folder, **options))
+            return checked_files(shop, stage.folder, **options)
         from data.pictures import build_store
 
         return build_store(shop, self.store_folder(root, size=size), **options)

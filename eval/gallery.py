@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.histories import click_history, padded
-from data.pictures import PictureStore
+from data.picture_reader import Pictures
 from data.shop_folder import Shop
 from eval.doubts import doubts
 from eval.report import AttentionExample, ClusterPictures
@@ -36,7 +36,7 @@ def curves(plan: Plan, rows: Sequence[Row], seed: int) -> dict[str, list[dict[st
     return {name: lines for name, lines in found.items() if lines}
 
 
-def cluster_pictures(store: PictureStore, cluster: np.ndarray, clusters: int, *, wanted: int = 6, each: int = 12) -> list[ClusterPictures]:
+def cluster_pictures(store: Pictures, cluster: np.ndarray, clusters: int, *, wanted: int = 6, each: int = 12) -> list[ClusterPictures]:
     """Six clusters, evenly spaced in size from the largest to the median, with pictures drawn from each."""
     sizes = np.bincount(cluster[store.present], minlength=clusters)[:clusters]
     order = np.argsort(-sizes, kind="stable")
@@ -50,7 +50,7 @@ def cluster_pictures(store: PictureStore, cluster: np.ndarray, clusters: int, *,
     return shown
 
 
-def too_small(store: PictureStore, cluster: np.ndarray, clusters: int) -> str:
+def too_small(store: Pictures, cluster: np.ndarray, clusters: int) -> str:
     """Why a gallery would show nothing, in a sentence; "" where at least half of the clusters hold enough pictures to compare.
 
     Args:
@@ -63,7 +63,7 @@ def too_small(store: PictureStore, cluster: np.ndarray, clusters: int) -> str:
     return f"No clusters are shown: {small} of {len(sizes)} hold fewer than {_LEAST_PICTURES} pictures. Give --clusters less."
 
 
-def attention_examples(plan: Plan, shop: Shop, store: PictureStore, seed: int, *, wanted: int = 5) -> list[AttentionExample]:
+def attention_examples(plan: Plan, shop: Shop, store: Pictures, seed: int, *, wanted: int = 5) -> list[AttentionExample]:
     """Clicked test items with the history COURIER rebuilt them from, and the attention's weights (paper, Fig. 1)."""
     import torch
 
@@ -92,7 +92,7 @@ def attention_examples(plan: Plan, shop: Shop, store: PictureStore, seed: int, *
     return examples
 
 
-def notes(results: dict[str, Any], store: PictureStore | None) -> list[str]:
+def notes(results: dict[str, Any], store: Pictures | None) -> list[str]:
     """What a reader should know before believing the table; that clicks are simulated, the banner above it says."""
     said = doubts(results)
     if store is not None and store.bad:

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from features.foreign import encoder_names
 from run.config import one_of, parse, read_recipe, with_settings
 from run.errors import SettingError, UserError, entry
 
 if TYPE_CHECKING:
-    from data.pictures import PictureStore
     from data.source import SourceConfig
 
 
@@ -76,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         pictures = source.pictures(root, size=size, jobs=default_jobs())
     else:
         options = {"size": size, "workers": default_jobs(), "max_bad_images": config.max_bad_images}
-        pictures = cast("PictureStore", picture_files(shop, config.out, **options))
+        pictures = picture_files(shop, config.out, **options)
     embed_catalogue(weights, shop, pictures, pretrain, encoder=trained["encoder"], seed=trained["seed"], out=config.out)
     seen = int(pictures.present.sum()) - int(pictures.present[pictures.unreadable()].sum())
     print(f"{len(shop.items):,} items, {seen:,} with a picture: embeddings in {config.out}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from data.pictures import PictureStore
+from data.picture_reader import Pictures
 from data.source import SourceConfig
 from features.foreign import foreign_stage, make_foreign
 from pretrain.config import PACE, PretrainConfig, start_config
@@ -89,7 +89,7 @@ def _made(
     return stage
 
 
-def embed_catalogue(weights: Path, shop, store: PictureStore, config: PretrainConfig, *, encoder: str, seed: int, out: Path) -> None:
+def embed_catalogue(weights: Path, shop, store: Pictures, config: PretrainConfig, *, encoder: str, seed: int, out: Path) -> None:
     """Embed every item's picture with trained weights and write the embeddings folder."""
     from features.embeddings import write_embeddings
     from pretrain.backbone import backbone

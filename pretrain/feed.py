@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, pairwise
-from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from data.picture_reader import Pictures
 from pretrain.method import Method, Step
-
-
-class Pictures(Protocol):
-    """Where pictures come from: a store, or files decoded on the way."""
-
-    def read(self, items: np.ndarray) -> np.ndarray:
-        """(P,) item indices -> (P, S, S, 3) uint8."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

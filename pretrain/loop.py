@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.pictures import PictureStore
+from data.picture_reader import Pictures
 from data.shop_folder import Shop
 from pretrain.backbone import add_common, backbone, whiten_head
 from pretrain.config import PretrainConfig
@@ -41,7 +41,7 @@ _HEALTHY = 0.1  # share of 1/sqrt(D) under which an embedding's spread is called
 
 
 def train_encoder(
-    name: str, shop: Shop, store: PictureStore, config: PretrainConfig, *, seed: int, folder: Path, threads: int = 0, title: str = ""
+    name: str, shop: Shop, store: Pictures, config: PretrainConfig, *, seed: int, folder: Path, threads: int = 0, title: str = ""
 ) -> dict[str, Any]:
     """Train one encoder and leave `best.safetensors` (the backbone at its best checkpoint) in `folder`.
 
@@ -153,7 +153,7 @@ def any_rank(run: Training, asked: bool) -> bool:
     return total.item() > 0
 
 
-def judge(run: Training, shop: Shop, store: PictureStore) -> dict[str, float]:
+def judge(run: Training, shop: Shop, store: Pictures) -> dict[str, float]:
     """Validate, and keep the weights where they are the best so far; valid_gauc and std (the spread) for the log."""
     net = run.parts["backbone"]
     score, spread = validate(net, shop, store, run.config, run.fabric)
@@ -164,7 +164,7 @@ def judge(run: Training, shop: Shop, store: PictureStore) -> dict[str, float]:
     return {"valid_gauc": score, "std": spread}
 
 
-def first_weights(common: float, shop: Shop, store: PictureStore, config: PretrainConfig, *, seed: int) -> nn.Module:
+def first_weights(common: float, shop: Shop, store: Pictures, config: PretrainConfig, *, seed: int) -> nn.Module:
     """The backbone that every encoder of this seed begins with; COURIER's head alone has a common part besides (`common` > 0).
 
     COURIER compares embeddings as they are, at a low temperature, and sheds or keeps the common part as its loss asks. SimCLR compares

@@ -1,6 +1,7 @@
 """Encoder training as a whole: rows that may enter, no leak, resume to the bit, the choice of a checkpoint."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -284,13 +285,15 @@ def test_bad_settings_of_courier_are_refused_at_birth(settings, message):
 
 
 def test_the_command_goes_on_after_a_real_kill(folder, tmp_path):
-    words = ["--encoder", "simclr", "--data", str(folder), "--image-size", "16", "--store-size", "24", "--dim", "8", "--pictures", "15000",
+    words = ["--encoder", "simclr", "--data", str(folder), "--image-size", "16", "--store-size", "24", "--dim", "8", "--pictures", "8000",
              "--batch-pictures", "32", "--checkpoints", "3", "--checkpoint-seconds", "0.2", "--start-pictures", "500"]  # fmt: skip
     command = [sys.executable, "-m", "pretrain.train", *words]
-    root = Path(__file__).parent.parent
+    root, one_thread = Path(__file__).parent.parent, os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(out):
-        return subprocess.Popen([*command, "--out", str(out)], cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            [*command, "--out", str(out)], cwd=root, env=one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
     whole_run = start(tmp_path / "whole")
     killed = start(tmp_path / "killed")
