@@ -79,7 +79,7 @@ def measure(
         "gauc_key": gauc_key,
         "baseline": baseline,
         "rows": table,
-        "pairs": pairs_of(selected, sums, resamples),
+        "pairs": pairs_of(selected, gaucs),
         "versions": versions(),
     }
     return results, sums

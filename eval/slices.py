@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from eval.wording import is_control
-from metrics.intervals import GaucSums, Interval, Resamples, difference, resampled
+from metrics.intervals import Draws, GaucSums, Interval, Resamples, difference, resampled
 from run.errors import DataError, UserError
 from run.folder import read_json, write_atomic
 
@@ -52,9 +52,8 @@ def select_forms(valid_gauc: Mapping[Row, float], rows: Sequence[Row]) -> dict[s
     return selected
 
 
-def pairs_of(selected: Mapping[str, Row], sums: Mapping[Row, GaucSums], resamples: Resamples) -> list[dict[str, Any]]:
+def pairs_of(selected: Mapping[str, Row], draws: Mapping[Row, Draws]) -> list[dict[str, Any]]:
     """Each pair of encoders: the paired difference of their selected forms."""
-    draws = {row: resampled(sums[row], resamples) for row in selected.values()}
     pairs = combinations(selected.values(), 2)
     return [{"a": list(a), "b": list(b), "delta_gauc": interval(difference(draws[a], draws[b]))} for a, b in pairs]
 
@@ -128,7 +127,8 @@ def merge(files: Sequence[Path]) -> dict[str, Any]:
     valid = {name: rows[name]["valid_gauc"] for name in ordered}
     selected = select_forms(valid, [name for name in ordered if not is_control(name[0])])
     merged = {**first, "rows": [rows[name] | {"selected": name in selected.values()} for name in ordered]}
-    merged["pairs"] = pairs_of(selected, sums, Resamples(np.arange(first["users"])))
+    resamples = Resamples(np.arange(first["users"]))
+    merged["pairs"] = pairs_of(selected, {name: resampled(sums[name], resamples) for name in selected.values()})
     merged["commit"] = ", ".join(dict.fromkeys(one["commit"] for one in slices))
     merged["seconds"] = {"this_call": sum(one["seconds"]["this_call"] for one in slices)}
     return merged

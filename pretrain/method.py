@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,7 +33,7 @@ class Step:
         return torch.as_tensor(self.places["group"], device=device) if "group" in self.places else None
 
 
-class Method:
+class Method(ABC):
     """A way to train an encoder. A subclass gives `step`, `view` and `loss`; it holds no state but in `heads`.
 
     Pictures are encoded apart from their loss, so that a step may be encoded in chunks and over ranks: `encode` sees some of its pictures,
@@ -44,13 +45,13 @@ class Method:
     head_rate = 1.0  # the backbone's linear head learns at this many times the learning rate
     body_rate = 1.0  # and its body at this many
 
+    @abstractmethod
     def step(self, number: int) -> Step:
         """The pictures of step `number`; depends on nothing but the seed and the number."""
-        raise NotImplementedError
 
+    @abstractmethod
     def view(self, pixels: Tensor, keys: tuple, size: int) -> Tensor:
         """(P, S, S, 3) uint8 -> (P, 3, size, size) normalised, with randomness from `keys`."""
-        raise NotImplementedError
 
     def encode(self, net: nn.Module, pictures: Tensor, step: Step) -> Outputs:
         """What the loss needs of each picture, row by row; "embedding" (P, D) is the backbone's output.
@@ -62,9 +63,9 @@ class Method:
         """
         return {"embedding": net(pictures)}
 
+    @abstractmethod
     def loss(self, outputs: Outputs, step: Step) -> tuple[Tensor, Outputs]:
         """The outputs of all of the step's pictures -> the loss in nats, and its parts for the log."""
-        raise NotImplementedError
 
-    def after_step(self, net: nn.Module, done: float) -> None:
+    def after_step(self, net: nn.Module, done: float) -> None:  # noqa: B027 - most methods have nothing to do then
         """What follows an optimizer's step, when a share `done` of the pictures is encoded: a teacher that follows its student, say."""

@@ -26,6 +26,7 @@ from run.devices import set_up
 from run.errors import SettingError, UserError
 from run.folder import read_metrics
 from tests.shops import write_shop
+from tests.trainings import train_with_a_stop
 
 CONFIG = PretrainConfig(
     weights="random",
@@ -240,23 +241,10 @@ def test_a_step_in_pieces_has_the_gradients_of_the_whole(name, shop, store):
 
 
 @pytest.mark.parametrize("name", TEXT_METHODS)
-def test_a_run_stopped_anywhere_ends_with_the_same_bits(name, shop, store, tmp_path, monkeypatch):
+def test_a_run_stopped_anywhere_ends_with_the_same_bits(name, shop, store, tmp_path):
     whole_run = train_encoder(name, shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
     method = type(METHODS[name].make(shop, store.present, CONFIG, 1))
-    draw, calls = method.step, {"left": 9}
-
-    def dies(self, number):
-        calls["left"] -= 1
-        if calls["left"] == 0:
-            raise KeyboardInterrupt
-        return draw(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(method, "step", dies)
-        with pytest.raises(KeyboardInterrupt):
-            train_encoder(name, shop, store, CONFIG, seed=1, folder=tmp_path / "killed", threads=1)
-    assert load_checkpoint(tmp_path / "killed/last.pt")["state"]["step"] > 0
-    resumed = train_encoder(name, shop, store, CONFIG, seed=1, folder=tmp_path / "killed", threads=1)
+    resumed = train_with_a_stop(name, method, 9, shop, store, CONFIG, tmp_path / "killed")
     assert {**resumed, "seconds": 0} == {**whole_run, "seconds": 0}
     assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
     assert read_metrics(tmp_path / "whole/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")

@@ -32,6 +32,7 @@ from run.checkpoint import load_checkpoint, save_checkpoint
 from run.errors import SettingError, UserError
 from run.folder import read_metrics
 from tests.shops import write_shop
+from tests.trainings import train_with_a_stop
 
 CONFIG = PretrainConfig(
     weights="random",
@@ -113,27 +114,9 @@ def test_clicks_after_the_validation_change_no_weight(folder, encoder, shop, sto
     assert (tmp_path / "a/best.safetensors").read_bytes() == (tmp_path / "b/best.safetensors").read_bytes()
 
 
-def train_with_a_stop(shop, store, config, folder, monkeypatch):
-    """COURIER's training, interrupted at its 17th step and begun again."""
-    calls = {"left": 17}
-    draw = Courier.step
-
-    def dies(self, number):
-        calls["left"] -= 1
-        if calls["left"] == 0:
-            raise KeyboardInterrupt
-        return draw(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Courier, "step", dies)
-        with pytest.raises(KeyboardInterrupt):
-            train_encoder("courier", shop, store, config, seed=1, folder=folder, threads=1)
-    return train_encoder("courier", shop, store, config, seed=1, folder=folder, threads=1)
-
-
-def test_a_run_stopped_anywhere_ends_with_the_same_bits(shop, store, tmp_path, monkeypatch):
+def test_a_run_stopped_anywhere_ends_with_the_same_bits(shop, store, tmp_path):
     whole_run = train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
-    resumed = train_with_a_stop(shop, store, CONFIG, tmp_path / "killed", monkeypatch)
+    resumed = train_with_a_stop("courier", Courier, 17, shop, store, CONFIG, tmp_path / "killed")
     assert {**resumed, "seconds": 0} == {**whole_run, "seconds": 0}
     assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
     assert read_metrics(tmp_path / "whole/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")
@@ -146,7 +129,7 @@ def test_a_run_in_half_precision_goes_on_with_its_loss_scale(shop, store, tmp_pa
 
     monkeypatch.setattr(loop, "set_up", half_precision)
     train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
-    train_with_a_stop(shop, store, CONFIG, tmp_path / "killed", monkeypatch)
+    train_with_a_stop("courier", Courier, 17, shop, store, CONFIG, tmp_path / "killed")
     whole_run, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "killed"))
     steps = whole_run["state"]["step"]
     assert whole_run["scaler"]["scale"] == 2.0 ** (8 + steps // 6)  # it doubles after 6 steps without an overflow

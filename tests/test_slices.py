@@ -9,7 +9,7 @@ import pytest
 from eval.paper import TABLE_5, in_paper
 from eval.slices import merge, pairs_of, read_users, select_forms, users_beside, write_users
 from eval.wording import pairs_to_say
-from metrics.intervals import Resamples, difference, gauc_draws, gauc_sums
+from metrics.intervals import Resamples, difference, gauc_draws, gauc_sums, resampled
 from run.errors import DataError, UserError
 from run.folder import write_json
 
@@ -38,7 +38,7 @@ def whole():
              "gauc": {"per_seed": sums[row].point.tolist()}}
             for row in ROWS
         ],
-        "pairs": pairs_of(selected, sums, resamples),
+        "pairs": pairs_of(selected, {row: resampled(sums[row], resamples) for row in selected.values()}),
     }  # fmt: skip
     return results, sums, click, scores, session, user
 
@@ -77,7 +77,9 @@ def test_sums_on_disk_give_the_very_interval_of_the_scores(whole, tmp_path):
     read = read_users(tmp_path / "users.parquet", ROWS, SEEDS)
     resamples = Resamples(user)
     expected = difference(*(gauc_draws(click, scores[row], session, resamples) for row in ROWS[:2]))
-    assert pairs_of({"a": ROWS[0], "b": ROWS[1]}, read, Resamples(np.arange(30)))[0]["delta_gauc"]["ci95"] == [expected.low, expected.high]
+    again = Resamples(np.arange(30))
+    pairs = pairs_of({"a": ROWS[0], "b": ROWS[1]}, {row: resampled(read[row], again) for row in ROWS})
+    assert pairs[0]["delta_gauc"]["ci95"] == [expected.low, expected.high]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from pretrain.method import Method
 from pretrain.methods import METHODS
 from pretrain.passes import loss_of_step
 from pretrain.training import prepare
+from run.checkpoint import load_checkpoint
 from run.devices import set_up
 
 
@@ -55,4 +56,7 @@ def train_with_a_stop(
         patch.setattr(kind, "step", dies)
         with pytest.raises(KeyboardInterrupt):
             train_encoder(encoder, shop, store, config, seed=1, folder=folder, threads=1)
+    saved = load_checkpoint(folder / "last.pt")
+    assert saved is not None
+    assert saved["state"]["step"] > 0
     return train_encoder(encoder, shop, store, config, seed=1, folder=folder, threads=1)
