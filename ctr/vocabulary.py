@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-# a word is a run of letters and digits; scripts written without spaces give one word a character
-_SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}"
-_WORD = rf"[{_SPACELESS}]|[\w--[{_SPACELESS}_]]+"
+from data.words import words_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +67,6 @@ def code_column(column: pl.Series, weight: np.ndarray, min_count: int) -> Coded:
     # ranks belong to the sorted values: values from later splits, which get row 0, do not move the others
     codes = column.rank("dense").fill_null(0).to_numpy().astype(np.int64)
     return code(np.bincount(codes, weights=weight), codes, min_count)
-
-
-def words_of(texts: pl.Series, most: int) -> pl.Series:
-    """Lower-case words of each text, the first `most`; null has none.
-
-    >>> words_of(pl.Series(["Red DRESS, size-10", None]), 3).to_list()
-    [['red', 'dress', 'size'], []]
-    """
-    return texts.cast(pl.String).fill_null("").str.to_lowercase().str.extract_all(_WORD).list.head(most)
 
 
 def code_words(texts: list[pl.Series], weights: list[np.ndarray], most: int, min_count: int) -> tuple[list[Ragged], int]:

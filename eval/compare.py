@@ -144,14 +144,14 @@ def compare(config: CompareConfig) -> dict[str, Any]:
 
 def put_together(config: CompareConfig) -> dict[str, Any]:
     """Merge the slices named by `--from`, print the table, and write what was merged."""
-    from eval.doubts import doubts
+    from eval.gallery import notes
     from eval.report import write_report
     from eval.slices import merge
     from eval.table import print_table
 
     results = merge([Path(name) for name in names("from", config.from_)])
     write_json(config.out / "merged.json", results)
-    write_report(config.out / "merged.html", results, curves={}, clusters=[], attention=[], notes=doubts(results))
+    write_report(config.out / "merged.html", results, curves={}, clusters=[], attention=[], notes=notes(results, None))
     print_table(results)
     print(f"{config.out / 'merged.json'}  {config.out / 'merged.html'}")
     return results

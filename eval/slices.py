@@ -85,17 +85,17 @@ def read_users(path: Path, rows: Sequence[Row], seeds: Sequence[int]) -> dict[Ro
         table = pl.read_parquet(path)
     except Exception as error:  # polars raises many kinds for a broken file
         raise UserError(f"{path}: not readable ({type(error).__name__})") from None
-    found = {}
-    for row in rows:
-        names = [_BETWEEN.join((*row, str(seed))) for seed in seeds]
-        for name in ("weight", *names):
-            if name not in table.columns or not table[name].dtype.is_numeric():
-                raise DataError(path, column=name, mend="no such column of numbers; it is not of this results.json")
-        won = np.stack([table[name].to_numpy().astype(np.float64) for name in names])
-        if not np.isfinite(won).all():
-            raise DataError(path, column=names[0], mend="not a finite number")
-        found[row] = GaucSums(won=won, weight=table["weight"].to_numpy().astype(np.float64))
-    return found
+
+    def numbers(name: str) -> np.ndarray:
+        if name not in table.columns or not table[name].dtype.is_numeric():
+            raise DataError(path, column=name, mend="no such column of numbers; it is not of this results.json")
+        values = table[name].to_numpy().astype(np.float64)
+        if not np.isfinite(values).all():
+            raise DataError(path, column=name, mend="not a finite number")
+        return values
+
+    weight = numbers("weight")
+    return {row: GaucSums(won=np.stack([numbers(_BETWEEN.join((*row, str(seed)))) for seed in seeds]), weight=weight) for row in rows}
 
 
 def merge(files: Sequence[Path]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from data.picture_reader import Pictures
 from data.source import SourceConfig
 from features.foreign import foreign_stage, make_foreign
 from pretrain.config import PACE, PretrainConfig, start_config
-from pretrain.methods import METHODS, parts_read
-from run.folder import Stage, file_hash
+from pretrain.methods import METHODS, is_trained, parts_read
+from run.folder import Stage, content_hash, file_hash
 
 VERSION = 7  # of encoder training: raise it when the code gives other numbers from the same settings
 
@@ -34,7 +34,7 @@ def is_foreign(encoder: str) -> bool:
 
 def needs_start(encoder: str, config: PretrainConfig) -> bool:
     """True for an encoder that begins with the weights of `start_stage`."""
-    return not is_foreign(encoder) and encoder != "random" and config.weights == "pictures"
+    return not is_foreign(encoder) and is_trained(encoder) and config.weights == "pictures"
 
 
 def _stage(name: str, source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
@@ -44,12 +44,14 @@ def _stage(name: str, source: SourceConfig, root: Path, encoder: str, config: Pr
         name: value for name, value in asdict(config).items() if name not in PACE and (name in parts or not isinstance(value, dict))
     }
     key = source.key(root) | {"encoder": encoder, "seed": seed, "pretrain": settings, "version": VERSION}
+    if "clip" in parts and config.clip.text_model is not None:
+        settings["clip"] = settings["clip"] | {"text_model": content_hash(config.clip.text_model)}
     return Stage(root, f"{name}-seed{seed}", key | {"weights": file_hash(config.weights)})
 
 
 def _own_start(encoder: str, config: PretrainConfig) -> PretrainConfig:
     """The settings with this encoder's own start: none where it is untrained; `start_pictures` counts for weights "pictures" alone."""
-    if encoder == "random":
+    if not is_trained(encoder):
         config = replace(config, weights="random")
     return config if config.weights == "pictures" else replace(config, start_pictures=1)
 

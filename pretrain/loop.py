@@ -21,7 +21,7 @@ from pretrain.config import PretrainConfig
 from pretrain.embedding import validate
 from pretrain.feed import Piece, feed
 from pretrain.method import Outputs, Step
-from pretrain.methods import METHODS
+from pretrain.methods import make_method
 from pretrain.page_views import pretraining_items
 from pretrain.passes import loss_of_step
 from pretrain.training import State, Training, prepare, resume, snapshot
@@ -62,7 +62,7 @@ def train_encoder(
         Stopped: SIGTERM came; the training stands in `folder`.
     """
     fabric = set_up(threads, config.precision)
-    method = METHODS[name].make(shop, store.present, config, seed)
+    method = make_method(name, shop, store.present, config, seed)
     net = first_weights(method.head_common if method else 0.0, shop, store, config, seed=seed).to(fabric.device)
     if method is None:
         state = State(best_gauc=validate(net, shop, store, config)[0])

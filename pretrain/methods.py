@@ -17,16 +17,15 @@ if TYPE_CHECKING:  # commands read the names alone, before torch is loaded
     from pretrain.page_views import PageViews
     from pretrain.text import Titles
 
-    Make = Callable[[Shop, np.ndarray, PretrainConfig, int], Method | None]
+    Make = Callable[[Shop, np.ndarray, PretrainConfig, int], Method]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """How a method is made, and what of the settings it reads."""
 
-    make: Make  # of (shop, has_picture, config, seed); None is the backbone as it begins
+    make: Make | None  # of (shop, has_picture, config, seed); None: it is the backbone as it begins
     parts: tuple[str, ...] = ()  # of PretrainConfig, that belong to it: its encoder depends on no other method's settings
-    trains: bool = True
 
 
 def _courier(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
@@ -123,8 +122,23 @@ METHODS: dict[str, Entry] = {
     "clip": Entry(make=_clip, parts=("clip",)),
     "maskclip": Entry(make=_maskclip, parts=("clip", "maskclip")),
     "supervised": Entry(make=_supervised, parts=("supervised",)),
-    "random": Entry(make=lambda *_: None, trains=False),
+    "random": Entry(make=None),
 }
+
+
+def make_method(name: str, shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method | None:
+    """The method of this name on a shop's pretraining period; None: the encoder stays as it begins.
+
+    Raises:
+        UserError: the period holds too little for it.
+    """
+    make = METHODS[name].make
+    return None if make is None else make(shop, has_picture, config, seed)
+
+
+def is_trained(name: str) -> bool:
+    """False for the encoder that stays as it begins."""
+    return METHODS[name].make is not None
 
 
 def parts_read(name: str, config: PretrainConfig) -> tuple[str, ...]:

@@ -16,15 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.shop_folder import Shop
+from data.words import words_of
 from pretrain.method_configs import ClipConfig
 from run.errors import DataError, UserError
 from run.randomness import integer_seed, keyed_init
 
 PADDING, UNKNOWN, MASK = 0, 1, 2  # of the vocabulary learned here; words follow
 _FEWEST = 2  # titles that a word must stand in to be known: the words of one title alone teach what an unknown word looks like
-# as the CTR model reads titles: a run of letters and digits is a word; scripts without spaces give one word a character
-_SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}"
-_WORD = rf"[{_SPACELESS}]|[\w--[{_SPACELESS}_]]+"
 _SMALL = 0.1  # of the deviation of a first word's vector: that of its place
 
 
@@ -59,15 +57,6 @@ def read_titles(shop: Shop, known: np.ndarray, config: ClipConfig) -> Titles:
         raise DataError("items.parquet", column="title", mend="there is no such column, and a text tower learns from titles; add one")
     titles = shop.items["title"].cast(pl.String)
     return _own_tokens(titles, known, config) if config.text_model is None else _foreign_tokens(titles, config, config.text_model)
-
-
-def words_of(titles: pl.Series, most: int) -> pl.Series:
-    """Lower-case words of each title, the first `most`; null has none.
-
-    >>> words_of(pl.Series(["Wool COAT, 2-tone", None]), 3).to_list()
-    [['wool', 'coat', '2'], []]
-    """
-    return titles.fill_null("").str.to_lowercase().str.extract_all(_WORD).list.head(most)
 
 
 def _own_tokens(titles: pl.Series, known: np.ndarray, config: ClipConfig) -> Titles:

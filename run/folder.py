@@ -12,6 +12,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,20 @@ def file_hash(path: Path | str | None) -> str | None:
     if path is None or not Path(path).is_file():
         return None
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def content_hash(folder: Path) -> str:
+    """A hash of the names and contents of a folder's files, wherever it stands; a folder that is not there has that of an empty one."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{_hash_of(file, file.stat().st_size, file.stat().st_mtime_ns)}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _hash_of(file: Path, size: int, changed: int) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 class Stage:

@@ -9,7 +9,8 @@ import pytest
 from ctr.batches import assemble, part_of, shuffled
 from ctr.config import PRESETS, CtrConfig
 from ctr.inputs import encode
-from ctr.vocabulary import Ragged, code, code_column, code_words, standardise, words_of
+from ctr.vocabulary import Ragged, code, code_column, code_words, standardise
+from data.words import words_of
 from run.errors import SettingError, UserError
 from tests.ctr_shop import make_shop, pictures
 

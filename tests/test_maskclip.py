@@ -17,7 +17,7 @@ from pretrain.feed import feed
 from pretrain.loop import first_weights, take_step, train_encoder
 from pretrain.maskclip import masked_words
 from pretrain.method_configs import ClipConfig, CourierConfig, MaskClipConfig
-from pretrain.methods import METHODS
+from pretrain.methods import make_method
 from pretrain.passes import loss_of_step
 from pretrain.text import read_titles
 from pretrain.training import prepare
@@ -62,7 +62,7 @@ def store(shop, tmp_path_factory):
 
 
 def a_training(name, shop, store, config=CONFIG, seed=0):
-    method = METHODS[name].make(shop, store.present, config, seed)
+    method = make_method(name, shop, store.present, config, seed)
     net = first_weights(method.head_common, shop, store, config, seed=seed)
     return prepare(name, net, method, shop, config, seed=seed, fabric=set_up(1))
 
@@ -193,7 +193,7 @@ def test_one_word_in_five_is_masked_and_at_least_one(shop):
 
 
 def test_masked_words_are_told_from_the_others_alone_and_cost_log_of_the_vocabulary_where_nothing_is_known(shop, store):
-    method = METHODS["maskclip"].make(shop, store.present, CONFIG, 0)
+    method = make_method("maskclip", shop, store.present, CONFIG, 0)
     step = method.step(0)
     torch.nn.init.zeros_(method.words.out.weight)
     torch.nn.init.zeros_(method.words.out.bias)
@@ -210,7 +210,7 @@ def test_masked_words_are_told_from_the_others_alone_and_cost_log_of_the_vocabul
 
 
 def test_the_loss_is_clips_and_a_twentieth_of_each_other(shop, store):
-    method = METHODS["maskclip"].make(shop, store.present, CONFIG, 0)
+    method = make_method("maskclip", shop, store.present, CONFIG, 0)
     step = method.step(0)
     outputs = method.encode(backbone("small_cnn", dim=8, seed=0), pictures_of(method, store, step), step)
     assert {name: tuple(output.shape) for name, output in outputs.items()} == {
@@ -243,7 +243,7 @@ def test_a_step_in_pieces_has_the_gradients_of_the_whole(name, shop, store):
 @pytest.mark.parametrize("name", TEXT_METHODS)
 def test_a_run_stopped_anywhere_ends_with_the_same_bits(name, shop, store, tmp_path):
     whole_run = train_encoder(name, shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
-    method = type(METHODS[name].make(shop, store.present, CONFIG, 1))
+    method = type(make_method(name, shop, store.present, CONFIG, 1))
     resumed = train_with_a_stop(name, method, 9, shop, store, CONFIG, tmp_path / "killed")
     assert {**resumed, "seconds": 0} == {**whole_run, "seconds": 0}
     assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
@@ -254,17 +254,17 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bits(name, shop, store, tmp_p
 
 def test_a_feature_map_of_one_place_is_refused_with_the_mend(shop, store):
     with pytest.raises(SettingError, match="value 24; maskclip masks places of the last feature map, and resnet18's has one; give more"):
-        METHODS["maskclip"].make(shop, store.present, replace(CONFIG, backbone="resnet18"), 0)
+        make_method("maskclip", shop, store.present, replace(CONFIG, backbone="resnet18"), 0)
 
 
 @pytest.mark.parametrize("name", ["clip", "maskclip", "courier"])
 def test_a_shop_whose_titles_are_empty_is_refused_with_the_mend(name, shop, store):
     bare = replace(shop, items=shop.items.with_columns(title=np.array([" "] * len(shop.items))))
     with pytest.raises(UserError, match="0 items with a picture and a title"):
-        METHODS[name].make(bare, store.present, CONFIG, 0)
+        make_method(name, bare, store.present, CONFIG, 0)
 
 
 def test_courier_alone_needs_no_titles(shop, store):
     bare = replace(shop, items=shop.items.drop("title"))
-    method = METHODS["courier"].make(bare, store.present, replace(CONFIG, courier=replace(CONFIG.courier, with_clip=False)), 0)
+    method = make_method("courier", bare, store.present, replace(CONFIG, courier=replace(CONFIG.courier, with_clip=False)), 0)
     assert "title" not in method.step(0).places

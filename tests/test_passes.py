@@ -23,7 +23,7 @@ from pretrain.config import PretrainConfig
 from pretrain.feed import feed, passes, pieces_of
 from pretrain.loop import train_encoder
 from pretrain.method_configs import ClipConfig, CourierConfig, SimSiamConfig, SupervisedConfig
-from pretrain.methods import METHODS
+from pretrain.methods import METHODS, make_method
 from pretrain.passes import loss_of_step
 from pretrain.train import main
 from run.errors import UserError
@@ -32,7 +32,7 @@ from tests.shops import write_shop
 from tests.trainings import one_step
 
 ROOT = Path(__file__).parent.parent
-TRAINED = [name for name, entry in METHODS.items() if entry.trains]
+TRAINED = [name for name, entry in METHODS.items() if entry.make is not None]
 CONFIG = PretrainConfig(
     weights="random",
     image_size=16,
@@ -173,6 +173,6 @@ def test_fewer_pictures_than_ranks_are_refused(shop, store):
     class Run:
         fabric = TwoRanks()
 
-    method = METHODS["simclr"].make(shop, store.present, CONFIG, 0)
+    method = make_method("simclr", shop, store.present, CONFIG, 0)
     with pytest.raises(UserError, match="has none for some of 100 ranks"):
         loss_of_step(Run(), feed(method, store, first=0, rank=0, ranks=1, chunk=0))  # type: ignore[arg-type]

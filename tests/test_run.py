@@ -12,7 +12,7 @@ import pytest
 from run.checkpoint import load_checkpoint, save_checkpoint
 from run.config import as_dict, names, parse, positive, to_toml
 from run.errors import DataError, SettingError, UserError, entry
-from run.folder import MetricsLog, Stage, locked, read_metrics, write_atomic
+from run.folder import MetricsLog, Stage, content_hash, locked, read_metrics, write_atomic
 from run.parallel import run_all
 from run.randomness import keyed_init, normal, permutation, uniform
 
@@ -199,3 +199,16 @@ def test_results_of_parallel_work_come_in_order_and_errors_come_through():
     assert run_all(divmod, [(7, 2), (9, 4), (5, 5)], jobs=2) == [(3, 1), (2, 1), (1, 0)]
     with pytest.raises(ZeroDivisionError):
         run_all(divmod, [(7, 2), (9, 0)], jobs=2)
+
+
+def test_a_folder_is_known_by_its_files_names_and_contents_wherever_it_stands(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "deep" / "weights").write_text("1 2")
+    first = content_hash(tmp_path / "a")
+    assert first == content_hash(tmp_path / "b")
+    (tmp_path / "b" / "deep" / "weights").write_text("1 3 ")
+    assert first != content_hash(tmp_path / "b")
+    (tmp_path / "a" / "config.json").rename(tmp_path / "a" / "other.json")
+    assert first != content_hash(tmp_path / "a")

@@ -15,7 +15,7 @@ from pretrain.config import PretrainConfig
 from pretrain.feed import feed
 from pretrain.loop import train_encoder
 from pretrain.method import Method
-from pretrain.methods import METHODS
+from pretrain.methods import make_method
 from pretrain.passes import loss_of_step
 from pretrain.training import prepare
 from run.checkpoint import load_checkpoint
@@ -25,7 +25,7 @@ from run.devices import set_up
 def one_step(encoder: str, shop: Shop, store: PictureStore, config: PretrainConfig) -> tuple[float, dict[str, Tensor]]:
     """The first step's loss, and the gradient that it leaves in each weight of backbone and heads, by name; in float64, where sums taken
     in another order agree to many digits."""
-    method = METHODS[encoder].make(shop, store.present, config, 0)
+    method = make_method(encoder, shop, store.present, config, 0)
     assert method is not None
     net = backbone(config.backbone, dim=config.dim, seed=0)
     run = prepare(encoder, net, method, shop, config, seed=0, fabric=set_up(1, config.precision))
