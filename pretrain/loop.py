@@ -28,7 +28,7 @@ from pretrain.training import State, Training, prepare, resume, snapshot
 from pretrain.views import whole
 from run.ahead import ahead
 from run.checkpoint import save_checkpoint
-from run.devices import set_up
+from run.devices import scales_losses, set_up
 from run.errors import Stopped, UserError
 from run.folder import MetricsLog, write_atomic
 from run.progress import Progress
@@ -127,8 +127,8 @@ def take_step(run: Training, pieces: Iterator[Piece], folder: Path) -> dict[str,
 
 
 def finite_gradients(run: Training) -> bool:
-    """False where a weight's gradient is infinite or no number; in "16-mixed" the loss scale sees to that, and skips the step."""
-    if run.config.precision == "16-mixed":
+    """False where a weight's gradient is infinite or no number; where losses are scaled, the scale sees to that, and skips the step."""
+    if scales_losses(run.fabric):
         return True
     gradients = [weight.grad for weight in run.parts.parameters() if weight.grad is not None]
     return math.isfinite(torch.nn.utils.get_total_norm(gradients).item())

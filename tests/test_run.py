@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import torch
 
 from run.checkpoint import load_checkpoint, save_checkpoint
 from run.config import as_dict, names, parse, positive, to_toml
+from run.devices import scales_losses, set_up
 from run.errors import DataError, SettingError, UserError, entry
 from run.folder import MetricsLog, Stage, content_hash, locked, read_metrics, write_atomic
 from run.parallel import run_all
@@ -212,3 +214,12 @@ def test_a_folder_is_known_by_its_files_names_and_contents_wherever_it_stands(tm
     assert first != content_hash(tmp_path / "b")
     (tmp_path / "a" / "config.json").rename(tmp_path / "a" / "other.json")
     assert first != content_hash(tmp_path / "a")
+
+
+def test_half_precision_without_a_gpu_is_full_precision_and_said(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    fabric = set_up(precision="16-mixed")
+    with fabric.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    assert not scales_losses(fabric)
+    assert "32-true in place of 16-mixed" in capsys.readouterr().err
