@@ -19,7 +19,7 @@ from data.source import SourceConfig
 from features.foreign import encoder_names
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
-from pretrain.methods import METHODS
+from pretrain.methods import METHODS, check_needs
 from run.config import as_dict, names, one_of, parse, positive, to_toml
 from run.errors import SettingError, entry, one_process
 from run.folder import commit, locked, write_atomic, write_json
@@ -106,6 +106,9 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     shop = config.source.shop(config.out)
     check_scorable(shop, "valid")
     check_scorable(shop, "test")
+    for name in names("encoders", config.encoders):
+        if name in METHODS:
+            check_needs(name, shop, config.pretrain)
     seeds = range(config.seeds)
     encoders = [name for name in names("encoders", config.encoders) if name != "none"]
     encoders += ["random"] if config.controls and "random" not in encoders else []

@@ -34,6 +34,8 @@ class EmbedConfig:
         one_of("pictures_from", self.pictures_from, ("auto", "store", "files"))
         if not self.encoder:
             return
+        if self.run != EmbedConfig.run:
+            raise SettingError("run", self.run, "--encoder is made elsewhere and has no run folder: give one of the two")
         if len(encoder_names("encoder", self.encoder, ())) > 1:
             raise SettingError("encoder", self.encoder, "give one")
         if not self.data:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrain.methods import METHODS
 from run.errors import SettingError, UserError
 from run.folder import Stage
 
@@ -115,10 +116,7 @@ def _check_model(encoder: Foreign, setting: str, own: list[str]) -> None:
     if encoder.model not in known:
         choices = own + known if encoder.library == "torchvision" else known
         near = difflib.get_close_matches(encoder.model, choices, n=3, cutoff=0.5)
-        kinds = f"{', '.join(own)}, a torchvision name, timm:NAME, open_clip:NAME/TAG, file:PATH"
-        mend = f"did you mean {' or '.join(repr(name) for name in near)}?" if near else f"there are: {kinds}"
-        where = "" if encoder.library == "torchvision" else f"{encoder.library} has no such model; "
-        raise SettingError(setting, encoder.name, where + mend)
+        raise SettingError(setting, encoder.name, _instead(encoder, near, own))
     if encoder.library != "open_clip" or (not encoder.tag and encoder.weights != DOWNLOAD):
         return
     import open_clip
@@ -128,6 +126,18 @@ def _check_model(encoder: Foreign, setting: str, own: list[str]) -> None:
         near = difflib.get_close_matches(encoder.tag, tags, n=1)
         meant = f"did you mean '{near[0]}'?" if near else f"its tags are: {', '.join(tags) or 'none'}; or give {encoder.model}@FILE"
         raise SettingError(setting, encoder.name, f"{encoder.model} has no weights of the tag {encoder.tag!r}; {meant}")
+
+
+def _instead(encoder: Foreign, near: list[str], own: list[str]) -> str:
+    """What a name that stands for no encoder made elsewhere may have been meant as."""
+    if encoder.name in METHODS:
+        return "is trained here: give the run folder of its pretrain.train as --run"
+    if encoder.library == "torchvision" and encoder.model.startswith(_NOT_TAKEN):
+        return f"of torchvision's, {', '.join(_NOT_TAKEN)} are not taken; timm has them"
+    where = "" if encoder.library == "torchvision" else f"{encoder.library} has no such model; "
+    if near:
+        return where + f"did you mean {' or '.join(repr(name) for name in near)}?"
+    return where + f"there are: {', '.join([*own, 'a torchvision name', 'timm:NAME', 'open_clip:NAME/TAG', 'file:PATH'])}"
 
 
 @functools.lru_cache
@@ -203,7 +213,8 @@ def embed_shop(shop: Shop, name: str, out: Path, *, key: str, workers: int, max_
         from features.foreign_vectors import read_vectors
 
         vectors = read_vectors(Path(encoder.weights), shop.items["item_id"])
-        print(f"{name}: {int(vectors.any(1).sum()):,} of {len(vectors):,} items have an embedding", file=sys.stderr)
+        held = int(vectors.any(1).sum())
+        print(f"{name}: {held:,} of {len(vectors):,} items have an embedding of {vectors.shape[1]} numbers", file=sys.stderr)
     else:
         from features.foreign_nets import embed_pictures
 

@@ -28,7 +28,7 @@ class PretrainConfig:
     """How an encoder is trained. Every encoder of a comparison gets the same backbone, pictures and checkpoints."""
 
     backbone: str = "small_cnn"  # small_cnn | resnet18 | swin_t
-    # first weights of the body, the same for every encoder: pictures (the start: a SimCLR training on the shop's own pictures, for a small
+    # first weights of the body, the same for every encoder: pictures (the start: SimCLR on the shop's own pictures, since a small
     # backbone has no ImageNet weights) | imagenet (torchvision's download) | random | a file of weights for the backbone
     weights: str = "pictures"
     start_pictures: int = 400_000  # pictures encoded in the training of the start; read only with --weights pictures
@@ -82,6 +82,8 @@ class PretrainConfig:
         if self.store_size < 1.5 * self.image_size:
             raise SettingError("store_size", self.store_size, f"give at least 1.5 x image_size = {-(-3 * self.image_size // 2)}")
         one_of("negatives", self.negatives, ("batch", "category"))
+        if self.courier.attention == "multihead" and self.dim % self.courier.attention_heads:
+            raise SettingError("attention_heads", self.courier.attention_heads, f"give a divisor of dim = {self.dim}")
         one_of("precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
         for name in ("warmup", "head_first", "beta2"):
             if not 0 <= getattr(self, name) < 1:

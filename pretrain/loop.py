@@ -195,7 +195,11 @@ def passed_checkpoint(before: int, after: int, config: PretrainConfig) -> bool:
 
 def _warn_of_collapse(name: str, spread: float, dim: int) -> None:
     if spread < _HEALTHY / dim**0.5:
-        print(f"warning: {name}'s embeddings have collapsed: spread {spread:.4f}, healthy {dim**-0.5:.4f}", file=sys.stderr)
+        print(
+            f"warning: {name}'s embeddings have collapsed: spread {spread:.4f}, healthy {dim**-0.5:.4f}; it may be too "
+            "early to tell, else begin with trained weights (--weights) or lower the learning rate",
+            file=sys.stderr,
+        )
 
 
 def _finish(folder: Path, state: State, best: dict[str, Tensor] | None) -> dict[str, Any]:

@@ -141,6 +141,18 @@ def is_trained(name: str) -> bool:
     return METHODS[name].make is not None
 
 
+def check_needs(name: str, shop: Shop, config: PretrainConfig) -> None:
+    """Refuse a shop that lacks a column the method learns from, before anything is trained.
+
+    Raises:
+        DataError: no titles for a text tower.
+    """
+    if "clip" in parts_read(name, config):
+        from pretrain.text import require_titles
+
+        require_titles(shop)
+
+
 def parts_read(name: str, config: PretrainConfig) -> tuple[str, ...]:
     """The parts of the settings that an encoder depends on, by name."""
     also = ("clip",) if name == "courier" and config.courier.with_clip else ()

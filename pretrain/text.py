@@ -53,10 +53,15 @@ def read_titles(shop: Shop, known: np.ndarray, config: ClipConfig) -> Titles:
     Raises:
         UserError: there are no titles, or the tokeniser cannot be loaded.
     """
-    if "title" not in shop.items.columns:
-        raise DataError("items.parquet", column="title", mend="there is no such column, and a text tower learns from titles; add one")
+    require_titles(shop)
     titles = shop.items["title"].cast(pl.String)
     return _own_tokens(titles, known, config) if config.text_model is None else _foreign_tokens(titles, config, config.text_model)
+
+
+def require_titles(shop: Shop) -> None:
+    """Refuse a catalogue that has no titles for a text tower to learn from."""
+    if "title" not in shop.items.columns:
+        raise DataError("items.parquet", column="title", mend="there is no such column, and a text tower learns from titles; add one")
 
 
 def _own_tokens(titles: pl.Series, known: np.ndarray, config: ClipConfig) -> Titles:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import sys
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +13,8 @@ from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig, start_config
-from pretrain.methods import METHODS
-from run.config import as_dict, one_of, parse, to_toml
+from pretrain.methods import METHODS, parts_read
+from run.config import as_dict, one_of, parse, to_toml, with_settings
 from run.errors import entry
 from run.folder import locked, write_atomic, write_json
 
@@ -47,6 +48,8 @@ def main(argv: list[str] | None = None) -> None:
         TrainConfig, argv, prog="python -m pretrain.train", presets=PRESETS,
         description="Train one image encoder on a shop's pictures and clicks; embed with features.embed afterwards.",
     )  # fmt: skip
+    for flag in unread(config):
+        print(f"note: {flag} is of another method; {config.encoder} does not read it", file=sys.stderr)
     from contextlib import nullcontext
 
     from data.split import check_scorable
@@ -70,8 +73,22 @@ def main(argv: list[str] | None = None) -> None:
         write_json(config.out / "result.json", result)
     print(
         f"{config.encoder}: SimScore GAUC {result['valid_gauc']:.4f} in validation sessions, after {result['best_pictures']:,} of "
-        f"{result['pictures']:,} pictures; weights in {config.out / 'best.safetensors'}"
+        f"{result['pictures']:,} pictures; weights in {config.out / 'best.safetensors'}\n"
+        f"next: python -m features.embed --run {config.out} --out EMBEDDINGS"
     )
+
+
+def unread(config: TrainConfig) -> list[str]:
+    """Flags that were given another value than the preset's, and belong to methods other than the one that is trained."""
+    preset = with_settings(PretrainConfig(), PRETRAIN_PRESETS[config.preset], source=config.preset)
+    found = []
+    for part in (one.name for one in fields(PretrainConfig) if is_dataclass(getattr(preset, one.name))):
+        if part in parts_read(config.encoder, config.pretrain):
+            continue
+        given, usual = (asdict(getattr(settings, part)) for settings in (config.pretrain, preset))
+        prefix = "--" if part == "courier" else f"--{part}."
+        found += [prefix + name.replace("_", "-") for name, value in given.items() if value != usual[name]]
+    return found
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from data.source import shop_fingerprint
 from pretrain.backbone import linear_head, recompute_blocks
 from pretrain.config import PACE, PretrainConfig
 from pretrain.method import Method
+from pretrain.methods import parts_read
 from run.checkpoint import load_checkpoint, refuse_other_settings
 from run.devices import restore_scaler, scaler_state
 from run.folder import file_hash
@@ -92,7 +93,12 @@ def parameter_groups(method: Method, net: nn.Module) -> list[dict[str, Any]]:
 def settings_of(name: str, shop: Shop, config: PretrainConfig, seed: int) -> dict[str, str]:
     """What a start must agree in with the run that goes on from it, as plain text."""
     settings = {"encoder": name, "seed": str(seed), "shop": shop_fingerprint(shop.folder)}
-    settings |= {key: str(value) for key, value in asdict(config).items() if key not in PACE}
+    parts = parts_read(name, config)
+    for key, value in asdict(config).items():
+        if isinstance(value, dict):
+            settings |= {f"{key}.{inner}": str(of_inner) for inner, of_inner in value.items() if key in parts}
+        elif key not in PACE:
+            settings[key] = str(value)
     return settings | {"weights": file_hash(config.weights) or config.weights}
 
 

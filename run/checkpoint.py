@@ -9,6 +9,8 @@ from typing import Any
 from run.errors import UserError
 from run.folder import write_atomic
 
+_SHORT = 40  # characters of a setting's value that an error repeats
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values; a kill leaves the checkpoint before."""
@@ -39,8 +41,13 @@ def refuse_other_settings(path: Path, begun: dict[str, str], now: dict[str, str]
     """Refuse to go on from the checkpoint `path` of a run that was `begun` with other settings than those of `now`.
 
     Raises:
-        UserError: it names the settings that differ.
+        UserError: it names the settings that differ, with both values where they are short.
     """
-    other = [name for name, value in now.items() if begun.get(name) != value]
+    other = []
+    for name, value in now.items():
+        before = begun.get(name)
+        if before != value:
+            short = before is not None and max(len(before), len(value)) <= _SHORT
+            other.append(f"{name}: {before} then, {value} now" if short else name)
     if other:
         raise UserError(f"{path}: begun with other settings ({', '.join(other)}); delete it or give another --out")

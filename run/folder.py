@@ -41,6 +41,8 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: the file is missing or is not JSON.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

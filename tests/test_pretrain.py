@@ -21,15 +21,18 @@ from data.shop_folder import SPLITS, load_shop
 from metrics.gauc import gauc
 from pretrain import loop
 from pretrain.backbone import backbone, whiten_head
-from pretrain.config import PretrainConfig
+from pretrain.config import PRESETS, PretrainConfig
 from pretrain.courier import Courier
 from pretrain.embedding import embed
 from pretrain.loop import first_weights, learning_rate, passed_checkpoint, train_encoder
-from pretrain.method_configs import CourierConfig
+from pretrain.method_configs import ClipConfig, CourierConfig
+from pretrain.methods import check_needs
 from pretrain.page_views import newest, page_views
 from pretrain.similarity import collapse, sim_scores
+from pretrain.train import TrainConfig, unread
 from run.checkpoint import load_checkpoint, save_checkpoint
-from run.errors import SettingError, UserError
+from run.config import with_settings
+from run.errors import DataError, SettingError, UserError
 from run.folder import read_metrics
 from tests.shops import write_shop
 from tests.trainings import train_with_a_stop
@@ -159,7 +162,7 @@ def test_every_encoder_of_a_seed_begins_with_the_same_weights_and_encodes_as_man
 
 def test_a_start_with_other_settings_is_refused_by_name(shop, store, tmp_path):
     train_encoder("simclr", shop, store, CONFIG, seed=0, folder=tmp_path, threads=1)
-    with pytest.raises(UserError, match=r"begun with other settings \(seed, learning_rate\)"):
+    with pytest.raises(UserError, match=r"begun with other settings \(seed: 0 then, 1 now, learning_rate: 0\.0\d+ then, 0\.\d+ now\)"):
         train_encoder("simclr", shop, store, replace(CONFIG, learning_rate=0.1), seed=1, folder=tmp_path, threads=1)
 
 
@@ -291,3 +294,27 @@ def test_the_command_goes_on_after_a_real_kill(folder, tmp_path):
     whole_result, resumed = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed"))
     assert {**resumed, "seconds": 0} == {**whole_result, "seconds": 0}
     assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
+
+
+def test_flags_of_another_method_are_named():
+    config = TrainConfig(
+        encoder="simclr", pretrain=PretrainConfig(courier=CourierConfig(with_clip=True), clip=ClipConfig(heads=4, width=32))
+    )
+    assert unread(config) == ["--with-clip", "--clip.width"]
+    assert unread(replace(config, encoder="courier")) == []
+    assert (
+        unread(TrainConfig(encoder="simclr", preset="tiny", pretrain=with_settings(PretrainConfig(), PRESETS["tiny"], source="tiny"))) == []
+    )
+
+
+def test_heads_that_do_not_divide_an_embedding_are_refused():
+    with pytest.raises(SettingError, match="'attention_heads': value 5; give a divisor of dim = 64"):
+        PretrainConfig(courier=CourierConfig(attention="multihead", attention_heads=5))
+
+
+def test_a_text_tower_without_titles_is_refused_before_anything_is_trained(shop):
+    untitled = replace(shop, items=shop.items.drop("title"))
+    for name, config in (("clip", CONFIG), ("maskclip", CONFIG), ("courier", replace(CONFIG, courier=CourierConfig(with_clip=True)))):
+        with pytest.raises(DataError, match="column 'title'"):
+            check_needs(name, untitled, config)
+    check_needs("courier", untitled, CONFIG)
