@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def ingest(
     items, impressions = read_items(folder), _store_impressions(folder, beside / "impressions", stretch)
     shop = build_shop(
         Tables(folder=folder, items=items, impressions=impressions), fractions=fractions, allow_unordered_split=allow_unordered_split,
-        keep=OnDisk(beside), read_events=lambda *of: _store_events(*of, beside, 4 * stretch),
+        keep=OnDisk(beside), read_events=partial(_store_events, target=beside, stretch=4 * stretch),
     )  # fmt: skip
     _store_rest(shop, beside)
     shutil.rmtree(target, ignore_errors=True)
@@ -131,7 +132,7 @@ def _store_impressions(folder: Path, target: Path, stretch: int) -> StoredFrame:
     return open_frame(target, stretch)
 
 
-def _store_events(folder: Path, known: Known, clicked: Iterable[EventRows], target: Path, stretch: int) -> tuple[Events, str]:
+def _store_events(folder: Path, known: Known, clicked: Iterable[EventRows], *, target: Path, stretch: int) -> tuple[Events, str]:
     """What `load_events` gives, mapped from arrays in `target`."""
     table = scan_table(folder, EVENTS, columns=COLUMNS, stretch=stretch) if (folder / EVENTS).exists() else None
     users, total, clicks = len(known.user_ids), 0, 0
