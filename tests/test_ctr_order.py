@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctr.order import BLOCK, POOL, Epoch, in_order, part_of, share, shuffled
@@ -14,9 +14,10 @@ from run.randomness import permutation
 from tests.ctr_shop import make_shop
 from tests.shops import write_shop
 
-sizes = {"places": st.integers(0, 300), "batch": st.integers(1, 50), "pool": st.integers(1, 120), "block": st.integers(1, 40)}
+sizes = {"places": st.integers(0, 90), "batch": st.integers(2, 20), "pool": st.integers(1, 40), "block": st.integers(1, 12)}
 
 
+@settings(max_examples=50, deadline=None)
 @given(**sizes, seed=st.integers(0, 3), epoch=st.integers(0, 3))
 def test_each_place_is_in_one_batch_of_an_epoch_and_all_but_the_last_are_full(places, batch, pool, block, seed, epoch):
     batches = list(Epoch(places, batch, seed=seed, epoch=epoch, pool=pool, block=block))
@@ -25,6 +26,7 @@ def test_each_place_is_in_one_batch_of_an_epoch_and_all_but_the_last_are_full(pl
     assert all(0 < len(found) <= batch for found in batches)
 
 
+@settings(max_examples=50, deadline=None)
 @given(**sizes, seed=st.integers(0, 3))
 def test_any_batch_may_be_asked_for_first(places, batch, pool, block, seed):
     epoch = Epoch(places, batch, seed=seed, epoch=1, pool=pool, block=block)
@@ -36,12 +38,14 @@ def test_any_batch_may_be_asked_for_first(places, batch, pool, block, seed):
         epoch[len(epoch)]
 
 
+@settings(max_examples=50, deadline=None)
 @given(places=st.integers(1, 200), batch=st.integers(1, 50), seed=st.integers(0, 3), epoch=st.integers(0, 3))
 def test_what_fits_one_pool_is_permuted_whole(places, batch, seed, epoch):
     found = np.concatenate(list(Epoch(places, batch, seed=seed, epoch=epoch, pool=places)))
     assert found.tolist() == permutation(places, seed, "ctr order", epoch).tolist()
 
 
+@settings(max_examples=50, deadline=None)
 @given(**sizes)
 def test_a_pool_holds_whole_blocks_and_no_more_places_than_it_may(places, batch, pool, block):
     epoch = Epoch(places, batch, seed=0, epoch=0, pool=pool, block=block)
@@ -71,6 +75,7 @@ def test_an_epoch_of_a_thousand_million_sessions_is_never_listed():
     assert len(epoch.latest[1]) <= POOL
 
 
+@settings(max_examples=50, deadline=None)
 @given(places=st.integers(0, 40), ranks=st.integers(1, 9))
 def test_shares_of_a_batch_follow_one_another_and_differ_by_one_place_at_most(places, ranks):
     batch = np.arange(places) * 3

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.event_log import ACTIONS, EventRows, by_action
@@ -25,7 +25,7 @@ from tests.shops import write_shop
 from tests.test_malformed import FOLDERS, TABLES, split_column
 
 ROOT = Path(__file__).parents[1]
-STRETCH = 64  # rows at a time: the 600 impressions of `write_shop` come in ten stretches
+STRETCH = 130  # rows at a time: the 600 impressions of `write_shop` come in five stretches
 
 
 def frame_of(table) -> pl.DataFrame:
@@ -129,7 +129,7 @@ def said(call) -> str:
 @pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes, _ in TABLES])
 def test_a_bad_table_is_refused_in_the_same_words(changes, tmp_path):
     folder = write_shop(tmp_path / "shop", pictures=False, **changes)
-    assert said(lambda: ingest(folder, tmp_path / "log", stretch=STRETCH)) == said(lambda: load_shop(folder))
+    assert said(lambda: ingest(folder, tmp_path / "log", stretch=250)) == said(lambda: load_shop(folder))
     assert not (tmp_path / "log").exists()
 
 
@@ -235,6 +235,7 @@ few = st.integers(0, 5)
 rows_of_events = st.lists(st.tuples(few, st.integers(0, 9), st.integers(0, 6), st.integers(0, 3)), max_size=60)
 
 
+@settings(max_examples=30, deadline=None)
 @given(rows=rows_of_events, most=st.integers(1, 30), cuts=st.lists(st.integers(1, 5), max_size=4, unique=True), pieces=st.integers(1, 5))
 def test_events_sorted_in_parts_are_those_sorted_at_once(rows, most, cuts, pieces, tmp_path_factory):
     folder = tmp_path_factory.mktemp("parts")
@@ -253,6 +254,7 @@ def test_events_sorted_in_parts_are_those_sorted_at_once(rows, most, cuts, piece
     assert sorted(path.name for path in folder.iterdir()) == sorted(f"{a}.{n}.npy" for a in ACTIONS for n in ("item", "time", "start"))
 
 
+@settings(max_examples=30, deadline=None)
 @given(counts=st.lists(st.integers(0, 12), min_size=1, max_size=30), most=st.integers(1, 15))
 def test_even_cuts_keep_all_users_and_no_range_of_several_holds_twice_as_many_events(counts, most):
     cuts = even_cuts(np.array(counts), 5, most)
