@@ -5,8 +5,6 @@ U distinct items, S sessions, B impressions, Q distinct queries, L history items
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -17,10 +15,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from ctr.attention import Piece
 from ctr.inputs import Inputs
+from ctr.order import Part
 from ctr.vocabulary import ranges
 from data.histories import padded
-from data.shop_folder import Shop
-from run.randomness import permutation
 
 _PIECES = 4
 
@@ -44,35 +41,6 @@ class Batch(NamedTuple):
     slot: Tensor  # (B,) int64: the impression's place in its session, so that grid[session, slot] = target
     click: Tensor  # (B,) float32
     row: Tensor  # (B,) int64 rows of impressions.parquet
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """The sessions of a split and where their impressions stand."""
-
-    rows: np.ndarray  # (I',) int64 rows of impressions.parquet, by session
-    sessions: np.ndarray  # (S',) session numbers
-    start: np.ndarray  # (S',) int64
-    count: np.ndarray  # (S',) int64; session s has rows[start[s]:start[s] + count[s]]
-
-
-def part_of(shop: Shop, split: str) -> Part:
-    """The sessions of one split, oldest first."""
-    rows = shop.rows(split)
-    sessions, start, count = np.unique(shop.session[rows], return_index=True, return_counts=True)
-    return Part(rows=rows, sessions=sessions, start=start, count=count)
-
-
-def shuffled(part: Part, batch_sessions: int, *, seed: int, epoch: int) -> list[np.ndarray]:
-    """An epoch's batches as places in `part`, in an order that belongs to (seed, epoch)."""
-    order = permutation(len(part.sessions), seed, "ctr order", epoch)
-    return [order[at : at + batch_sessions] for at in range(0, len(order), batch_sessions)]
-
-
-def in_order(part: Part, batch_sessions: int) -> Iterator[np.ndarray]:
-    """All of a part's batches as places in it, oldest first."""
-    for at in range(0, len(part.sessions), batch_sessions):
-        yield np.arange(at, min(at + batch_sessions, len(part.sessions)))
 
 
 def assemble(inputs: Inputs, part: Part, places: np.ndarray) -> Batch:

@@ -13,6 +13,7 @@ from ctr.vocabulary import Coded, Ragged, code, code_column, code_words, standar
 from data.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
 from data.histories import History, cart_history, click_history, purchase_history
 from data.shop_folder import Shop
+from data.stored_frame import Frame
 from features.image_feature import ImageFeature
 from run.errors import UserError
 
@@ -116,17 +117,13 @@ def encode(shop: Shop, feature: ImageFeature, config: CtrConfig) -> Inputs:
 
 def _seen(shop: Shop, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How often each item (N,) and user (U,) stands in train impressions and in events before the last of them."""
-    before = shop.events.time < shop.session_time[shop.session[train]].max()
-    counts = []
-    for impression, event, size in (
-        (shop.item, shop.events.item, len(shop.items)),
-        (shop.user, shop.events.user, len(shop.users)),
-    ):
-        counts.append(np.bincount(impression[train], minlength=size) + np.bincount(event[before], minlength=size))
-    return counts[0], counts[1]
+    items, users = shop.events.counts_before(shop.session_time[shop.session[train]].max(), items=len(shop.items))
+    items += np.bincount(shop.item[train], minlength=len(shop.items))
+    users += np.bincount(shop.user[train], minlength=len(shop.users))
+    return items, users
 
 
-def _columns(kind: str, frame: pl.DataFrame, reserved: Sequence[str], seen: np.ndarray, config: CtrConfig, *, identity: bool) -> Columns:
+def _columns(kind: str, frame: Frame, reserved: Sequence[str], seen: np.ndarray, config: CtrConfig, *, identity: bool) -> Columns:
     """The feature columns of a table, headed by its rows' own IDs where `identity`."""
     found = feature_columns(frame, reserved=reserved)
     coded: list[tuple[str, int, Coded]] = []

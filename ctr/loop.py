@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from ctr.batches import assemble, part_of, shuffled
+from ctr.batches import assemble
 from ctr.config import CtrConfig
 from ctr.inputs import Inputs, Layout, encode
 from ctr.model import CtrModel, build
+from ctr.order import part_of, shuffled
 from ctr.predict import Predictions, measures, predict, write_predictions
 from ctr.weights import save_weights, warm_start
 from data.shop_folder import Shop

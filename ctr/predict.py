@@ -13,9 +13,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from ctr.batches import assemble, in_order, part_of
+from ctr.batches import assemble
 from ctr.config import CtrConfig
 from ctr.inputs import Inputs
+from ctr.order import in_order, part_of
 from metrics.auc import auc
 from metrics.gauc import gauc
 from run.folder import write_atomic

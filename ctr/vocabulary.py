@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from data.stored_frame import Frame
 from data.words import words_of
 
 
@@ -90,7 +91,7 @@ def code_words(texts: list[pl.Series], weights: list[np.ndarray], most: int, min
     return [Ragged(rows=rows, start=start) for rows, start in zip(parts, starts, strict=True)], coded.size
 
 
-def standardise(frame: pl.DataFrame, columns: list[str], known: np.ndarray) -> np.ndarray:
+def standardise(frame: Frame, columns: list[str], known: np.ndarray) -> np.ndarray:
     """Numeric columns with mean 0 and deviation 1 over the known entries, and a flag for each that lacks some of them.
 
     Args:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from data.stored_frame import Frame
 from run.errors import DataError
 
 ITEM_RESERVED = ("item_id", "image", "title")
@@ -22,7 +23,7 @@ class FeatureColumns:
     numeric: list[str]  # floats and decimals; null and NaN = missing
 
 
-def feature_columns(frame: pl.DataFrame, *, reserved: Collection[str], file: str = "the table") -> FeatureColumns:
+def feature_columns(frame: Frame, *, reserved: Collection[str], file: str = "the table") -> FeatureColumns:
     """Sort a table's columns into categorical and numeric features by their type.
 
     Args:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data.histories import click_history
+from data.histories import click_history, jagged
 from data.leaks import leaky_columns
 from data.shop_folder import SPLITS, Shop
 from data.split import scorable_sessions
 from data.tables import TABLES
 
 DAY = 86_400  # seconds; a page of results is looked at for minutes
+CHUNK = 10_000  # sessions whose histories are looked at together
 FEWEST = 2  # page views, and items with a picture, that an encoder can be trained on
 
 
@@ -70,9 +71,11 @@ def _pretraining(shop: Shop) -> Iterator[str]:
         )
         return
     clicks = click_history(shop, max_items=max(1, len(shop.events)))
-    seen = np.concatenate([[0], np.cumsum(has_picture[clicks.item])])
     clicked = np.unique(shop.session[rows[shop.click[rows] == 1]])
-    useful = np.count_nonzero(seen[clicks.end[clicked]] > seen[clicks.start[clicked]])
+    useful = sum(
+        np.count_nonzero(np.logical_or.reduceat(np.append(has_picture[items], False), np.cumsum(lengths) - lengths) & (lengths > 0))
+        for items, lengths in (jagged(clicks, clicked[at : at + CHUNK]) for at in range(0, len(clicked), CHUNK))
+    )
     if useful < FEWEST:
         yield (
             f"a comparison needs at least {FEWEST} sessions of the pretraining period that have a click and earlier clicks of their user, "

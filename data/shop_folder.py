@@ -1,21 +1,26 @@
 """A shop folder in memory: the format of docs/shop-folder.md, checked whole, ids turned into row numbers.
 
-Legend: N items, U users, I impressions, S sessions, E events.
+Legend: N items, U users, I impressions, S sessions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from data import checks
-from data.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns, is_text
-from data.event_log import ACTIONS, CLICK, Events, load_events
-from data.split import FRACTIONS, SPLITS, check_complete, check_fractions, check_order, is_ordered, split_by_time
+from data.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
+from data.event_log import ACTIONS, CLICK, EventRows, Events, Known, load_events
+from data.keep import Keep, in_memory
+from data.page_sessions import categories, distinct, one_user_each, session_numbers, session_starts, session_table, split_of_sessions
+from data.ranges import ranges
+from data.split import FRACTIONS, SPLITS, check_fractions
+from data.stored_frame import Frame, stretches
 from data.tables import check_folder, index_of, read_table, require_columns
 from run.errors import DataError
 
@@ -31,7 +36,7 @@ class Shop:
     folder: Path
     items: pl.DataFrame  # N rows; the row number is the item's index everywhere
     users: pl.DataFrame  # U rows; only `user_id`, ascending, where users.parquet is absent
-    impressions: pl.DataFrame  # I rows in file order
+    impressions: Frame  # I rows in file order
     item: np.ndarray  # (I,) int32 index into items
     user: np.ndarray  # (I,) int32 index into users
     session: np.ndarray  # (I,) int32; sessions are numbered by time, ties by their first row
@@ -45,11 +50,25 @@ class Shop:
     events: Events
     clicks_from: str = IMPRESSIONS  # the file that the click events come from
     split_is_ordered: bool  # False: a `split` column goes back in time and that was allowed
+    stored_order: tuple[np.ndarray, np.ndarray] | None = None  # `by_session`, where it stands on the disk
+
+    @cached_property
+    def by_session(self) -> tuple[np.ndarray, np.ndarray]:
+        """(I,) int64 impression rows ordered by (session, row), and (S + 1,) int64 where each session's begin among them."""
+        if self.stored_order is not None:
+            return self.stored_order
+        return np.argsort(self.session, kind="stable"), session_starts([self.session], len(self.session_time))
 
     def rows(self, split: str) -> np.ndarray:
-        """Impression rows of a split, int64, ordered by (session, row)."""
-        found = np.flatnonzero(self.session_split[self.session] == SPLITS.index(split))
-        return found[np.argsort(self.session[found], kind="stable")]
+        """Impression rows of a split, int64, ordered by (session, row). Not to be written to: it may be part of a larger array."""
+        order, start = self.by_session
+        sessions = np.flatnonzero(self.session_split == SPLITS.index(split))
+        if len(sessions) == 0:
+            return order[:0]
+        first, last = sessions[0], sessions[-1]
+        if last - first + 1 == len(sessions):  # splits in time order: nothing need be gathered
+            return order[start[first] : start[last + 1]]
+        return order[ranges(start[sessions], start[sessions + 1] - start[sessions])]
 
 
 def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, allow_unordered_split: bool = False) -> Shop:
@@ -65,29 +84,46 @@ def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, all
     folder = Path(folder)
     check_fractions(fractions)
     check_folder(folder)
-    items = _items(folder)
-    impressions = _impressions(folder)
-    checks.same_kind(IMPRESSIONS, impressions["item_id"], ITEMS, items["item_id"])
-    users = _users(folder, impressions["user_id"])
+    tables = Tables(folder=folder, items=read_items(folder), impressions=_impressions(folder))
+    return build_shop(tables, fractions=fractions, allow_unordered_split=allow_unordered_split, keep=in_memory, read_events=load_events)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """Two tables of a folder, each checked by itself."""
+
+    folder: Path
+    items: pl.DataFrame
+    impressions: Frame
+
+
+ReadEvents = Callable[[Path, Known, Iterable[EventRows]], tuple[Events, str]]  # as `load_events`
+
+
+def build_shop(tables: Tables, *, fractions: Sequence[float], allow_unordered_split: bool, keep: Keep, read_events: ReadEvents) -> Shop:
+    """Turn ids into row numbers and impressions into sessions, checking what one table says of another.
+
+    Args:
+        keep: where arrays as long as the log are to stand.
+    """
+    folder, items, impressions = tables.folder, tables.items, tables.impressions
+    checks.same_kind(IMPRESSIONS, _kind(impressions, "item_id"), ITEMS, items["item_id"])
+    users = _users(folder, impressions)
     users_file = USERS if (folder / USERS).exists() else None
 
-    item = index_of(impressions["item_id"], items["item_id"])
-    checks.known(IMPRESSIONS, impressions["item_id"], item, ITEMS)
-    user = index_of(impressions["user_id"], users["user_id"])
-    checks.known(IMPRESSIONS, impressions["user_id"], user, USERS)
-    session, sessions = _sessions(impressions)
+    item = keep("item", _indices(impressions, "item_id", items["item_id"], ITEMS), np.int32)
+    user = keep("user", _indices(impressions, "user_id", users["user_id"], USERS), np.int32)
+    sessions = session_table(impressions)
+    session = keep("session", session_numbers(impressions, sessions), np.int32)
     first_row = sessions["first_row"].to_numpy()
-    session_user, session_time = user[first_row], sessions["time"].to_numpy()
-    _one_a_session(impressions["user_id"], user, session_user[session], "one session belongs to one user")
-    session_split, ordered = _split(impressions, session, sessions, fractions, allow_unordered_split)
-    item_category, session_category, category_names = _categories(items, impressions, session, len(first_row))
+    session_user = user[first_row]
+    one_user_each(impressions, user, session_user, session)
+    session_split, ordered = split_of_sessions(impressions, session, sessions, fractions, allow_unordered_split)
+    item_category, session_category, category_names = categories(items, impressions, session, len(first_row))
+    click = keep("click", (rows["click"].to_numpy() for _, rows in stretches(impressions, ["click"])), np.int8)
 
-    click = impressions["click"].to_numpy()
-    shown = np.flatnonzero(click)
-    clicked_at = impressions["timestamp"].to_numpy()[shown]
-    action = np.full(len(shown), CLICK, dtype=np.int8)
-    clicked = Events(user=user[shown], item=item[shown], time=clicked_at, action=action)
-    events, clicks_from = load_events(folder, item_ids=items["item_id"], user_ids=users["user_id"], users_file=users_file, clicked=clicked)
+    known = Known(item_ids=items["item_id"], user_ids=users["user_id"], users_file=users_file)
+    events, clicks_from = read_events(folder, known, _clicked(impressions, user, item))
     return Shop(
         folder=folder,
         items=items,
@@ -98,7 +134,7 @@ def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, all
         session=session,
         click=click,
         session_user=session_user,
-        session_time=session_time,
+        session_time=sessions["time"].to_numpy(),
         session_split=session_split,
         session_category=session_category,
         item_category=item_category,
@@ -109,7 +145,8 @@ def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, all
     )
 
 
-def _items(folder: Path) -> pl.DataFrame:
+def read_items(folder: Path) -> pl.DataFrame:
+    """The table of items, checked."""
     frame = read_table(folder, ITEMS)
     require_columns(ITEMS, frame.columns, ("item_id", "image"))
     frame = frame.with_columns(checks.ids(ITEMS, frame["item_id"]), checks.image_paths(ITEMS, frame["image"]))
@@ -119,105 +156,79 @@ def _items(folder: Path) -> pl.DataFrame:
     return _checked_features(ITEMS, frame, ITEM_RESERVED)
 
 
-def _users(folder: Path, seen: pl.Series) -> pl.DataFrame:
+def _users(folder: Path, impressions: Frame) -> pl.DataFrame:
     """The table of users, or, where there is none, the users seen in impressions, ascending."""
     if not (folder / USERS).exists():
-        return pl.DataFrame({"user_id": seen.unique().sort()})
+        return pl.DataFrame({"user_id": distinct(impressions, "user_id").sort()})
     frame = read_table(folder, USERS)
     require_columns(USERS, frame.columns, ("user_id",))
     frame = frame.with_columns(checks.ids(USERS, frame["user_id"]))
     checks.unique(USERS, frame["user_id"])
-    checks.same_kind(IMPRESSIONS, seen, USERS, frame["user_id"])
+    checks.same_kind(IMPRESSIONS, _kind(impressions, "user_id"), USERS, frame["user_id"])
     return _checked_features(USERS, frame, USER_RESERVED)
 
 
 def _impressions(folder: Path) -> pl.DataFrame:
     frame = read_table(folder, IMPRESSIONS)
-    if isinstance(frame.schema.get("history"), (pl.List, pl.Array)):
+    require_impression_columns(frame.schema)
+    return checked_impressions(frame)
+
+
+def require_impression_columns(schema: pl.Schema) -> None:
+    """Refuse impressions that lack a column, or hold one that is not read yet."""
+    if isinstance(schema.get("history"), (pl.List, pl.Array)):
         mend = "a list of items in place of events.parquet is not read yet; write the events as events.parquet"
         raise DataError(IMPRESSIONS, column="history", mend=mend)
-    require_columns(IMPRESSIONS, frame.columns, ("session_id", "user_id", "item_id", "timestamp", "click"))
-    checked = [checks.ids(IMPRESSIONS, frame[name]) for name in ("session_id", "user_id", "item_id")]
-    checked += [checks.times(IMPRESSIONS, frame["timestamp"]), checks.clicks(IMPRESSIONS, frame["click"])]
-    if "query" in frame.columns:
-        checked.append(checks.text(IMPRESSIONS, frame["query"]))
-    return _checked_features(IMPRESSIONS, frame.with_columns(checked), IMPRESSION_RESERVED)
+    require_columns(IMPRESSIONS, schema.names(), ("session_id", "user_id", "item_id", "timestamp", "click"))
+
+
+def checked_impressions(frame: pl.DataFrame) -> pl.DataFrame:
+    """The whole table of impressions, every column in its one working type."""
+    found = frame
+    for column, check in impression_checks(frame.schema):
+        found = found.with_columns(check(frame[column], 0))
+        if column == "click":
+            checks.some_clicked(IMPRESSIONS, column, int(found[column].sum()), len(found))
+    return found
+
+
+def impression_checks(schema: pl.Schema) -> Iterator[tuple[str, Callable[[pl.Series, int], pl.Series]]]:
+    """Columns and what makes their values from row `first` on sound, in the order in which the first fault of a file is named."""
+    known = [("session_id", checks.ids), ("user_id", checks.ids), ("item_id", checks.ids), ("timestamp", checks.times)]
+    known += [("click", checks.clicks), ("query", checks.text), ("category", checks.categories_or_nulls)]
+    for column, check in known:
+        if column in schema:
+            yield column, partial(check, IMPRESSIONS)
+    typed = {name: pl.String() if name == "category" and isinstance(dtype, pl.Null) else dtype for name, dtype in schema.items()}
+    features = feature_columns(pl.DataFrame(schema=typed), reserved=IMPRESSION_RESERVED, file=IMPRESSIONS)
+    for column in features.numeric:
+        yield column, partial(checks.finite, IMPRESSIONS)
 
 
 def _checked_features(file: str, frame: pl.DataFrame, reserved: Sequence[str]) -> pl.DataFrame:
-    if "category" in frame.columns and file != USERS:
-        checks.categories(file, frame["category"])
-        if isinstance(frame.schema["category"], pl.Null):
-            frame = frame.with_columns(pl.col("category").cast(pl.String))
-    checks.finite(file, frame, feature_columns(frame, reserved=reserved, file=file).numeric)
+    if "category" in frame.columns and file == ITEMS:
+        frame = frame.with_columns(checks.categories_or_nulls(file, frame["category"]))
+    for name in feature_columns(frame, reserved=reserved, file=file).numeric:
+        checks.finite(file, frame[name])
     return frame
 
 
-def _sessions(impressions: pl.DataFrame) -> tuple[np.ndarray, pl.DataFrame]:
-    """(I,) int32 session of each row, and the sessions (id, time, first_row, size) in order of (time, first_row)."""
-    sessions = (
-        impressions.select(pl.col("session_id").alias("id"), pl.col("timestamp").alias("time"))
-        .with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("first_row"))
-        .group_by("id")
-        .agg(pl.col("time").min(), pl.col("first_row").min(), pl.len().alias("size"))
-        .sort("time", "first_row")
-    )
-    return index_of(impressions["session_id"], sessions["id"]), sessions
+def _kind(impressions: Frame, column: str) -> pl.Series:
+    """No values of a column, which have its name and type."""
+    return pl.Series(column, [], dtype=impressions.schema[column])
 
 
-def _split(
-    impressions: pl.DataFrame,
-    session: np.ndarray,
-    sessions: pl.DataFrame,
-    fractions: Sequence[float],
-    allow_unordered: bool,
-) -> tuple[np.ndarray, bool]:
-    """(S,) int8 index into SPLITS, and whether it is ordered in time."""
-    if "split" not in impressions.columns:
-        split = split_by_time(sessions["size"].to_numpy(), fractions)
-        check_complete(split, by_column=False)
-        return split, True
-    first_row, time = sessions["first_row"].to_numpy(), sessions["time"].to_numpy()
-    row_split = checks.one_of(IMPRESSIONS, impressions["split"], SPLITS).to_numpy()
-    split = row_split[first_row]
-    _one_a_session(impressions["split"], row_split, split[session], "a session lies in one split")
-    check_complete(split, by_column=True)
-    if not allow_unordered:
-        check_order(split, time, first_row)
-    return split, is_ordered(split, time)
+def _indices(impressions: Frame, column: str, listed: pl.Series, file: str) -> Iterator[np.ndarray]:
+    """Where the ids of a column stand among those listed, stretch by stretch."""
+    for first, rows in stretches(impressions, [column]):
+        index = index_of(rows[column], listed)
+        checks.known(IMPRESSIONS, rows[column], index, file, first)
+        yield index
 
 
-def _categories(
-    items: pl.DataFrame, impressions: pl.DataFrame, session: np.ndarray, sessions: int
-) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
-    """Categories of items (N,) and of sessions (S,) as indices into one sorted list of names."""
-    written = {
-        file: checks.categories(file, frame["category"])
-        for file, frame in ((ITEMS, items), (IMPRESSIONS, impressions))
-        if "category" in frame.columns
-    }
-    if not written:
-        return None, None, []
-    if len(written) == 2 and is_text(items.schema["category"]) != is_text(impressions.schema["category"]):
-        mend = f"text here or in {ITEMS}, integers in the other; write both alike"
-        raise DataError(IMPRESSIONS, column="category", mend=mend)
-    names = pl.concat([values.drop_nulls().unique() for values in written.values()]).unique().sort()
-    item_category = index_of(written[ITEMS], names) if ITEMS in written else None
-    session_category = None
-    if IMPRESSIONS in written:
-        of_row = index_of(written[IMPRESSIONS], names)
-        known = np.flatnonzero(of_row >= 0)[::-1]
-        session_category = np.full(sessions, -1, dtype=np.int32)
-        session_category[session[known]] = of_row[known]  # backwards: the first known category of a session stays
-        expected = np.where(of_row < 0, -1, session_category[session])
-        _one_a_session(impressions["category"], of_row, expected, "a session is a search in one category")
-    return item_category, session_category, names.to_list()
-
-
-def _one_a_session(column: pl.Series, values: np.ndarray, expected: np.ndarray, rule: str) -> None:
-    """Refuse a row whose value differs from its session's (both already spread over the impressions)."""
-    wrong = values != expected
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        mend = f"an earlier row of its session has another; {rule}: give the rest a session_id of its own"
-        raise DataError(IMPRESSIONS, row=row, column=column.name, value=column[row], mend=mend)
+def _clicked(impressions: Frame, user: np.ndarray, item: np.ndarray) -> Iterator[EventRows]:
+    """The clicked impressions as events, in file order, stretch by stretch."""
+    for first, rows in stretches(impressions, ["timestamp", "click"]):
+        shown = np.flatnonzero(rows["click"].to_numpy())
+        action = np.full(len(shown), CLICK, dtype=np.int8)
+        yield EventRows(user[first + shown], item[first + shown], rows["timestamp"].to_numpy()[shown], action)

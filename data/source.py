@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from data.shop_folder import Shop
 
 WORLD_NAMES = ("shop", "fashion")
+LARGE = 40_000_000  # impressions and events
 # sizes of a built-in world under each preset
 PRESETS: dict[str, dict[str, int]] = {"tiny": {"users": 400, "items": 300, "sessions": 3_000}, "small": {}, "paper": {}}
 
@@ -33,6 +34,9 @@ class SourceConfig:
     fashion_dir: Path | None = None  # folder with Fashion-MNIST's four IDX files
     split_fractions: tuple[float, float, float, float] = (0.4, 0.4, 0.1, 0.1)  # of impressions: pretrain, train, valid, test
     allow_unordered_split: bool = False  # accept a `split` column that goes back in time; the report says so
+    # where the log stands: memory | disk (read stretch by stretch into mapped arrays in the run folder) | auto: disk from 40 million
+    # impressions and events on
+    ingest: str = "auto"
     max_bad_images: float = 0.01  # share of unreadable pictures above which a run stops
     # where pictures are read from: store (decoded once, into the run folder) | files (decoded whenever they are read: slower, the same
     # pixels, nothing on the disk: for a catalogue too large for a store)
@@ -43,11 +47,26 @@ class SourceConfig:
             positive(name, getattr(self, name))
         if not 0 <= self.max_bad_images <= 1:
             raise SettingError("max_bad_images", self.max_bad_images, "give a share from 0 to 1")
+        one_of("ingest", self.ingest, ("auto", "memory", "disk"))
         one_of("pictures_from", self.pictures_from, ("store", "files"))
 
     def shop(self, root: Path) -> Shop:
         """The loaded shop, once a process."""
-        return open_shop(shop_folder(self, root), self.split_fractions, self.allow_unordered_split)
+        folder = shop_folder(self, root)
+        log = self._ingested(folder, root)
+        return open_shop(folder, self.split_fractions, self.allow_unordered_split, log)
+
+    def _ingested(self, folder: Path, root: Path) -> Path | None:
+        """Where the folder's log stands as arrays on disk, made unless it is there; None: it is to be read into memory."""
+        if self.ingest == "memory" or (self.ingest == "auto" and not is_large(folder)):
+            return None
+        from data.ingest import VERSION, ingest
+
+        stage = Stage(root, "log", self.key(root) | {"version": VERSION})
+        if not stage.done:
+            ingest(folder, stage.folder / "log", fractions=self.split_fractions, allow_unordered_split=self.allow_unordered_split)
+            stage.finish({})
+        return stage.folder / "log"
 
     def pictures(self, root: Path, *, size: int, jobs: int) -> Pictures:
         """The shop's pictures, `size` pixels a side.
@@ -100,9 +119,22 @@ def shop_folder(config: SourceConfig, root: Path) -> Path:
     return world
 
 
+def is_large(folder: Path) -> bool:
+    """Whether a shop folder's log is better left on the disk: its tables say how many rows they have."""
+    if not (folder / "impressions.parquet").is_file():
+        return False
+    from data.ingest import log_rows
+
+    return log_rows(folder) > LARGE
+
+
 @functools.lru_cache(maxsize=2)
-def open_shop(folder: Path, fractions: tuple[float, float, float, float], allow_unordered_split: bool) -> Shop:
-    """`load_shop`, once a process."""
+def open_shop(folder: Path, fractions: tuple[float, float, float, float], allow_unordered_split: bool, log: Path | None) -> Shop:
+    """`load_shop`, or with a `log` that `ingest` made `open_log`; once a process."""
+    if log is not None:
+        from data.ingest import open_log
+
+        return open_log(log, folder)
     from data.shop_folder import load_shop
 
     return load_shop(folder, fractions=fractions, allow_unordered_split=allow_unordered_split)

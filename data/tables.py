@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from data.stored_frame import STRETCH, StoredFrame
 from run.errors import DataError, UserError
 
 TABLES = ("items.parquet", "users.parquet", "impressions.parquet", "events.parquet")
@@ -31,25 +34,60 @@ def read_table(folder: Path, name: str, *, columns: Sequence[str] | None = None)
     Raises:
         DataError: the file is missing, is no parquet, is damaged, has no rows, or lacks one of `columns`.
     """
+    scan = _scan(folder, name, columns)
+    frame = _read(name, scan)
+    _require_rows(name, frame.height)
+    return frame
+
+
+def scan_table(folder: Path, name: str, *, columns: Sequence[str] | None = None, stretch: int = STRETCH) -> StoredFrame:
+    """The table of `read_table`, left on the disk; of its rows only the number is known yet.
+
+    Raises:
+        DataError: as `read_table`; what is damaged may show only when it is read.
+    """
+    scan = _scan(folder, name, columns)
+    height = _read(name, scan.select(pl.len())).item()
+    schema = _read(name, scan.head(0)).schema
+    _require_rows(name, height)
+    return StoredFrame(scan=scan, schema=schema, height=height, read=partial(_read, name), stretch=stretch)
+
+
+def _scan(folder: Path, name: str, columns: Sequence[str] | None) -> pl.LazyFrame:
     path = folder / name
     if not path.exists():
         raise DataError(name, mend=f"no such file in {folder}; {_likely(name, _files(folder))}")
     if not path.is_file():
         raise DataError(name, mend="is no file; write the table as one parquet file")
-    try:
+    with _parquet(name):
         # no globbing, no columns out of folder names: a folder may have any name
         scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-        if columns is not None:
-            require_columns(name, scan.collect_schema().names(), columns)
-            scan = scan.select(columns)
-        frame = scan.collect()
+        if columns is None:
+            return scan
+        have = scan.collect_schema().names()
+    require_columns(name, have, columns)
+    return scan.select(columns)
+
+
+def _read(name: str, scan: pl.LazyFrame) -> pl.DataFrame:
+    with _parquet(name):
+        return scan.collect()
+
+
+@contextmanager
+def _parquet(name: str) -> Iterator[None]:
+    """Say of a table that cannot be read, and why, in place of polars' own error."""
+    try:
+        yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(name, mend=f"not readable as parquet ({reason}); write the file again") from None
-    if frame.height == 0:
+
+
+def _require_rows(name: str, rows: int) -> None:
+    if rows == 0:
         optional = name in ("users.parquet", "events.parquet")
         raise DataError(name, mend="has no rows; " + ("delete the file or fill it" if optional else "fill it"))
-    return frame
 
 
 def require_columns(file: str, have: Sequence[str], needed: Sequence[str]) -> None:

@@ -110,8 +110,8 @@ def summary(shop: Shop) -> Iterator[tuple[str, str]]:
             yield f"split {name}", "none"
     if not shop.split_is_ordered:
         yield "splits in time order", "no: allowed by --allow-unordered-split"
-    for code, name in enumerate(ACTIONS):
-        yield f"{name} events", _number(int((shop.events.action == code).sum()))
+    for name, log in zip(ACTIONS, shop.events.logs, strict=True):
+        yield f"{name} events", _number(len(log))
     yield "click history from", _click_source(shop)
     longest = max(1, len(shop.events))
     yield "clicks before a session", _lengths(click_history(shop, max_items=longest))
@@ -129,12 +129,13 @@ def summary(shop: Shop) -> Iterator[tuple[str, str]]:
 
 
 def _click_source(shop: Shop) -> str:
-    from data.shop_folder import ACTIONS, IMPRESSIONS
+    from data.event_log import CLICK
+    from data.shop_folder import IMPRESSIONS
 
     if shop.clicks_from == IMPRESSIONS:
         there = (shop.folder / "events.parquet").exists()
         return f"{IMPRESSIONS}: {'events.parquet holds no click' if there else 'there is no events.parquet'}"
-    clicks, clicked = int((shop.events.action == ACTIONS.index("click")).sum()), int(shop.click.sum())
+    clicks, clicked = len(shop.events.logs[CLICK]), int(shop.click.sum())
     return f"{shop.clicks_from}: {_number(clicks)} in place of the {_number(clicked)} of {IMPRESSIONS}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from data.event_log import ACTIONS
+from data.event_log import ACTIONS, EventRows, by_action
 from data.shop_folder import SPLITS, Events, Shop, load_shop
 from features.image_feature import ImageFeature, no_image
 
@@ -79,9 +79,7 @@ def _events(rng: np.random.Generator, events: int, style: np.ndarray, taste: np.
     keep = liked | (rng.random(events) < 0.2)
     time = rng.integers(session_time[0] - 50_000, session_time[-1], size=events)
     action = rng.choice(len(ACTIONS), p=[0.7, 0.15, 0.1, 0.05], size=events).astype(np.int8)
-    order = np.lexsort((time, user))
-    order = order[keep[order]]
-    return Events(user=user[order], item=item[order], time=time[order], action=action[order])
+    return by_action(EventRows(user, item, time, action).take(np.flatnonzero(keep)), users=len(taste))
 
 
 def pictures(style: np.ndarray, form: str, *, seed: int = 0, missing: float = 0.1) -> ImageFeature:

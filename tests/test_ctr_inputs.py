@@ -6,10 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ctr.batches import assemble, part_of, shuffled
+from ctr.batches import assemble
 from ctr.config import PRESETS, CtrConfig
 from ctr.inputs import encode
+from ctr.order import part_of, shuffled
 from ctr.vocabulary import Ragged, code, code_column, code_words, standardise
+from data.event_log import by_action
 from data.words import words_of
 from run.errors import SettingError, UserError
 from tests.ctr_shop import make_shop, pictures
@@ -79,8 +81,9 @@ def test_what_is_seen_only_after_the_train_split_has_no_row_of_its_own():
     item = shop.item.copy()
     item[train] = np.where(item[train] == hidden, hidden + 1, item[train])
     item[later[:20]] = hidden
-    before = shop.events.time < shop.session_time[shop.session[train]].max()
-    events = dataclasses.replace(shop.events, item=np.where(before & (shop.events.item == hidden), 8, shop.events.item))
+    rows = shop.events.rows()
+    before = rows.time < shop.session_time[shop.session[train]].max()
+    events = by_action(rows._replace(item=np.where(before & (rows.item == hidden), 8, rows.item)), users=len(shop.users))
     inputs = encode(dataclasses.replace(shop, item=item, events=events), pictures(style, "none"), TINY)
     assert inputs.layout.item[0].name == "item"
     assert inputs.items.rows[0, hidden] == 0

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from ctr.attention import Cosines, SelfAttention, TargetAttention
-from ctr.batches import Part, Piece, assemble, part_of
+from ctr.batches import Piece, assemble
 from ctr.config import PRESETS, CtrConfig
 from ctr.inputs import encode
 from ctr.model import build
+from ctr.order import Part, part_of
 from tests.ctr_shop import make_shop, pictures
 
 FORMS = ("none", "vector", "cluster_id", "sim_score")

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.event_log import ACTIONS, EventRows, by_action
 from data.histories import NEVER, History, cart_history, click_history, jagged, padded, purchase_history
-from data.shop_folder import ACTIONS, Events, Shop, load_shop
-from data.time_keys import order_by_group_and_time, windows
+from data.shop_folder import Shop, load_shop
+from data.time_keys import before, order_by_group_and_time
 from run.errors import SettingError
 from tests.shops import write_shop
 
@@ -53,18 +54,21 @@ def _shop(events: list[Event], sessions: list[Session]) -> Shop:
         session_category=np.array([session.category for session in sessions], dtype=np.int32),
         item_category=ITEM_CATEGORY,
         category_names=["a", "b", "c"],
-        events=Events(
-            user=np.array([event.user for event in events], dtype=np.int32),
-            item=np.array([event.item for event in events], dtype=np.int32),
-            time=np.array([event.time for event in events], dtype=np.int64),
-            action=np.array([ACTIONS.index(event.action) for event in events], dtype=np.int8),
+        events=by_action(
+            EventRows(
+                user=np.array([event.user for event in events], dtype=np.int32),
+                item=np.array([event.item for event in events], dtype=np.int32),
+                time=np.array([event.time for event in events], dtype=np.int64),
+                action=np.array([ACTIONS.index(event.action) for event in events], dtype=np.int8),
+            ),
+            users=4,
         ),
         split_is_ordered=True,
     )
 
 
 def _events_of(shop: Shop, action: str) -> list[Event]:
-    log = shop.events
+    log = shop.events.rows()
     rows = zip(log.user.tolist(), log.item.tolist(), log.time.tolist(), log.action.tolist(), strict=True)
     return [Event(u, i, t, action) for u, i, t, code in rows if ACTIONS[code] == action]
 
@@ -245,18 +249,19 @@ def test_a_loaded_shop_has_the_histories_of_the_definition(shop_folder):
     assert any(_lists(cart_history(shop, max_items=4), shop))
 
 
-# (group, time) as one key
+# orders by (group, time)
 
 wide = st.tuples(st.sampled_from([0, 1, 2**20, 2**40, 2**61]), st.sampled_from([0, 1, 7, 10**9, 10**11]))
 
 
 @given(events=st.lists(wide, max_size=20), queries=st.lists(wide, max_size=10))
-def test_windows_hold_where_the_key_would_not_fit_64_bits(events, queries):
+def test_orders_and_windows_hold_where_a_key_would_not_fit_64_bits(events, queries):
     group, time = (np.array([pair[part] for pair in events], dtype=np.int64) for part in (0, 1))
     order = order_by_group_and_time(group, time)
     assert order.tolist() == sorted(range(len(events)), key=lambda row: events[row])
     at_group, at_time = (np.array([pair[part] for pair in queries], dtype=np.int64) for part in (0, 1))
-    first, end = windows(group[order], time[order], at_group, at_time)
+    first, stop = (np.searchsorted(group[order], at_group, side) for side in ("left", "right"))
+    end = before(time[order], first, stop, at_time)
     ordered = sorted(events)
     for (g, t), a, b in zip(queries, first, end, strict=True):
         assert ordered[a:b] == [event for event in ordered if event[0] == g and event[1] < t]

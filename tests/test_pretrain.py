@@ -85,7 +85,7 @@ def test_rows_are_those_of_a_slow_walk_through_the_log(shop, store):
         rows = sorted(rows, key=lambda row: (-shop.click[row], row))[:3]
         seen = [
             int(item)
-            for user, item, when, action in zip(shop.events.user, shop.events.item, shop.events.time, shop.events.action, strict=True)
+            for user, item, when, action in zip(*shop.events.rows(), strict=True)
             if user == shop.session_user[session] and when < shop.session_time[session] and action == 0 and store.present[item]
         ][-2:]
         if seen and shop.click[rows].any():
@@ -210,8 +210,9 @@ def test_sim_score_is_the_mean_cosine_with_earlier_clicks(shop, store, mask):
     found = sim_scores(shop, vectors, rows, history_items=3, mask_same_item=mask)
     for row, score in zip(rows, found, strict=True):
         session = shop.session[row]
-        seen = (shop.events.user == shop.user[row]) & (shop.events.time < shop.session_time[session]) & (shop.events.action == 0)
-        items = shop.events.item[seen][-3:]
+        events = shop.events.rows()
+        seen = (events.user == shop.user[row]) & (events.time < shop.session_time[session]) & (events.action == 0)
+        items = events.item[seen][-3:]
         items = items[store.present[items] & ~((items == shop.item[row]) & mask)]
         target = vectors[shop.item[row]]
         cosines = [target @ vectors[i] / np.linalg.norm(target) / np.linalg.norm(vectors[i]) for i in items] if target.any() else []

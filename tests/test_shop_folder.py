@@ -97,7 +97,7 @@ def test_a_datetime_is_the_same_second_as_its_unix_time(tmp_path, unit, zone):
     plain = _load(tmp_path / "plain")
     shop = _load(tmp_path / "dated", impressions_frame=dated, events_frame=dated)
     assert shop.impressions["timestamp"].to_list() == plain.impressions["timestamp"].to_list()
-    assert shop.events.time.tolist() == plain.events.time.tolist()
+    assert shop.events.rows().time.tolist() == plain.events.rows().time.tolist()
 
 
 def test_a_zone_moves_a_time_and_fractions_of_a_second_are_cut_off(tmp_path):
@@ -151,27 +151,32 @@ def test_without_a_users_table_events_of_users_never_seen_are_left_out(tmp_path)
     without = _load(tmp_path / "a", users_frame=None)
     shop = _load(tmp_path / "b", users_frame=None, events_frame=lambda frame: pl.concat([stranger, frame]))
     assert len(shop.events) == len(without.events)
-    assert shop.events.item.tolist() == without.events.item.tolist()
+    assert shop.events.rows().item.tolist() == without.events.rows().item.tolist()
 
 
 # events
 
 
-def test_events_are_sorted_by_user_then_time_with_ties_in_file_order(tmp_path):
+def test_the_events_of_an_action_are_sorted_by_user_then_time_with_ties_in_file_order(tmp_path):
     rows = [(n, 7 if n % 2 else 10, 100, 100 + n, n % 2) for n in range(6)]
     events = pl.DataFrame(
         {
-            "user_id": [10, 7, 7, 10, 7],
-            "item_id": [101, 102, 103, 104, 105],
-            "timestamp": [50, 60, 40, 50, 60],
-            "action": ["click", "cart", "click", "purchase", "click"],
+            "user_id": [10, 7, 7, 10, 7, 7],
+            "item_id": [101, 102, 103, 104, 105, 106],
+            "timestamp": [50, 60, 40, 50, 60, 60],
+            "action": ["click", "cart", "click", "purchase", "click", "click"],
         }
     )
     shop = _tiny(tmp_path, rows, events_frame=events)
-    assert shop.items["item_id"].gather(shop.events.item).to_list() == [103, 102, 105, 101, 104]
-    assert shop.events.time.tolist() == [40, 60, 60, 50, 50]
-    assert [ACTIONS[code] for code in shop.events.action] == ["click", "cart", "click", "click", "purchase"]
-    assert shop.users["user_id"].gather(shop.events.user).to_list() == [7, 7, 7, 10, 10]
+    clicks, purchases, carts, uncarts = shop.events.logs
+    assert shop.items["item_id"].gather(clicks.item).to_list() == [103, 105, 106, 101]
+    assert clicks.time.tolist() == [40, 60, 60, 50]
+    assert shop.items["item_id"].gather(purchases.item).to_list() == [104]
+    assert shop.items["item_id"].gather(carts.item).to_list() == [102]
+    assert (len(uncarts), len(shop.events)) == (0, 6)
+    second, fourth = (shop.users["user_id"].index_of(user) for user in (7, 10))
+    assert clicks.start[second : second + 2].tolist() == [0, 3]
+    assert clicks.start[fourth : fourth + 2].tolist() == [3, 4]
 
 
 ROWS = [(0, 7, 100, 100, 1), (0, 7, 101, 101, 0), (1, 7, 102, 200, 1), (2, 10, 103, 50, 0), (3, 10, 104, 300, 0)]
@@ -179,24 +184,24 @@ ROWS = [(0, 7, 100, 100, 1), (0, 7, 101, 101, 0), (1, 7, 102, 200, 1), (2, 10, 1
 
 def test_without_events_the_clicks_are_those_of_impressions_at_their_own_time(tmp_path):
     shop = _tiny(tmp_path, ROWS)
-    assert shop.items["item_id"].gather(shop.events.item).to_list() == [100, 102]
-    assert shop.events.time.tolist() == [100, 200]
+    assert shop.items["item_id"].gather(shop.events.rows().item).to_list() == [100, 102]
+    assert shop.events.rows().time.tolist() == [100, 200]
     assert shop.clicks_from == "impressions.parquet"
-    assert set(shop.events.action.tolist()) == {ACTIONS.index("click")}
+    assert set(shop.events.rows().action.tolist()) == {ACTIONS.index("click")}
 
 
 def test_events_without_clicks_are_joined_by_the_clicks_of_impressions(tmp_path):
     cart = pl.DataFrame({"user_id": [7], "item_id": [105], "timestamp": [150], "action": ["cart"]})
     shop = _tiny(tmp_path, ROWS, events_frame=cart)
-    assert shop.items["item_id"].gather(shop.events.item).to_list() == [100, 105, 102]
-    assert [ACTIONS[code] for code in shop.events.action] == ["click", "cart", "click"]
+    assert shop.items["item_id"].gather(shop.events.rows().item).to_list() == [100, 105, 102]
+    assert [ACTIONS[code] for code in shop.events.rows().action] == ["click", "cart", "click"]
     assert shop.clicks_from == "impressions.parquet"
 
 
 def test_events_with_a_click_are_the_whole_log(tmp_path):
     click = pl.DataFrame({"user_id": [7], "item_id": [105], "timestamp": [150], "action": ["click"]})
     shop = _tiny(tmp_path, ROWS, events_frame=click)
-    assert shop.items["item_id"].gather(shop.events.item).to_list() == [105]
+    assert shop.items["item_id"].gather(shop.events.rows().item).to_list() == [105]
     assert shop.clicks_from == "events.parquet"
 
 

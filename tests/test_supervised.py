@@ -190,7 +190,7 @@ def test_page_views_without_a_click_enter_and_those_with_one_are_couriers(shop, 
         for session in sessions
         if any(
             user == shop.session_user[session] and when < shop.session_time[session] and action == 0 and store.present[item]
-            for user, item, when, action in zip(shop.events.user, shop.events.item, shop.events.time, shop.events.action, strict=True)
+            for user, item, when, action in zip(*shop.events.rows(), strict=True)
         )
     )
     assert (all_views.page >= 0).sum() == shown

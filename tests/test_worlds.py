@@ -39,7 +39,7 @@ def test_a_world_is_a_valid_shop_folder(world):
     assert shop.items.height == SIZES["items"]
     assert len(shop.session_user) == SIZES["sessions"]
     assert (shop.session_category == shop.item_category[shop.item][np.unique(shop.session, return_index=True)[1]]).all()
-    assert set(np.unique(shop.events.action)) == {0, 1, 2, 3}
+    assert set(np.unique(shop.events.rows().action)) == {0, 1, 2, 3}
     images = shop.items["image"].drop_nulls()
     side = 64 if world.name == "shop" else 28
     assert all(read_picture(world, image).shape == (side, side, 3) for image in images[:20])
