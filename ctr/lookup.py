@@ -61,6 +61,17 @@ def write_lookup(path: Path, values: pl.Series, *, first: int) -> None:
 
 def open_lookup(path: Path) -> Lookup:
     """Map what `write_lookup` wrote."""
-    hashes = np.load(path.with_name(f"{path.name}.hashes.npy"), mmap_mode="r", allow_pickle=False)
-    numbers = np.load(path.with_name(f"{path.name}.numbers.npy"), mmap_mode="r", allow_pickle=False)
+    hashes, numbers = (mapped(path.with_name(f"{path.name}.{name}.npy")) for name in ("hashes", "numbers"))
     return Lookup(hashes=hashes, numbers=numbers[:-1], null=int(numbers[-1]))
+
+
+def mapped(path: Path) -> np.ndarray:
+    """An array of the disk, read where it is looked at.
+
+    Raises:
+        UserError: the file is missing or is no array.
+    """
+    try:
+        return np.load(path, mmap_mode=None if path.stat().st_size < 4096 else "r", allow_pickle=False)  # no map of an empty array
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as an array ({error}); export the model again") from None

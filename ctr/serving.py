@@ -93,7 +93,7 @@ class ServingModel(nn.Module):
     ) -> Tensor:
         layout = self.layout
         of_item, of_user, of_context = self._looked_up(item_rows, user_rows[None], context_rows)
-        titles = [F.embedding_bag(title_words, self.words, title_start, mode="mean")] if layout.titles else []
+        titles = [self._means(title_words, title_start)] if layout.titles else []
         item_UD = torch.cat([*_others(layout.item, of_item), item_numeric, *titles], dim=1)
         image_UF = None
         if layout.form == "vector":
@@ -110,12 +110,17 @@ class ServingModel(nn.Module):
         query = []
         if layout.queries:
             start = torch.zeros(1, dtype=torch.int64, device=query_words.device)
-            query = [F.embedding_bag(query_words, self.words, start, mode="mean").expand(count, -1)]
+            query = [self._means(query_words, start).expand(count, -1)]
         x = torch.cat([user, *pooled, item_UD[candidates], *query, *of_context, context_numeric], dim=1)
         x = self.first(x, None if image_UF is None else image_UF[candidates])
         for layer in self.hidden:
             x = layer(torch.relu(x))
         return self.logit(torch.relu(x))[:, 0]
+
+    def _means(self, words: Tensor, start: Tensor) -> Tensor:
+        """(n, dim) the mean embedding of each text's words; zeros for a text without any."""
+        assert self.words is not None
+        return F.embedding_bag(words, self.words, start, mode="mean")
 
     def _looked_up(self, *rows: Tensor) -> list[list[Tensor]]:
         """The embeddings (n, dim) of each table's column of (n, K) rows, for items, users and contexts."""

@@ -78,8 +78,11 @@ def write_known(folder: Path, inputs: Inputs, config: CtrConfig) -> None:
     write_json(folder / _LIST, content)
 
 
-def read_known(folder: Path) -> Known:
+def read_known(folder: Path, *, values: bool = True) -> Known:
     """Read `folder/vocabulary/`.
+
+    Args:
+        values: read the vocabularies' values and check them; without, they are empty, and only their types are known.
 
     Raises:
         UserError: it is missing, of another version, or a file is not the one that was written.
@@ -92,16 +95,18 @@ def read_known(folder: Path) -> Known:
         raise UserError(f"{folder / _LIST}: version {content.get('version')}, but {VERSION} is read here; train the model anew")
     for name, wanted in content["files"].items():
         path = folder / name
+        if not values and path.suffix == ".parquet":
+            continue
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
             raise UserError(f"{path}: missing, or not the file that the training wrote; copy the run folder again or train anew")
 
-    def values(name: str) -> Vocabulary:
-        return Vocabulary(values=pl.read_parquet(folder / name, glob=False)["value"])
+    def read(name: str) -> Vocabulary:
+        return Vocabulary(values=pl.read_parquet(folder / name, glob=False, n_rows=None if values else 0)["value"])
 
     def rules(kind: str) -> Rules:
         part = content[kind]
-        ids = Hashed(**part["ids"]) if isinstance(part["ids"], dict) else part["ids"] and values(part["ids"])
-        categorical = {name: values(file) for name, file in part["categorical"]}
+        ids = Hashed(**part["ids"]) if isinstance(part["ids"], dict) else part["ids"] and read(part["ids"])
+        categorical = {name: read(file) for name, file in part["categorical"]}
         return Rules(kind=kind, ids=ids, categorical=categorical, numeric=tuple(Scale(**scale) for scale in part["numeric"]))
 
     rule = None
@@ -116,7 +121,7 @@ def read_known(folder: Path) -> Known:
     return Known(
         vocabularies=Vocabularies(
             item=rules("item"), user=rules("user"), context=rules("context"),
-            words=None if content["words"] is None else values(content["words"]), titles=content["titles"], queries=content["queries"],
+            words=None if content["words"] is None else read(content["words"]), titles=content["titles"], queries=content["queries"],
         ),
         layout=Layout(**layout),
         config=with_settings(CtrConfig(), settings, source=str(folder / _LIST)),

@@ -34,8 +34,8 @@ class ImageRule:
             standard = (vectors - self.middle) / self.spread * present[:, None]
             return ImageFeature(form=self.form, present=present, vectors=standard.astype(np.float32), rule=self)
         if self.form == "sim_score":
-            moments = {"cosine_mean": self.cosine_mean, "cosine_spread": self.cosine_spread}
-            return ImageFeature(form=self.form, present=present, vectors=vectors, rule=self, **moments)
+            mean, spread = self.cosine_mean, self.cosine_spread
+            return ImageFeature(form=self.form, present=present, vectors=vectors, cosine_mean=mean, cosine_spread=spread, rule=self)
         from features.clustering import assigned
 
         assert self.centres is not None
