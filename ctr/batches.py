@@ -16,8 +16,8 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from ctr.attention import Piece
 from ctr.inputs import Inputs
 from ctr.order import Part
-from ctr.vocabulary import ranges
 from data.histories import padded
+from data.ranges import ranges
 
 _PIECES = 4
 

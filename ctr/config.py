@@ -36,6 +36,7 @@ class CtrConfig:
     cart_items: int = 10  # newest items in the cart
     history_scope: str = "all"  # all | category: clicks in the searched category only (the paper's; column `category`)
     min_count: int = 2  # an ID, value or word seen less often in the train split shares row 0 with all unknown ones
+    hash_ids: int = 0  # rows of the item IDs' and of the user IDs' table by a hash, for IDs without bound; 0: a row an ID (min_count)
     words: int = 32  # first words of a title or query that are read
 
     id_size: int = 16  # numbers in the embedding of an item ID or a user ID
@@ -64,7 +65,7 @@ class CtrConfig:
     precision: str = "32-true"  # 32-true or bf16-mixed
 
     def __post_init__(self):
-        for name in ("click_items", "purchase_items", "cart_items", "checkpoint_seconds", "weight_decay", "threads"):
+        for name in ("click_items", "purchase_items", "cart_items", "checkpoint_seconds", "weight_decay", "threads", "hash_ids"):
             if getattr(self, name) < 0:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         for name in (

@@ -1,23 +1,29 @@
-"""A shop as arrays that a batch is gathered from: one row an item, a user, an impression; made once."""
+"""A shop as arrays that a batch is gathered from: one row an item, a user, an impression; made once.
+
+What the train split knows is fitted first (`fit`) and then applied, to the same shop or to a later one (`encode`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import polars as pl
 
 from ctr.config import CtrConfig
-from ctr.vocabulary import Coded, Ragged, code, code_column, code_words, standardise
+from ctr.vocabulary import Hashed, Ragged, Scale, Vocabulary, fit_ids, fit_scale, fit_values, fit_words, word_rows
 from data.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
 from data.histories import History, cart_history, click_history, purchase_history
 from data.shop_folder import Shop
 from data.stored_frame import Frame
+from data.tables import index_of
 from features.image_feature import ImageFeature
-from run.errors import UserError
+from run.errors import DataError, UserError
 
 HISTORIES = ("clicks", "purchases", "cart")
+CLUSTER = "image_cluster"  # the table of cluster IDs
+FILES = {"item": "items.parquet", "user": "users.parquet", "context": "impressions.parquet"}
+_RESERVED = {"item": ITEM_RESERVED, "user": USER_RESERVED, "context": IMPRESSION_RESERVED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,61 +64,194 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """N items, U users, I impressions of S sessions."""
+class Rules:
+    """How the columns of items, users or impressions become numbers."""
+
+    kind: str  # item | user | context
+    ids: Vocabulary | Hashed | None  # of the rows' own ids; impressions have none
+    categorical: dict[str, Vocabulary]  # by column
+    numeric: tuple[Scale, ...]
+
+    def tables(self, config: CtrConfig) -> tuple[Table, ...]:
+        """The embedding tables that the columns need."""
+        own = [] if self.ids is None else [Table(name=self.kind, size=self.ids.size, dim=config.id_size)]
+        # a module's name may hold no dot; a written-out one keeps a.b and a_b apart
+        named = [(f"{self.kind}:" + name.replace("%", "%25").replace(".", "%2E"), values) for name, values in self.categorical.items()]
+        return (*own, *(Table(name=name, size=values.size, dim=config.column_size) for name, values in named))
+
+    @property
+    def numbers(self) -> int:
+        """Standardised numbers and flags of a row."""
+        return sum(2 if scale.flag else 1 for scale in self.numeric)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabularies:
+    """All that the train split knew of values, words and numbers."""
+
+    item: Rules
+    user: Rules
+    context: Rules
+    words: Vocabulary | None  # None: neither titles nor queries
+    titles: bool
+    queries: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """N items and U users as arrays."""
 
     layout: Layout
     items: Columns
     users: Columns
-    context: Columns  # of impressions
     titles: Ragged | None  # of items
+    vectors: np.ndarray | None  # (N, D) float32, zero rows where absent; for vector and sim_score
+    present: np.ndarray  # (N,) bool
+    feature: ImageFeature  # of the items
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs(Catalogue):
+    """N items, U users, I impressions of S sessions."""
+
+    context: Columns  # of impressions
     queries: Ragged | None  # distinct queries
     query: np.ndarray  # (I,) int64, which query; zeros without queries
     histories: tuple[History, ...]  # in the order of HISTORIES
-    vectors: np.ndarray | None  # (N, D) float32, zero rows where absent; for vector and sim_score
-    present: np.ndarray  # (N,) bool
     shop: Shop
+    vocabularies: Vocabularies
 
 
-def encode(shop: Shop, feature: ImageFeature, config: CtrConfig) -> Inputs:
+def encode(shop: Shop, feature: ImageFeature, config: CtrConfig, vocabularies: Vocabularies | None = None) -> Inputs:
     """Make a shop's arrays. Vocabularies and standardisation know the train split alone, and events before its end.
+
+    Args:
+        vocabularies: what an earlier log has taught; None: fitted to this shop's train split.
 
     Raises:
         UserError: the train split is empty, or the image feature is of another catalogue.
+        DataError: a column is of a type that is no feature, is missing, or is not of the type that the vocabularies know.
+    """
+    if len(feature.present) != len(shop.items):
+        raise UserError(f"{shop.folder}: {len(shop.items)} items, but the image feature has {len(feature.present)}; make it anew")
+    known = vocabularies or fit(shop, config)
+    return encode_log(shop, encode_catalogue(shop, feature, config, known), config, known)
+
+
+def fit(shop: Shop, config: CtrConfig) -> Vocabularies:
+    """What the train split knows, events before its end included.
+
+    Raises:
+        UserError: the train split is empty.
         DataError: a column is of a type that is no feature.
     """
     train = shop.rows("train")
     if not len(train):
         raise UserError(f"{shop.folder}: the train split has no impressions; set the split column or log more sessions")
-    if len(feature.present) != len(shop.items):
-        raise UserError(f"{shop.folder}: {len(shop.items)} items, but the image feature has {len(feature.present)}; make it anew")
     item_seen, user_seen = _seen(shop, train)
     trained = np.bincount(train, minlength=len(shop.impressions))
-    items = _columns("item", shop.items, ITEM_RESERVED, item_seen, config, identity=True)
-    users = _columns("user", shop.users, USER_RESERVED, user_seen, config, identity=True)
-    context = _columns("context", shop.impressions, IMPRESSION_RESERVED, trained, config, identity=False)
+    texts, weights = [], []
+    if titles := "title" in shop.items.columns:
+        texts.append(shop.items["title"])
+        weights.append(item_seen)
+    if queries := "query" in shop.impressions.columns:
+        asked = shop.impressions["query"].gather(train).value_counts(name="times")
+        texts.append(asked["query"])
+        weights.append(asked["times"].to_numpy())
+    return Vocabularies(
+        item=_fit_columns("item", shop.items, item_seen, config, ids="item_id"),
+        user=_fit_columns("user", shop.users, user_seen, config, ids="user_id"),
+        context=_fit_columns("context", shop.impressions, trained, config, ids=None),
+        words=fit_words(texts, weights, config.words, config.min_count) if texts else None,
+        titles=titles,
+        queries=queries,
+    )
+
+
+def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConfig) -> Layout:
+    """What a model of these vocabularies and this image feature must know to be built."""
+    item = vocabularies.item.tables(config)
     if feature.form == "cluster_id":
-        assert feature.cluster is not None
-        table = Table(name="image_cluster", size=feature.clusters + 1, dim=config.cluster_size)
-        rows = np.concatenate([items.rows, feature.cluster[None].astype(np.int32)])
-        items = replace(items, tables=(*items.tables, table), rows=rows)
-    titles, queries, query, words = _texts(shop, item_seen, trained, config)
-    layout = Layout(
-        item=items.tables, user=users.tables, context=context.tables, item_numeric=items.numeric.shape[1],
-        user_numeric=users.numeric.shape[1], context_numeric=context.numeric.shape[1], words=words,
-        titles=titles is not None, queries=queries is not None, form=feature.form,
-        vector_size=feature.vectors.shape[1] if feature.form == "vector" and feature.vectors is not None else 0,
+        item = (*item, Table(name=CLUSTER, size=feature.clusters + 1, dim=config.cluster_size))
+    return Layout(
+        item=item, user=vocabularies.user.tables(config), context=vocabularies.context.tables(config),
+        item_numeric=vocabularies.item.numbers, user_numeric=vocabularies.user.numbers, context_numeric=vocabularies.context.numbers,
+        words=0 if vocabularies.words is None else vocabularies.words.size, titles=vocabularies.titles, queries=vocabularies.queries,
+        form=feature.form, vector_size=feature.vectors.shape[1] if feature.form == "vector" and feature.vectors is not None else 0,
         cosine_mean=feature.cosine_mean, cosine_spread=feature.cosine_spread,
     )  # fmt: skip
-    histories = (
-        click_history(shop, max_items=config.click_items, scope=config.history_scope),
-        purchase_history(shop, max_items=config.purchase_items),
-        cart_history(shop, max_items=config.cart_items),
+
+
+def encode_catalogue(shop: Shop, feature: ImageFeature, config: CtrConfig, vocabularies: Vocabularies) -> Catalogue:
+    """The arrays of a shop's items and users."""
+    layout = layout_of(vocabularies, feature, config)
+    items = encode_columns(vocabularies.item, shop.items, config)
+    if feature.form == "cluster_id":
+        assert feature.cluster is not None
+        items = replace(items, tables=layout.item, rows=np.concatenate([items.rows, feature.cluster[None].astype(np.int32)]))
+    return Catalogue(
+        layout=layout,
+        items=items,
+        users=encode_columns(vocabularies.user, shop.users, config),
+        titles=encode_titles(vocabularies, shop.items, config),
+        vectors=feature.vectors,
+        present=feature.present,
+        feature=feature,
     )
+
+
+def encode_log(shop: Shop, catalogue: Catalogue, config: CtrConfig, vocabularies: Vocabularies) -> Inputs:
+    """The arrays of a shop's impressions and histories beside those of its catalogue."""
+    queries, query = None, np.zeros(len(shop.impressions), dtype=np.int64)
+    if vocabularies.queries:
+        assert vocabularies.words is not None
+        text = _column(shop.impressions, "query", FILES["context"]).cast(pl.String).fill_null("")
+        distinct = text.unique().sort()
+        query = index_of(text, distinct).astype(np.int64)
+        queries = word_rows(vocabularies.words, distinct, config.words)
     return Inputs(
-        layout=layout, items=items, users=users, context=context, titles=titles, queries=queries, query=query,
-        histories=histories, vectors=feature.vectors, present=feature.present, shop=shop,
-    )  # fmt: skip
+        **{field.name: getattr(catalogue, field.name) for field in fields(Catalogue)},
+        context=encode_columns(vocabularies.context, shop.impressions, config),
+        queries=queries,
+        query=query,
+        histories=(
+            click_history(shop, max_items=config.click_items, scope=config.history_scope),
+            purchase_history(shop, max_items=config.purchase_items),
+            cart_history(shop, max_items=config.cart_items),
+        ),
+        shop=shop,
+        vocabularies=vocabularies,
+    )
+
+
+def encode_columns(rules: Rules, frame: Frame, config: CtrConfig) -> Columns:
+    """The feature columns of n items, users or impressions.
+
+    Raises:
+        DataError: a column is missing, or is not of the type that the rules know.
+    """
+    file = FILES[rules.kind]
+    rows = [] if rules.ids is None else [rules.ids.rows(frame[f"{rules.kind}_id"], file)]
+    rows += [values.rows(_column(frame, name, file), file) for name, values in rules.categorical.items()]
+    numeric = np.empty((len(frame), rules.numbers), dtype=np.float32)
+    place = 0
+    for scale in rules.numeric:
+        for numbers in scale.numbers(_column(frame, scale.column, file)):
+            numeric[:, place] = numbers
+            place += 1
+    return Columns(
+        tables=rules.tables(config),
+        rows=np.stack(rows) if rows else np.zeros((0, len(frame)), np.int32),
+        numeric=numeric,
+    )
+
+
+def encode_titles(vocabularies: Vocabularies, items: pl.DataFrame, config: CtrConfig) -> Ragged | None:
+    """The words of the items' titles; None where the model reads none."""
+    if not vocabularies.titles:
+        return None
+    assert vocabularies.words is not None
+    return word_rows(vocabularies.words, _column(items, "title", FILES["item"]), config.words)
 
 
 def _seen(shop: Shop, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -123,39 +262,21 @@ def _seen(shop: Shop, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return items, users
 
 
-def _columns(kind: str, frame: Frame, reserved: Sequence[str], seen: np.ndarray, config: CtrConfig, *, identity: bool) -> Columns:
-    """The feature columns of a table, headed by its rows' own IDs where `identity`."""
-    found = feature_columns(frame, reserved=reserved)
-    coded: list[tuple[str, int, Coded]] = []
-    if identity:
-        coded.append((kind, config.id_size, code(seen, np.arange(len(frame)), config.min_count)))
-    for name in found.categorical:
-        # a module's name may hold no dot; a written-out one keeps a.b and a_b apart
-        table = f"{kind}:" + name.replace("%", "%25").replace(".", "%2E")
-        coded.append((table, config.column_size, code_column(frame[name], seen, config.min_count)))
-    return Columns(
-        tables=tuple(Table(name=name, size=column.size, dim=dim) for name, dim, column in coded),
-        rows=np.stack([column.rows for _, _, column in coded]) if coded else np.zeros((0, len(frame)), np.int32),
-        numeric=standardise(frame, found.numeric, seen > 0),
+def _fit_columns(kind: str, frame: Frame, seen: np.ndarray, config: CtrConfig, *, ids: str | None) -> Rules:
+    """Rules for the feature columns of a table, and for its rows' own ids, where it has some."""
+    found = feature_columns(frame, reserved=_RESERVED[kind], file=FILES[kind])
+    own = None
+    if ids is not None:
+        own = Hashed(key=kind, size=config.hash_ids) if config.hash_ids else fit_ids(frame[ids], seen, config.min_count)
+    return Rules(
+        kind=kind,
+        ids=own,
+        categorical={name: fit_values(frame[name], seen, config.min_count) for name in found.categorical},
+        numeric=tuple(fit_scale(frame[name], seen > 0) for name in found.numeric),
     )
 
 
-def _texts(
-    shop: Shop, item_seen: np.ndarray, trained: np.ndarray, config: CtrConfig
-) -> tuple[Ragged | None, Ragged | None, np.ndarray, int]:
-    """Words of the titles (N) and of the distinct queries (Q), each impression's query (I,), rows of the table."""
-    query = np.zeros(len(shop.impressions), dtype=np.int64)
-    texts, weights = [], []
-    if has_titles := "title" in shop.items.columns:
-        texts.append(shop.items["title"])
-        weights.append(item_seen)
-    if has_queries := "query" in shop.impressions.columns:
-        text = shop.impressions["query"].cast(pl.String).fill_null("")
-        distinct = text.unique().sort()
-        query = text.rank("dense").to_numpy().astype(np.int64) - 1
-        texts.append(distinct)
-        weights.append(np.bincount(query, weights=trained, minlength=len(distinct)))
-    if not texts:
-        return None, None, query, 0
-    lists, size = code_words(texts, weights, config.words, config.min_count)
-    return (lists[0] if has_titles else None), (lists[-1] if has_queries else None), query, size
+def _column(frame: Frame, name: str, file: str) -> pl.Series:
+    if name not in frame.columns:
+        raise DataError(file, column=name, mend="no such column, but the model was trained with it; add it, null where unknown")
+    return frame[name]

@@ -20,6 +20,7 @@ from ctr.inputs import Inputs, Layout, encode
 from ctr.model import CtrModel, build
 from ctr.order import part_of, shuffled
 from ctr.predict import Predictions, measures, predict, write_predictions
+from ctr.vocabulary_files import write_known
 from ctr.weights import save_weights, warm_start
 from data.shop_folder import Shop
 from data.source import shop_fingerprint
@@ -215,6 +216,7 @@ def restore(saved: dict[str, Any], model: nn.Module, average: nn.Module, optimiz
 def finish(model: nn.Module, inputs: Inputs, state: State, config: CtrConfig, fabric: Fabric, folder: Path) -> dict[str, Any]:
     """Predict valid and test with the best weights and write what a run leaves; what result.json holds."""
     save_weights(folder / "best.safetensors", model.state_dict(), inputs)
+    write_known(folder, inputs, config)
     splits = {split: predict(model, inputs, split, fabric, config) for split in ("valid", "test")}
     write_predictions(folder / "predictions.parquet", splits)
     found = measures(splits["valid"], inputs.shop.session)

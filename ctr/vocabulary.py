@@ -1,4 +1,4 @@
-"""Columns as numbers: table rows for categories and words, standardised numbers; only what the train split knew counts.
+"""Columns as numbers, fitted once and then applied: table rows for categories and words, standardised numbers.
 
 Row 0 of every table stands for all values unknown to the train split. Values seen there fewer than
 `min_count` times share it, so that it is trained before it is needed.
@@ -11,16 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from data.stored_frame import Frame
+from ctr.id_hash import hash64
+from data.columns import is_text
+from data.ranges import ranges
 from data.words import words_of
+from run.errors import DataError
 
-
-@dataclass(frozen=True, kw_only=True)
-class Coded:
-    """A categorical column as rows of its embedding table."""
-
-    rows: np.ndarray  # (n,) int32 in [0, size)
-    size: int  # rows of the table, row 0 included
+_CHUNK = 1 << 20  # texts whose words are in memory together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,78 +33,134 @@ class Ragged:
         return self.rows[ranges(self.start[index], lengths)], lengths
 
 
-def ranges(start: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """start[0], start[0] + 1, ... (lengths[0] numbers), then start[1], ...
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """The values that have a row of their own: value i has row i + 1."""
 
-    >>> ranges(np.array([7, 0]), np.array([2, 3])).tolist()
-    [7, 8, 0, 1, 2]
-    """
-    before = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(start - before, lengths)
+    values: pl.Series  # (V,) distinct; null is a value like others
+
+    @property
+    def size(self) -> int:
+        """Rows of the table, row 0 included."""
+        return len(self.values) + 1
+
+    def rows(self, column: pl.Series, file: str = "the table") -> np.ndarray:
+        """(n,) int32 table rows of a column's values.
+
+        Raises:
+            DataError: the column is text where the vocabulary holds numbers, or the like.
+        """
+        wanted = self.values.dtype
+        if not isinstance(column.dtype, pl.Null) and kind_of(column.dtype) != kind_of(wanted):
+            mend = f"type {column.dtype}, but the model was trained on {kind_of(wanted)}; write it as that"
+            raise DataError(file, column=column.name, mend=mend)
+        cast = column.cast(wanted, strict=False)
+        table = pl.DataFrame({"value": self.values, "row": np.arange(1, self.size, dtype=np.int32)})
+        found = pl.DataFrame({"value": cast}).join(table, on="value", how="left", nulls_equal=True, maintain_order="left")
+        rows = found["row"].fill_null(0).to_numpy()
+        beyond = (cast.is_null() & column.is_not_null()).to_numpy()  # an integer that the vocabulary's type cannot hold is no null
+        return np.where(beyond, np.int32(0), rows) if beyond.any() else rows
 
 
-def code(counts: np.ndarray, codes: np.ndarray, min_count: int) -> Coded:
-    """Give the values counted at least `min_count` times a row each, in the order of their codes; the others get row 0.
+@dataclass(frozen=True, kw_only=True)
+class Hashed:
+    """No vocabulary: an id's row is a keyed hash of it, so that an id never seen has one too, shared with others by chance."""
+
+    key: str  # of the hash
+    size: int  # rows of the table; there is no row for the unknown
+
+    def rows(self, column: pl.Series, file: str = "the table") -> np.ndarray:
+        """(n,) int32 table rows of ids."""
+        return (hash64(column, self.key) % np.uint64(self.size)).astype(np.int32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How a numeric column is standardised."""
+
+    column: str
+    mean: float
+    deviation: float  # 1 where the known values do not differ
+    flag: bool  # a column of its own tells which values are missing
+
+    def numbers(self, column: pl.Series) -> list[np.ndarray]:
+        """One or two columns (n,): 0 (the mean) where a number is missing; values over 10 deviations are cut there."""
+        value = column.cast(pl.Float64).to_numpy()
+        scaled = np.nan_to_num(np.clip((value - self.mean) / self.deviation, -10, 10))
+        return [scaled, np.isnan(value)] if self.flag else [scaled]
+
+
+def kind_of(dtype: pl.DataType | type[pl.DataType]) -> str:
+    """text, true/false, integers, or another type by its name."""
+    if is_text(dtype):  # type: ignore[arg-type]
+        return "text"
+    return "true/false" if dtype == pl.Boolean else "integers" if dtype.is_integer() else str(dtype)
+
+
+def fit_ids(ids: pl.Series, seen: np.ndarray, min_count: int) -> Vocabulary:
+    """The ids seen at least `min_count` times, in the table's order.
 
     Args:
-        counts: (V,) how often the train split knew each value.
-        codes: (n,) the value of each entry, in [0, V).
+        ids: (n,) distinct.
+        seen: (n,) how often the train split knew each.
     """
-    known = counts >= min_count
-    row = np.where(known, np.cumsum(known), 0).astype(np.int32)
-    return Coded(rows=row[codes], size=int(known.sum()) + 1)
+    return Vocabulary(values=ids.filter(pl.Series(seen >= min_count)))
 
 
-def code_column(column: pl.Series, weight: np.ndarray, min_count: int) -> Coded:
-    """Table rows of a categorical column; null is a value like others.
+def fit_values(column: pl.Series, weight: np.ndarray, min_count: int) -> Vocabulary:
+    """The values counted at least `min_count` times, sorted, so that values from later splits do not move the others.
 
     Args:
         column: n values.
         weight: (n,) how often the train split saw each entry.
     """
-    # ranks belong to the sorted values: values from later splits, which get row 0, do not move the others
-    codes = column.rank("dense").fill_null(0).to_numpy().astype(np.int64)
-    return code(np.bincount(codes, weights=weight), codes, min_count)
+    return _often(_counts(column, weight), min_count)
 
 
-def code_words(texts: list[pl.Series], weights: list[np.ndarray], most: int, min_count: int) -> tuple[list[Ragged], int]:
-    """Words of several text columns as rows of one table.
+def fit_words(texts: list[pl.Series], weights: list[np.ndarray], most: int, min_count: int) -> Vocabulary:
+    """The words of several text columns, sorted.
 
     Args:
         texts: columns of texts.
         weights: for each column (n,), how often the train split saw each text.
-
-    Returns:
-        The words of each column, and the table's size.
+        most: first words of a text that are read.
     """
-    lists = [words_of(text, most) for text in texts]
-    lengths = [words.list.len().to_numpy().astype(np.int64) for words in lists]
-    each = pl.concat([words.explode().drop_nulls() for words in lists])
-    weight = np.concatenate([np.repeat(w, n) for w, n in zip(weights, lengths, strict=True)])
-    coded = code_column(each, weight, min_count)
-    cuts = np.cumsum([n.sum() for n in lengths])[:-1]
-    parts = np.split(coded.rows, cuts)
-    starts = [np.concatenate([[0], np.cumsum(n)]) for n in lengths]
-    return [Ragged(rows=rows, start=start) for rows, start in zip(parts, starts, strict=True)], coded.size
+    parts = []
+    for text, weight in zip(texts, weights, strict=True):
+        for at in range(0, len(text), _CHUNK):
+            words = words_of(text[at : at + _CHUNK], most)
+            each = np.repeat(weight[at : at + _CHUNK], words.list.len().to_numpy())
+            parts.append(_counts(words.explode(empty_as_null=False), each))
+    return _often(pl.concat(parts).group_by("value").agg(pl.col("count").sum()), min_count)
 
 
-def standardise(frame: Frame, columns: list[str], known: np.ndarray) -> np.ndarray:
-    """Numeric columns with mean 0 and deviation 1 over the known entries, and a flag for each that lacks some of them.
+def word_rows(vocabulary: Vocabulary, texts: pl.Series, most: int) -> Ragged:
+    """The table rows of the first `most` words of each text."""
+    rows, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    for at in range(0, len(texts), _CHUNK):
+        words = words_of(texts[at : at + _CHUNK], most)
+        lengths.append(words.list.len().to_numpy().astype(np.int64))
+        rows.append(vocabulary.rows(words.explode(empty_as_null=False)))
+    return Ragged(rows=np.concatenate(rows), start=np.concatenate([[0], np.cumsum(np.concatenate(lengths))]))
+
+
+def fit_scale(column: pl.Series, known: np.ndarray) -> Scale:
+    """Mean 0 and deviation 1 over the known entries, and a flag where some of them are missing.
 
     Args:
-        frame: n rows.
         known: (n,) bool, the entries that the train split saw.
-
-    Returns:
-        (n, M) float32; a missing number is 0 (the mean). Values over 10 deviations are cut there.
     """
-    parts = [np.zeros((len(frame), 0))]
-    for name in columns:
-        value = frame[name].cast(pl.Float64).to_numpy()
-        seen = value[known & ~np.isnan(value)]
-        mean, deviation = (seen.mean(), seen.std()) if len(seen) else (0.0, 0.0)
-        scaled = (value - mean) / (deviation if deviation > 0 else 1.0)
-        parts.append(np.nan_to_num(np.clip(scaled, -10, 10))[:, None])
-        if len(seen) < known.sum():
-            parts.append(np.isnan(value)[:, None])
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    value = column.cast(pl.Float64).to_numpy()
+    seen = value[known & ~np.isnan(value)]
+    mean, deviation = (float(seen.mean()), float(seen.std())) if len(seen) else (0.0, 0.0)
+    return Scale(column=column.name, mean=mean, deviation=deviation if deviation > 0 else 1.0, flag=len(seen) < int(known.sum()))
+
+
+def _counts(column: pl.Series, weight: np.ndarray) -> pl.DataFrame:
+    """Distinct values and the sum of their weights."""
+    return pl.DataFrame({"value": column, "count": weight.astype(np.int64)}).group_by("value").agg(pl.col("count").sum())
+
+
+def _often(counts: pl.DataFrame, min_count: int) -> Vocabulary:
+    values = counts.filter(pl.col("count") >= min_count).sort("value")["value"]
+    return Vocabulary(values=values.cast(pl.String) if is_text(values.dtype) else values)

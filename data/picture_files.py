@@ -50,11 +50,36 @@ def read_picture(folder: Path, image: str, *, at_least: int | None = None) -> np
     Raises:
         PictureError: missing, outside `images/`, not a plain file, too large, not PNG/JPEG/WebP, or damaged.
     """
-    with _opened(folder, image) as picture:
+    return decode_picture(_read_file(folder, image), image, at_least=at_least)
+
+
+def decode_picture(content: bytes, name: str, *, at_least: int | None = None) -> np.ndarray:
+    """What `read_picture` makes of a file's bytes; `name` is what the error calls it.
+
+    Raises:
+        PictureError: too large, not PNG/JPEG/WebP, or damaged.
+    """
+    if len(content) > MAX_BYTES:
+        raise PictureError(name, f"{len(content):,} bytes; the limit is {MAX_BYTES:,}")
+    with _opened(content, name) as picture:
         if at_least is not None:
             picture.draft(None, (at_least, at_least))
         picture.load()
         return np.asarray(_to_rgb(_upright(picture)))
+
+
+def read_any_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a picture file that stands anywhere, if it is a plain file of modest size.
+
+    Raises:
+        PictureError: missing, not a plain file, too large.
+    """
+    try:
+        return _read_plain(str(path), os.path.realpath(path))
+    except FileNotFoundError:
+        raise PictureError(str(path), MISSING) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise PictureError(str(path), _one_line(error)) from None
 
 
 def read_header(folder: Path, image: str) -> tuple[int, int]:
@@ -63,7 +88,7 @@ def read_header(folder: Path, image: str) -> tuple[int, int]:
     Raises:
         PictureError: as `read_picture`.
     """
-    with _opened(folder, image) as picture:
+    with _opened(_read_file(folder, image), image) as picture:
         return picture.size
 
 
@@ -76,9 +101,8 @@ def mend_of(bad: Sequence[tuple[str, str]]) -> str:
 
 
 @contextmanager
-def _opened(folder: Path, image: str) -> Iterator[Image.Image]:
+def _opened(content: bytes, image: str) -> Iterator[Image.Image]:
     """The picture with its header read; whatever goes wrong within the block is a `PictureError`."""
-    content = _read_file(folder, image)
     # hostile bytes make a decoder raise almost any type: every one of them means a bad picture, not a bug of ours
     try:
         with Image.open(io.BytesIO(content), formats=(_format(content),)) as picture:

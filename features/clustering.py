@@ -55,11 +55,23 @@ def cluster_ids(vectors: np.ndarray, *, clusters: int, seed: int, fit_on: np.nda
     Returns:
         (N,) int64 in [0, C], where C, the number of centres found, stands for "no picture"; and (C, D) float32 centres.
     """
+    centres = learned_centres(vectors, clusters=clusters, seed=seed, fit_on=fit_on)
+    return assigned(vectors, centres), centres
+
+
+def learned_centres(vectors: np.ndarray, *, clusters: int, seed: int, fit_on: np.ndarray | None = None) -> np.ndarray:
+    """(C, D) float32 centres of the items with a picture, or of those among `fit_on`; arguments are those of `cluster_ids`."""
     present = vectors.any(1)
     learn = present if fit_on is None else present & np.isin(np.arange(len(vectors)), fit_on)
     if not learn.any():
-        return np.zeros(len(vectors), dtype=np.int64), np.zeros((0, vectors.shape[1]), dtype=np.float32)
-    centres = fit_centres(vectors[learn], clusters=clusters, seed=seed)
+        return np.zeros((0, vectors.shape[1]), dtype=np.float32)
+    return fit_centres(vectors[learn], clusters=clusters, seed=seed)
+
+
+def assigned(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """(N,) int64: the nearest of the (C, D) centres to each unit row; C for a zero row, which stands for "no picture"."""
     out = np.full(len(vectors), len(centres), dtype=np.int64)
-    out[present] = nearest(vectors[present], centres)
-    return out, centres
+    present = vectors.any(1)
+    if len(centres) and present.any():
+        out[present] = nearest(vectors[present], centres)
+    return out

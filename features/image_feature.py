@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from data.shop_folder import SPLITS, Shop
-from pretrain.similarity import centred, common_part
+from pretrain.similarity import common_part, without_common
 from run.config import one_of
 
 FORMS = ("vector", "sim_score", "cluster_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRule:
+    """How an embedding becomes the feature: learned once from the items shown before validation, then the same for every picture."""
+
+    form: str
+    common: np.ndarray  # (D,) float32, taken out of the unit embeddings first; zeros: nothing
+    middle: np.ndarray  # (D,) float32, of vector: their mean
+    spread: float = 1.0  # of vector: their standard deviation, over all dimensions
+    centres: np.ndarray | None = None  # (C, D) float32, of cluster_id
+    cosine_mean: float = 0.0  # of sim_score
+    cosine_spread: float = 1.0
+
+    def feature(self, vectors: np.ndarray) -> ImageFeature:
+        """The feature of pictures whose (P, D) unit embeddings these are; zero rows where there is no picture."""
+        vectors = without_common(np.ascontiguousarray(vectors, dtype=np.float32), self.common)
+        present = np.any(vectors, axis=1)
+        if self.form == "vector":
+            standard = (vectors - self.middle) / self.spread * present[:, None]
+            return ImageFeature(form=self.form, present=present, vectors=standard.astype(np.float32), rule=self)
+        if self.form == "sim_score":
+            mean, spread = self.cosine_mean, self.cosine_spread
+            return ImageFeature(form=self.form, present=present, vectors=vectors, cosine_mean=mean, cosine_spread=spread, rule=self)
+        from features.clustering import assigned
+
+        assert self.centres is not None
+        cluster = assigned(vectors, self.centres)
+        return ImageFeature(form=self.form, present=present, cluster=cluster, clusters=len(self.centres), rule=self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +54,17 @@ class ImageFeature:
     cosine_spread: float = 1.0  # the CTR model standardises scores by them
     cluster: np.ndarray | None = None  # (N,) int64 in [0, clusters]; `clusters` itself means no picture
     clusters: int = 0  # number of centres
-    # for exports alone: what gives a new picture the same feature
-    common: np.ndarray | None = None  # (D,) what was taken out of the embeddings first; zeros: nothing
-    centres: np.ndarray | None = None  # (clusters, D) float32
+    rule: ImageRule | None = None  # what gives a new picture the same feature; None for the baseline
+
+    @property
+    def common(self) -> np.ndarray | None:
+        """(D,) what was taken out of the embeddings first; zeros: nothing."""
+        return None if self.rule is None else self.rule.common
+
+    @property
+    def centres(self) -> np.ndarray | None:
+        """(clusters, D) float32 of cluster_id."""
+        return None if self.rule is None else self.rule.centres
 
 
 def no_image(items: int) -> ImageFeature:
@@ -60,26 +97,33 @@ def image_feature(
     Raises:
         SettingError: an unknown form.
     """
+    rule = learned_rule(form, vectors, clusters=clusters, seed=seed, fit_on=fit_on, centre=centre)
+    return rule.feature(vectors)
+
+
+def learned_rule(
+    form: str, vectors: np.ndarray, *, clusters: int, seed: int, fit_on: np.ndarray | None = None, centre: bool = False
+) -> ImageRule:
+    """What `image_feature` learns from embeddings; the arguments are its own."""
     one_of("image_feature", form, FORMS)
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     common = np.zeros(vectors.shape[1], np.float32)
     if centre:
-        learned = np.arange(len(vectors)) if fit_on is None else fit_on
-        common, vectors = common_part(vectors, learned), centred(vectors, learned)
+        common = common_part(vectors, np.arange(len(vectors)) if fit_on is None else fit_on)
+        vectors = without_common(vectors, common)
+    rule = ImageRule(form=form, common=common, middle=np.zeros(vectors.shape[1], np.float32))
+    if form == "cluster_id":
+        from features.clustering import learned_centres
+
+        return replace(rule, centres=learned_centres(vectors, clusters=clusters, seed=seed, fit_on=fit_on))
     present = np.any(vectors, axis=1)
     known = present if fit_on is None else present & np.isin(np.arange(len(present)), fit_on)
     if form == "sim_score":
         mean, spread = cosine_moments(vectors[known])
-        return ImageFeature(form=form, present=present, vectors=vectors, cosine_mean=mean, cosine_spread=spread)
-    if form == "vector":
-        middle = vectors[known].mean(0) if known.any() else np.zeros(vectors.shape[1], np.float32)
-        spread = float((vectors[known] - middle).std()) if known.sum() > 1 else 0.0
-        standard = (vectors - middle) / (spread or 1.0) * present[:, None]
-        return ImageFeature(form=form, present=present, vectors=standard.astype(np.float32))
-    from features.clustering import cluster_ids
-
-    cluster, centres = cluster_ids(vectors, clusters=clusters, seed=seed, fit_on=fit_on)
-    return ImageFeature(form=form, present=present, cluster=cluster, clusters=len(centres), common=common, centres=centres)
+        return replace(rule, cosine_mean=mean, cosine_spread=spread)
+    middle = vectors[known].mean(0) if known.any() else rule.middle
+    spread = float((vectors[known] - middle).std()) if known.sum() > 1 else 0.0
+    return replace(rule, middle=middle, spread=spread or 1.0)
 
 
 def cosine_moments(unit: np.ndarray) -> tuple[float, float]:

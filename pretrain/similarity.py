@@ -30,7 +30,11 @@ def centred(unit_vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
         unit_vectors: (N, D), zero rows where an item has no picture.
         known: (M,) items whose mean is taken.
     """
-    common = common_part(unit_vectors, known)
+    return without_common(unit_vectors, common_part(unit_vectors, known))
+
+
+def without_common(unit_vectors: np.ndarray, common: np.ndarray) -> np.ndarray:
+    """(N, D) unit rows less the (D,) part `common`, of unit length again; zero rows stay zero."""
     present = np.any(unit_vectors, axis=1)
     return normalise((unit_vectors - common) * present[:, None]) if common.any() else unit_vectors
 

@@ -10,68 +10,11 @@ from ctr.batches import assemble
 from ctr.config import PRESETS, CtrConfig
 from ctr.inputs import encode
 from ctr.order import part_of, shuffled
-from ctr.vocabulary import Ragged, code, code_column, code_words, standardise
 from data.event_log import by_action
-from data.words import words_of
 from run.errors import SettingError, UserError
 from tests.ctr_shop import make_shop, pictures
 
 TINY = CtrConfig(**PRESETS["tiny"])
-
-
-def test_values_seen_too_rarely_share_row_0_and_the_others_keep_their_order():
-    coded = code(np.array([5, 1, 2, 0]), np.array([3, 2, 1, 0, 2]), min_count=2)
-    assert coded.rows.tolist() == [0, 2, 0, 1, 2]
-    assert coded.size == 3
-
-
-@pytest.mark.parametrize("values", [list("b-ab-"), [7, "-", -3, 7, "-"], [True, "-", False, True, "-"]])
-def test_null_is_a_value_like_others(values):
-    column = pl.Series([None if value == "-" else value for value in values])
-    coded = code_column(column, np.ones(5), min_count=2)
-    assert coded.rows.tolist() == [2, 1, 0, 2, 1]
-
-
-def test_a_value_of_later_splits_moves_no_row():
-    early = code_column(pl.Series(["m", "k", "m", "k"]), np.ones(4), min_count=1)
-    late = code_column(pl.Series(["m", "k", "m", "k", "a", "l", "z"]), np.array([1, 1, 1, 1, 0, 0, 0]), min_count=1)
-    assert late.rows.tolist() == [*early.rows.tolist(), 0, 0, 0]
-    assert late.size == early.size
-
-
-def test_words_are_runs_of_letters_and_single_characters_of_scripts_without_spaces():
-    found = words_of(pl.Series(["Red DRESS, size-10", "a_b", "长裙 new", "", None]), 5).to_list()
-    assert found == [["red", "dress", "size", "10"], ["a", "b"], ["长", "裙", "new"], [], []]
-
-
-def test_words_of_titles_and_queries_share_a_table_and_lists_keep_their_places():
-    titles, queries = pl.Series(["red dress", None, "red shoe"]), pl.Series(["dress", "hat"])
-    (of_titles, of_queries), size = code_words([titles, queries], [np.ones(3), np.array([1, 1])], 8, min_count=2)
-    dress, red = 1, 2
-    assert size == 3
-    assert [of_titles.rows[a:b].tolist() for a, b in zip(of_titles.start, of_titles.start[1:], strict=False)] == [
-        [red, dress],
-        [],
-        [red, 0],
-    ]
-    assert of_queries.rows.tolist() == [dress, 0]
-
-
-def test_taking_lists_is_indexing():
-    lists = [[3, 4], [], [5], [6, 7, 8]]
-    ragged = Ragged(rows=np.concatenate(lists).astype(np.int32), start=np.array([0, 2, 2, 3, 6]))
-    rows, lengths = ragged.take(np.array([3, 1, 0, 3]))
-    assert rows.tolist() == [6, 7, 8, 3, 4, 6, 7, 8]
-    assert lengths.tolist() == [3, 0, 2, 3]
-
-
-def test_numbers_are_standardised_on_known_rows_and_a_missing_one_is_the_mean_with_a_flag():
-    frame = pl.DataFrame({"x": [1.0, 3.0, None, 100.0], "y": [2.0, 2.0, 2.0, float("nan")]})
-    found = standardise(frame, ["x", "y"], np.array([True, True, True, False]))
-    assert found[:, 0].tolist() == [-1, 1, 0, 10]  # (1 - 2) / 1, (3 - 2) / 1, missing, cut at 10 deviations
-    assert found[:, 1].tolist() == [0, 0, 1, 0]
-    assert found[:, 2].tolist() == [0, 0, 0, 0]  # y lacks no known value: no flag
-    assert found.shape == (4, 3)
 
 
 def test_what_is_seen_only_after_the_train_split_has_no_row_of_its_own():

@@ -1,0 +1,154 @@
+"""Score one user's candidates without a server: python -m ctr.score --export DIR --request FILE.json.
+
+Candidates may be new, and their pictures too: these are embedded, and given the image feature, as the catalogue's were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from run.config import parse
+from run.errors import SettingError, UserError, entry
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ctr.request import Id
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Settings of scoring one request."""
+
+    export: Path = Path("runs/export")  # folder that ctr.export wrote
+    request: Path = Path("request.json")  # one request; docs/serving.md says what it holds
+    threads: int = 1  # CPU threads; 0: torch's choice
+
+    def __post_init__(self):
+        if self.threads < 0:
+            raise SettingError("threads", self.threads, "give 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The answer to one request."""
+
+    items: list[Id]  # the candidates' ids, in the order of the request
+    probability: np.ndarray  # (C,) float64, of a click
+    unknown_items: list[Id]  # candidates and history items that the export does not know and the request does not tell
+    without_picture: list[Id]  # of a model that reads pictures: candidates without one
+    refused_pictures: dict[Id, str]  # pictures that count as none, and why
+
+
+class Scorer:
+    """An exported model with its catalogue; `Scorer.load(folder)`.
+
+    Args:
+        folder: what ctr.export wrote.
+    """
+
+    def __init__(self, folder: Path):
+        import torch
+
+        from ctr.questions import Catalogue
+        from features.new_pictures import PictureEncoder
+        from run.folder import read_json
+
+        if not (folder / "meta.json").is_file():
+            raise UserError(f"{folder}: no finished export; write one with python -m ctr.export --out {folder}")
+        self.meta = read_json(folder / "meta.json")
+        _check(folder, self.meta)
+        self.catalogue = Catalogue(folder, self.meta)
+        self.encoder = PictureEncoder(folder / "encoder") if self.meta["encoder"] else None
+        self.program = torch.export.load(folder / "model.pt2").module()
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Scorer:
+        """Open an export.
+
+        Raises:
+            UserError: it is not finished, of another version or form, or a file is not the one that was written.
+        """
+        return cls(Path(folder))
+
+    def score(self, **asked: Any) -> Scores:
+        """Click probabilities of one user's candidates; the fields are those of `ctr.request.check_request`.
+
+        Raises:
+            UserError: a field of the request is missing, unknown or of the wrong type.
+        """
+        import numpy as np
+        import torch
+
+        request = self.catalogue.check(asked)
+        given, refused = self._embedded(request.pictures)
+        question, told = self.catalogue.question(request, given)
+        with torch.inference_mode():
+            logit = self.program(*question).double().numpy()
+        return Scores(
+            items=[thing.id for thing in request.candidates],
+            probability=0.5 * (1 + np.tanh(0.5 * logit)),
+            unknown_items=told.unknown,
+            without_picture=told.without_picture,
+            refused_pictures=refused,
+        )
+
+    def _embedded(self, pictures: Mapping[Id, Any]) -> tuple[dict[Id, np.ndarray], dict[Id, str]]:
+        """Unit embeddings (D,) of the pictures of a request, zeros where one cannot be read; and why not."""
+        import numpy as np
+
+        if not pictures:
+            return {}, {}
+        if self.meta["form"] == "none":
+            return {}, dict.fromkeys(pictures, "the model reads no pictures")
+        if self.encoder is None:
+            return {}, dict.fromkeys(pictures, "the export holds no encoder; give ctr.export --encoder-run")
+        vectors, reasons = self.encoder.embed(list(pictures.values()))
+        refused = {item: reason for item, reason in zip(pictures, reasons, strict=True) if reason}
+        return dict(zip(pictures, np.asarray(vectors), strict=True)), refused
+
+
+def _check(folder: Path, meta: dict[str, Any]) -> None:
+    """Refuse an export of another version or form, or one whose files are not those that were written."""
+    from ctr.export import VERSION
+    from features.image_feature import FORMS
+    from run.folder import file_hash
+
+    if meta.get("version") != VERSION:
+        raise UserError(f"{folder / 'meta.json'}: version {meta.get('version')}, but {VERSION} is read here; export the model again")
+    if meta.get("form") not in ("none", *FORMS):
+        raise UserError(f"{folder / 'meta.json'}: form {meta.get('form')!r}; there are none, {', '.join(FORMS)}: export the model again")
+    for name, wanted in meta["files"].items():
+        if file_hash(folder / name) != wanted:
+            raise UserError(f"{folder / name}: missing, or not the file that was exported; export the model again")
+
+
+@entry
+def main(argv: list[str] | None = None) -> None:
+    """Parse flags, score one request, print items and probabilities as JSON."""
+    config = parse(
+        ScoreConfig, argv, prog="python -m ctr.score",
+        description="Click probabilities of one user's candidates, which may be new and have new pictures; without a server.",
+    )  # fmt: skip
+    import json
+    from dataclasses import asdict
+
+    import torch
+
+    from run.folder import read_json
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    asked = read_json(config.request)
+    if not isinstance(asked, dict):
+        raise UserError(f"{config.request}: holds no object; docs/serving.md says what a request holds")
+    found = asdict(Scorer.load(config.export).score(**asked))
+    found["probabilities"] = found.pop("probability").tolist()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

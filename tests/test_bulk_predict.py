@@ -1,0 +1,146 @@
+"""A day predicted part by part: the scores are the training's own, a kill costs a part at most, clicks are not read."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import ctr.bulk_predict
+from ctr.bulk_predict import main as bulk
+from ctr.later import cuts, log_of
+from data.shop_folder import load_shop
+from tests.trained_ctr import make_run
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("bulk"), "vector")
+
+
+@pytest.fixture(scope="module")
+def shop(run):
+    return run.parent / "shop"
+
+
+def predicted(out):
+    parts = sorted(out.glob("part-*.parquet"))
+    return pl.concat([pl.read_parquet(part) for part in parts])
+
+
+def later(shop, path, change=lambda frame: frame):
+    """The impressions of the shop's test split as a file without clicks."""
+    rows = load_shop(shop).rows("test")
+    frame = pl.read_parquet(shop / "impressions.parquet")[np.sort(rows)].drop("click")
+    change(frame).write_parquet(path)
+    return np.sort(rows)
+
+
+def test_the_runs_own_log_gets_the_scores_of_the_training(run, tmp_path):
+    assert bulk(["--run", str(run), "--out", str(tmp_path / "out"), "--part-rows", "170", "--threads", "1"]) == 0
+    found = predicted(tmp_path / "out")
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert found["row"].to_list() == list(range(160 * 5))
+    assert manifest["finished"]
+    assert manifest["rows"] == 160 * 5
+    assert manifest["parts"] == len(list((tmp_path / "out").glob("part-*.parquet"))) == 5
+    offline = pl.read_parquet(run / "predictions.parquet").join(found, on="row", suffix="_bulk")
+    assert len(offline) == 2 * 80
+    np.testing.assert_allclose(offline["score_bulk"].to_numpy(), offline["score"].to_numpy(), atol=1e-6)
+    assert offline["score"].std() > 0.01
+
+
+def test_later_sessions_without_clicks_are_those_of_the_log(run, shop, tmp_path):
+    rows = later(shop, tmp_path / "day.parquet")
+    assert bulk(["--run", str(run), "--data", str(tmp_path / "day.parquet"), "--out", str(tmp_path / "out"), "--part-rows", "30"]) == 0
+    found = predicted(tmp_path / "out").with_columns(row=pl.Series(rows))
+    offline = pl.read_parquet(run / "predictions.parquet").join(found, on="row", suffix="_bulk")
+    assert len(offline) == len(rows)
+    np.testing.assert_allclose(offline["score_bulk"].to_numpy(), offline["score"].to_numpy(), atol=1e-6)
+
+
+def test_sessions_whose_rows_are_scattered_are_predicted_whole(run, shop, tmp_path):
+    straight, scattered = tmp_path / "straight.parquet", tmp_path / "scattered.parquet"
+    later(shop, straight)
+    order = np.random.default_rng(0).permutation(len(pl.read_parquet(straight)))
+    later(shop, scattered, lambda frame: frame[order])
+    for path in (straight, scattered):
+        assert bulk(["--run", str(run), "--data", str(path), "--out", str(tmp_path / path.stem), "--part-rows", "20"]) == 0
+    one = predicted(tmp_path / "straight")
+    two = predicted(tmp_path / "scattered").sort("row")
+    assert two["row"].to_list() == list(range(len(order)))
+    np.testing.assert_allclose(two["score"].to_numpy(), one["score"].to_numpy()[order], atol=1e-6)
+
+
+def test_a_user_never_seen_is_one_without_history(run, shop, tmp_path):
+    def new_user(frame):
+        return frame.with_columns(user_id=pl.when(pl.int_range(pl.len()) < 5).then(-77).otherwise(pl.col("user_id")))
+
+    later(shop, tmp_path / "day.parquet", new_user)
+    assert bulk(["--run", str(run), "--data", str(tmp_path / "day.parquet"), "--out", str(tmp_path / "out")]) == 0
+    assert predicted(tmp_path / "out")["score"].is_between(0, 1, closed="none").all()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda frame: frame.drop("position"), "impressions.parquet: column 'position': no such column"),
+        (
+            lambda frame: frame.with_columns(item_id=pl.lit(1)),
+            "day.parquet: row 0, column 'item_id': value 1; unknown to the items of the shop",
+        ),
+        (lambda frame: frame.with_columns(session_id=pl.lit(1)), "row 5, column 'user_id': value .* one session belongs to one user"),
+        (lambda frame: frame.drop("timestamp"), "day.parquet: column 'timestamp': no such column"),
+        (lambda frame: frame.with_columns(discount=pl.lit(float("inf"))), "day.parquet: row 0, column 'discount': value inf"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_named(run, shop, tmp_path, capsys, change, said):
+    later(shop, tmp_path / "day.parquet", change)
+    assert bulk(["--run", str(run), "--data", str(tmp_path / "day.parquet"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert re.search(said, error), error
+
+
+def test_parts_hold_whole_sessions_and_every_row_once(shop):
+    log = log_of("", load_shop(shop))
+    for size in (1, 7, 100, 10_000):
+        parts = cuts(log, size)
+        assert sum(part.rows for part in parts) == 800
+        assert pl.concat([part.sessions for part in parts]).n_unique() == 160
+        assert all(part.rows <= size + 5 for part in parts)
+
+
+def test_a_call_killed_by_signal_9_goes_on_with_the_next_part_to_the_same_bits(run, tmp_path):
+    words = ["--run", str(run), "--part-rows", "5", "--threads", "1", "--out"]
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "ctr.bulk_predict", *words, str(tmp_path / "killed")], cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "killed").glob("part-*.parquet"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    there = len(list((tmp_path / "killed").glob("part-*.parquet")))
+    assert 2 <= there < 160
+    assert not json.loads((tmp_path / "killed/manifest.json").read_text())["finished"]
+    read = []
+    with pytest.MonkeyPatch.context() as patch:
+        original = ctr.bulk_predict._predicted
+        patch.setattr(ctr.bulk_predict, "_predicted", lambda *words: read.append(1) or original(*words))
+        assert bulk([*words, str(tmp_path / "killed")]) == 0
+    assert len(read) == 160 - there
+    assert bulk([*words, str(tmp_path / "whole")]) == 0
+    assert predicted(tmp_path / "killed").equals(predicted(tmp_path / "whole"))
+
+
+def test_parts_of_another_call_are_refused(run, shop, tmp_path, capsys):
+    words = ["--run", str(run), "--out", str(tmp_path), "--part-rows"]
+    assert bulk([*words, "400"]) == 0
+    assert bulk([*words, "300"]) == 2
+    assert "holds predictions of another call (part_rows, parts differ)" in capsys.readouterr().err

@@ -1,0 +1,281 @@
+"""An exported model gives the offline scores: for known candidates, and for new ones with new pictures."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from ctr.batches import assemble, part_of
+from ctr.config import PRESETS, CtrConfig
+from ctr.export import main as export
+from ctr.inputs import encode
+from ctr.model import build
+from ctr.score import Scorer
+from ctr.score import main as score
+from ctr.serving import Question, ServingModel, exported
+from data.shop_folder import load_shop
+from run.errors import UserError
+from tests.ctr_shop import make_shop, pictures
+from tests.trained_ctr import asked_of, make_run, told
+
+FORMS = ("none", "vector", "cluster_id", "sim_score")
+KINDS = [(form, pooling) for form in FORMS for pooling in ("self", "target")]
+ALONE = """
+import sys, torch
+sys.modules["ctr"] = sys.modules["torchrec"] = None  # importing either would fail
+program = torch.export.load(sys.argv[1]).module()
+torch.save(program(*torch.load(sys.argv[2], weights_only=True)), sys.argv[3])
+"""
+
+
+def question(inputs, batch):
+    """A batch of one session as the serving model's question."""
+    keys = batch.ids.to_dict()
+    items = len(batch.present)
+
+    def rows(tables):
+        return torch.stack([keys[table.name].values() for table in tables], 1)
+
+    words, lengths = batch.words.values(), batch.words.lengths().long()
+    cut = int(lengths[:items].sum())
+    return Question(
+        user_rows=rows(inputs.layout.user)[0],
+        user_numeric=batch.user_numeric[0],
+        item_rows=rows(inputs.layout.item),
+        item_numeric=batch.item_numeric,
+        title_words=words[:cut],
+        title_start=torch.cumsum(lengths[:items], 0) - lengths[:items],
+        vectors=torch.zeros(items, 0) if batch.vectors is None else batch.vectors,
+        present=batch.present,
+        clicks=batch.histories[0][0],
+        purchases=batch.histories[1][0],
+        cart=batch.histories[2][0],
+        candidates=batch.target,
+        query_words=words[cut:],
+        context_rows=rows(inputs.layout.context),
+        context_numeric=batch.context_numeric,
+    )
+
+
+@pytest.mark.parametrize(("form", "pooling"), KINDS)
+def test_the_exported_program_gives_the_trained_models_logits(form, pooling):
+    shop, style = make_shop()
+    config = CtrConfig(**PRESETS["tiny"], pooling=pooling)
+    inputs = encode(shop, pictures(style, form), config)
+    model = build(inputs.layout, config, seed=3).eval()
+    with torch.no_grad():
+        for _, table in model.tables.named_tables():
+            table.mul_(10)
+    serving = ServingModel(inputs.layout, config, model.state_dict())
+    dim = 0 if inputs.vectors is None else inputs.vectors.shape[1]
+    program = serving if pooling == "target" and form != "sim_score" else exported(serving, dim).module()  # exporting takes a second
+    part, lengths = part_of(shop, "test"), set()
+    with torch.no_grad():
+        for session in range(25):
+            batch = assemble(inputs, part, np.array([session]))
+            asked = question(inputs, batch)
+            lengths.add(tuple(history.shape[1] for history in batch.histories))
+            logits = model(batch)
+            torch.testing.assert_close(serving(*asked), logits, atol=1e-5, rtol=0)
+            torch.testing.assert_close(program(*asked), logits, atol=1e-5, rtol=0)
+    assert len(lengths) > 5
+    assert (part.count[:25] == 1).any()
+
+
+def test_weights_of_another_model_are_refused_by_a_name():
+    shop, style = make_shop()
+    config = CtrConfig(**PRESETS["tiny"])
+    inputs = encode(shop, pictures(style, "none"), config)
+    weights = build(inputs.layout, config, seed=3).state_dict()
+    with pytest.raises(UserError, match=r"weights of another model: 'hidden\.2\.bias'"):
+        ServingModel(inputs.layout, dataclasses.replace(config, hidden=config.hidden[:-1]), weights)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A function from a form to (shop folder, run folder, export folder); each is made once."""
+    root, there = tmp_path_factory.mktemp("serving"), {}
+
+    def of(form):
+        if form not in there:
+            run = make_run(root, form)
+            assert export(["--run", str(run), "--out", str(root / f"export-{form}")]) == 0
+            there[form] = root / "shop", run, root / f"export-{form}"
+        return there[form]
+
+    return of
+
+
+def offline(run, rows):
+    table = pl.read_parquet(run / "predictions.parquet")
+    return table.filter(pl.col("row").is_in(rows)).sort("row")["score"].to_numpy()
+
+
+def sessions_of(shop, split="test"):
+    return np.unique(shop.session[shop.rows(split)]).tolist()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_known_candidates_score_as_offline(made, form):
+    folder, run, out = made(form)
+    shop, scorer, seen = load_shop(folder), Scorer.load(out), []
+    for session in sessions_of(shop)[:8]:
+        rows, request = asked_of(shop, session)
+        found = scorer.score(**request)
+        assert found.items == request["candidates"]
+        assert found.unknown_items == []
+        np.testing.assert_allclose(found.probability, offline(run, rows), atol=1e-5)
+        seen += found.probability.tolist()
+    assert np.std(seen) > 0.01
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_item_taken_out_of_the_catalogue_scores_as_offline_with_its_picture_handed_in(made, form, tmp_path):
+    folder, run, _ = made(form)
+    shop = load_shop(folder)
+    out_of_it = shop.items["item_id"][int(np.bincount(shop.item[shop.rows("test")]).argmax())]
+    smaller = tmp_path / "smaller"
+    shutil.copytree(folder, smaller)
+    for name in ("items", "impressions", "events"):
+        pl.read_parquet(folder / f"{name}.parquet").filter(pl.col("item_id") != out_of_it).write_parquet(smaller / f"{name}.parquet")
+    assert export(["--run", str(run), "--data", str(smaller), "--out", str(tmp_path / "export")]) == 0
+    scorer, tested = Scorer.load(tmp_path / "export"), 0
+    path = folder / "images" / shop.items.filter(pl.col("item_id") == out_of_it)["image"][0]
+    for session in sessions_of(shop):
+        rows, request = asked_of(shop, session)
+        if out_of_it not in request["candidates"]:
+            continue
+        candidates = [told(shop, item) if item == out_of_it else item for item in request["candidates"]]
+        for picture in (path, str(path), path.read_bytes()):
+            handed_in = {} if form == "none" else {out_of_it: picture}
+            found = scorer.score(**request | {"candidates": candidates, "pictures": handed_in})
+            assert (found.unknown_items, found.refused_pictures) == ([], {})
+            np.testing.assert_allclose(found.probability, offline(run, rows), atol=1e-5)
+        without = scorer.score(**request | {"candidates": candidates})
+        if form != "none":
+            assert out_of_it in without.without_picture
+            assert np.abs(without.probability - found.probability).max() > 1e-5
+        bare = scorer.score(**request)
+        assert bare.unknown_items == [out_of_it]
+        tested += 1
+        if tested == 3:
+            break
+    assert tested == 3
+
+
+def test_the_program_runs_without_this_toolkit(made, tmp_path):
+    folder, run, out = made("sim_score")
+    shop = load_shop(folder)
+    rows, request = asked_of(shop, sessions_of(shop)[0])
+    scorer = Scorer.load(out)
+    tensors, _ = scorer.catalogue.question(scorer.catalogue.check(request), {})
+    torch.save(tensors, tmp_path / "question.pt")
+    words = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        ALONE,
+        str(out / "model.pt2"),
+        str(tmp_path / "question.pt"),
+        str(tmp_path / "logits.pt"),
+    ]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    logits = torch.load(tmp_path / "logits.pt", weights_only=True)
+    np.testing.assert_allclose(torch.sigmoid(logits).numpy(), offline(run, rows), atol=1e-5)
+
+
+def test_the_command_prints_items_and_probabilities_as_json(made, tmp_path, capsys):
+    folder, run, out = made("cluster_id")
+    shop = load_shop(folder)
+    rows, request = asked_of(shop, sessions_of(shop)[0])
+    new = {"item_id": 999_999, "category": "shoe", "title": "shoe number 3"}
+    request["candidates"].append(new)
+    request["context"] = {name: [*values, values[0]] for name, values in request["context"].items()}
+    request["pictures"] = {"999999": str(folder / "images/0003.png")}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    assert score(["--export", str(out), "--request", str(tmp_path / "request.json")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["items"] == [*request["candidates"][:-1], 999_999]
+    np.testing.assert_allclose(found["probabilities"][:-1], offline(run, rows), atol=1e-5)
+    assert 0 < found["probabilities"][-1] < 1
+    assert found["unknown_items"] == []
+
+
+def test_pictures_that_cannot_be_read_count_as_none_and_say_why(made, tmp_path):
+    folder, _, out = made("vector")
+    shop, scorer = load_shop(folder), Scorer.load(out)
+    _, request = asked_of(shop, sessions_of(shop)[0])
+    first, second, third, *_ = dict.fromkeys(request["candidates"])
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    Image.new("L", (2, 2)).save(tmp_path / "loop.png")
+    hostile = {first: tmp_path / "bad.png", second: tmp_path / "absent.png", third: b"<svg/>"}
+    found = scorer.score(**request, pictures=hostile)
+    assert set(found.refused_pictures) == {first, second, third}
+    assert found.refused_pictures[second] == "no such file"
+    assert found.refused_pictures[third] == "not a PNG, JPEG or WebP picture"
+    assert {first, second, third} <= set(found.without_picture)
+
+
+def test_a_user_never_seen_and_no_history_have_a_score(made):
+    _, _, out = made("sim_score")
+    found = Scorer.load(out).score(user=-5, candidates=[100])
+    assert 0 < found.probability[0] < 1
+
+
+def test_users_told_are_users_known(made):
+    folder, _, out = made("none")
+    shop, scorer = load_shop(folder), Scorer.load(out)
+    _, request = asked_of(shop, sessions_of(shop)[0])
+    user = shop.users.filter(pl.col("user_id") == request["user"]).row(0, named=True)
+    same = scorer.score(**request | {"user": user}).probability
+    assert same.tolist() == scorer.score(**request).probability.tolist()
+    other = scorer.score(**request | {"user": user | {"spend": 40.0}}).probability
+    assert np.abs(other - same).max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"candidates": []}, r"candidates: value \[\]; give at least one item"),
+        ({"candidates": [100, "101"]}, r"candidates\[1\]: value '101'; item ids of this model are integers"),
+        ({"candidates": [{"item_id": 5, "colour": 1}]}, r"candidates\[0\]\.colour: no such field; there are: item_id, category"),
+        ({"candidates": [{"item_id": 5, "brand": "x"}]}, r"candidates\[0\]\.brand: value 'x'; the model was trained on integers"),
+        ({"candidates": [{"item_id": 5, "price": float("inf")}]}, r"candidates\[0\]\.price: value inf; give a finite number"),
+        ({"candidates": [{"title": "x"}]}, r"candidates\[0\]\.item_id: missing"),
+        ({"history": {"click": []}}, r"history\.click: no such field; did you mean 'clicks'\?"),
+        ({"history": {"cart": 5}}, r"history\.cart: value 5; give a list"),
+        ({"context": {"position": [1]}}, r"context\.position: value \[1\]; 1 values for 2 candidates; give one for each, or one for all"),
+        ({"query": 5}, r"query: value 5; give a text"),
+        ({"pictures": {"7": "x.png"}}, r"pictures\.7: no candidate and no item of the histories"),
+        ({"pictures": {"100": 7}}, r"pictures\.100: value 7; give a path"),
+        ({"user": None}, r"user: value None; user ids of this model are integers"),
+        ({"usr": 1}, r"usr: no such field; did you mean 'user'\?"),
+    ],
+)
+def test_a_malformed_request_names_the_field_and_the_mend(made, change, said):
+    _, _, out = made("cluster_id")
+    with pytest.raises(UserError, match=f"^request: {said}"):
+        Scorer.load(out).score(**{"user": 7, "candidates": [100, 101]} | change)
+
+
+def test_an_export_that_is_unfinished_damaged_or_of_an_unknown_form_is_refused(made, tmp_path):
+    with pytest.raises(UserError, match="no finished export"):
+        Scorer.load(tmp_path)
+    out = tmp_path / "export"
+    shutil.copytree(made("cluster_id")[2], out)
+    meta = json.loads((out / "meta.json").read_text())
+    (out / "meta.json").write_text(json.dumps(meta | {"form": "hologram"}))
+    with pytest.raises(UserError, match=r"form 'hologram'; there are none, vector, sim_score, cluster_id"):
+        Scorer.load(out)
+    (out / "meta.json").write_text(json.dumps(meta))
+    (out / "model.pt2").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"model\.pt2: missing, or not the file that was exported"):
+        Scorer.load(out)
