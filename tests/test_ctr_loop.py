@@ -63,7 +63,7 @@ def test_a_run_leaves_probabilities_of_every_valid_and_test_impression(tmp_path,
     valid = table.filter(pl.col("split") == "valid")
     assert result["valid_auc"] == pytest.approx(auc(valid["click"].to_numpy(), valid["score"].to_numpy()), abs=1e-9)
     assert (tmp_path / "best.safetensors").exists()
-    assert not (tmp_path / "last.pt").exists()
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
@@ -96,11 +96,11 @@ def test_a_run_killed_by_signal_9_goes_on_to_the_same_bits(tmp_path):
     folder = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", KILLED.format(folder=str(folder))], cwd=ROOT)
     deadline = time.monotonic() + 60
-    while not (folder / "last.pt").exists() and time.monotonic() < deadline:
+    while not (folder / "checkpoints").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (folder / "last.pt").exists()
+    assert (folder / "checkpoints").exists()
     assert not (folder / "result.json").exists()
     assert train(folder, "sim_score", LONG).equals(train(tmp_path / "whole", "sim_score", LONG))
 
