@@ -19,7 +19,7 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed import checkpoint
 
-from ctr.training import State, Training, best_of, tensors_of
+from ctr.training import State, Training, best_of, take_back, take_best, tensors_of
 from run.checkpoint import refuse_other_settings
 from run.devices import summed
 from run.errors import UserError
@@ -63,14 +63,18 @@ def load(run: Training, folder: Path) -> bool:
         return False
     saved = read_json(path / STATE)
     refuse_other_settings(folder / FOLDER, saved["settings"], run.settings)
-    checkpoint.load(tensors_of(run), storage_reader=checkpoint.FileSystemReader(path))
+    tensors = tensors_of(run)
+    checkpoint.load(tensors, storage_reader=checkpoint.FileSystemReader(path))
+    take_back(run, tensors)
     run.state = State(**saved["state"])
     return True
 
 
 def load_best(run: Training, folder: Path) -> None:
     """Give the model the weights of its best validation, which the checkpoint of that step holds."""
-    checkpoint.load(best_of(run), storage_reader=checkpoint.FileSystemReader(step_path(folder, run.state.best_step)))
+    tensors = best_of(run)
+    checkpoint.load(tensors, storage_reader=checkpoint.FileSystemReader(step_path(folder, run.state.best_step)))
+    take_best(run, tensors)
 
 
 def remove(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # settings that may change when a run goes on
 _NO_RESULT = ("checkpoint_seconds", "keep_checkpoints", "threads", "table_sharding")
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
 _SWAPPED = 1 << 16  # rows of a table that change places at once
 
 
@@ -177,33 +178,62 @@ def settings_of(config: CtrConfig, layout: Layout, seed: int) -> dict[str, str]:
 
 
 def tensors_of(run: Training) -> dict[str, Any]:
-    """All tensors that a run needs to go on bit for bit, as they stand in memory: what is read into them is taken back."""
+    """All tensors that a run needs to go on bit for bit: those of tables as they stand in memory, those of the network end to end."""
+    adam = [adam_state(run.optimizer, weight) for weight in run.network.values()]
     return {
-        "model": run.model.state_dict(),
-        "average": average_of(run),
-        "network optimizer": {name: adam_state(run.optimizer, weight) for name, weight in run.network.items()},
+        "network": {
+            "weights": flat(run.network.values()),
+            "average": flat(network_average(run)),
+            **{name: flat(state[name] for state in adam) for name in _ADAM},
+        },
+        "tables": sharded_tables(run),
+        "table average": table_average(run),
         "table optimizer": run.model.fused_optimizer.state_dict()["state"],
     }
 
 
+def take_back(run: Training, tensors: dict[str, Any]) -> None:
+    """Give a run the `tensors_of` it that were read from a checkpoint; those of tables are there already."""
+    adam = [adam_state(run.optimizer, weight) for weight in run.network.values()]
+    unflat(tensors["network"]["weights"], run.network.values())
+    unflat(tensors["network"]["average"], network_average(run))
+    for name in _ADAM:
+        unflat(tensors["network"][name], [state[name] for state in adam])
+
+
 def best_of(run: Training) -> dict[str, Any]:
-    """The model's own weights, named as the checkpoint of the best step holds them: averaged where an average is."""
-    averages = average_of(run)
-    weights: dict[str, dict[str, Any]] = {"model": {}, "average": {}}
-    for name, weight in run.model.state_dict().items():
-        weights["average" if name in averages else "model"][name] = weight
-    return weights
+    """Where the weights of a checkpoint's validation are read into: averages where it holds them; the model's own tables."""
+    averages = bool(run.config.ema and run.config.ema_tables)
+    return {
+        "network": {"average" if run.config.ema else "weights": flat(run.network.values())},
+        "table average" if averages else "tables": sharded_tables(run),
+    }
 
 
-def average_of(run: Training) -> dict[str, Any]:
-    """The average by the names of weights, its tables over ranks as the model's."""
-    found: dict[str, Any] = {}
-    for name, weight in run.model.state_dict().items():
-        if name in run.average:
-            found[name] = run.average[name]
-        elif isinstance(weight, ShardedTensor) and run.config.ema and run.config.ema_tables:
-            firsts = [piece.metadata.shard_offsets[0] for piece in weight.local_shards()]
-            found[name] = like(weight, {first: run.average[part_key(name, first)] for first in firsts})
+def take_best(run: Training, tensors: dict[str, Any]) -> None:
+    """Give the model the network of `best_of`, read from a checkpoint."""
+    (weights,) = tensors["network"].values()
+    unflat(weights, run.network.values())
+
+
+def sharded_tables(run: Training) -> dict[str, ShardedTensor]:
+    """The tables over ranks, by the names of their weights."""
+    return {name: weight for name, weight in run.model.state_dict().items() if isinstance(weight, ShardedTensor)}
+
+
+def network_average(run: Training) -> list[Tensor]:
+    """The network's part of the average."""
+    return [run.average[name] for name in run.network if name in run.average]
+
+
+def table_average(run: Training) -> dict[str, ShardedTensor]:
+    """The tables' part of the average, over ranks as they are."""
+    if not (run.config.ema and run.config.ema_tables):
+        return {}
+    found = {}
+    for name, table in sharded_tables(run).items():
+        firsts = [piece.metadata.shard_offsets[0] for piece in table.local_shards()]
+        found[name] = like(table, {first: run.average[part_key(name, first)] for first in firsts})
     return found
 
 
@@ -214,3 +244,17 @@ def adam_state(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[s
         state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
     return state
+
+
+def flat(tensors: Iterable[Tensor]) -> Tensor:
+    """Tensors end to end as one of one axis, for a checkpoint pays by the tensor."""
+    parts = [tensor.detach().flatten() for tensor in tensors]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+@torch.no_grad()
+def unflat(whole: Tensor, tensors: Iterable[Tensor]) -> None:
+    """Fill tensors with what `flat` made of their like."""
+    tensors = list(tensors)
+    for tensor, part in zip(tensors, whole.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
