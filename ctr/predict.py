@@ -60,8 +60,8 @@ def everyones(fabric: Fabric, own: np.ndarray) -> np.ndarray:
     sizes = [int(size) for size in fabric.all_gather(torch.tensor(len(own), device=fabric.device))]
     padded = torch.zeros(max(sizes), dtype=torch.from_numpy(own).dtype)
     padded[: len(own)] = torch.from_numpy(own)
-    gathered = fabric.all_gather(padded.to(fabric.device)).cpu().numpy()
-    return np.concatenate([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+    gathered = fabric.all_gather(padded.to(fabric.device))
+    return np.concatenate([part[:size].cpu().numpy() for part, size in zip(gathered, sizes, strict=True)])
 
 
 def measures(predictions: Predictions, session: np.ndarray) -> dict[str, float | None]:

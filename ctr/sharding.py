@@ -118,7 +118,7 @@ def draw_parts(parts: list[Part], seed: int) -> None:
 def set_table_rate(model: DistributedModelParallel, rate: float) -> None:
     """The learning rate of the next backward pass."""
     for group in model.fused_optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate  # type: ignore[index]
     model.fused_optimizer.step()  # moves no row: it hands the rate on
 
 
