@@ -126,7 +126,7 @@ def ctr_again(folder):
 
 
 def process(folder):
-    words = json.dumps([{"folder": str(folder), **SETTINGS, "epochs": 3}])
+    words = json.dumps([{"folder": str(folder), **SETTINGS, "epochs": 2}])
     return subprocess.Popen([sys.executable, "-W", "ignore", "-m", "tests.ctr_ranks", words], cwd=ROOT)
 
 
@@ -141,13 +141,13 @@ def until(folder, step):
 
 
 def test_a_run_killed_again_and_again_ends_with_the_metrics_of_an_undisturbed_one(tmp_path):
-    train(tmp_path / "whole", checkpoint_seconds=1000, epochs=3)
+    train(tmp_path / "whole", checkpoint_seconds=1000, epochs=2)
     for kill in range(2):
         run = process(tmp_path / "killed")
         until(tmp_path / "killed", 20 * kill + random.Random(kill).randrange(5, 15))
         run.send_signal(signal.SIGKILL)
         assert run.wait() == -signal.SIGKILL
-    train(tmp_path / "killed", **(SETTINGS | {"epochs": 3}))
+    train(tmp_path / "killed", **(SETTINGS | {"epochs": 2}))
     results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("killed", "whole")]
     assert results[0] == results[1]
     assert predictions(tmp_path / "killed").equals(predictions(tmp_path / "whole"))

@@ -22,7 +22,7 @@ from tests.ctr_shop import make_shop, pictures
 
 ROOT = Path(__file__).parent.parent
 TINY = CtrConfig(**PRESETS["tiny"], threads=1)
-LONG = dataclasses.replace(TINY, epochs=8, patience=10_000, checkpoint_seconds=0)
+LONG = dataclasses.replace(TINY, epochs=4, patience=10_000, checkpoint_seconds=0)
 FORMS = ("none", "vector", "cluster_id", "sim_score")
 KILLED = """
 from pathlib import Path
