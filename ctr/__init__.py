@@ -2,4 +2,6 @@
 
 import logging
 
-logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # torchrec's use of it warns at every start
+# torchrec's use of symbolic tracing warns at every start, and so does its planner, of settings that are meant here
+for _name in ("torch.fx._symbolic_trace", "torchrec"):
+    logging.getLogger(_name).setLevel(logging.ERROR)

@@ -12,6 +12,9 @@ from run.errors import SettingError
 POOLINGS = ("self", "target")
 HISTORY_SCOPES = ("all", "category")
 PRECISIONS = ("32-true", "bf16-mixed")  # no loss scaling: it has no place on tables
+TABLE_OPTIMIZERS = ("adagrad", "rowwise_adagrad", "sgd")
+TABLE_PRECISIONS = ("fp32", "fp16", "bf16")
+SHARDINGS = ("auto", "table_wise", "row_wise")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -22,7 +25,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "click_items": 1000, "purchase_items": 1000, "cart_items": 200, "width": 256, "heads": 8,
         "hidden": (1024, 512, 256, 128), "id_size": 64, "column_size": 32, "token_size": 32, "cluster_size": 64,
-        "batch_sessions": 512, "precision": "bf16-mixed", "mask_same_item": False,
+        "batch_sessions": 512, "precision": "bf16-mixed", "mask_same_item": False, "table_optimizer": "rowwise_adagrad",
+        "ema_tables": False,
     },
 }  # fmt: skip
 
@@ -52,13 +56,19 @@ class CtrConfig:
     epochs: int = 2  # passes over the train split at most; with more, ID tables overfit
     batch_sessions: int = 64  # whole sessions in a batch
     learning_rate: float = 2e-3  # of AdamW, at its highest, for all but the tables
-    table_learning_rate: float = 5e-2  # of Adagrad, at its highest, for the embedding tables
+    table_learning_rate: float = 5e-2  # of the tables' optimizer, at its highest
+    # of the embedding tables, at work inside the backward pass: adagrad | rowwise_adagrad (one sum of squares a row) | sgd
+    table_optimizer: str = "adagrad"
+    table_precision: str = "fp32"  # of table rows: fp32 | fp16 | bf16 (a GPU)
+    table_sharding: str = "auto"  # over ranks: auto (TorchRec's planner) | table_wise | row_wise; texts' words always table-wise
     weight_decay: float = 1e-4  # of AdamW; none on tables
     warm_up: float = 0.05  # share of all steps in which the learning rates rise; then a cosine to 0
     ema: float = 0.999  # share a step that the validated average of weights keeps; 0 validates the weights themselves
+    ema_tables: bool = True  # average the tables too: a pass over all their rows at each step
     validations_per_epoch: int = 2  # measurements on the valid split in an epoch
     patience: int = 3  # stop after so many validations without a lower log loss
     checkpoint_seconds: float = 20.0  # between checkpoints; one is also written at every validation
+    keep_checkpoints: int = 2  # the newest ones kept, besides that of the best weights
     init_from: Path | None = None  # best.safetensors of a run on the same data to go on from; None: from scratch
 
     threads: int = 0  # CPU threads of ctr.train, 0: torch's choice; eval.compare gives every training one, whatever stands here
@@ -70,7 +80,7 @@ class CtrConfig:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         for name in (
             "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs",
-            "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience",
+            "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience", "keep_checkpoints",
         ):  # fmt: skip
             positive(name, getattr(self, name))
         for size in self.hidden:
@@ -85,3 +95,11 @@ class CtrConfig:
         one_of("pooling", self.pooling, POOLINGS)
         one_of("history_scope", self.history_scope, HISTORY_SCOPES)
         one_of("precision", self.precision, PRECISIONS)
+        one_of("table_optimizer", self.table_optimizer, TABLE_OPTIMIZERS)
+        one_of("table_precision", self.table_precision, TABLE_PRECISIONS)
+        one_of("table_sharding", self.table_sharding, SHARDINGS)
+        for name in ("id_size", "column_size", "token_size", "cluster_size"):
+            if getattr(self, name) % 4:
+                raise SettingError(name, getattr(self, name), "give a multiple of 4, as the tables' kernels want")
+        if self.table_precision != "fp32" and self.ema and self.ema_tables:
+            raise SettingError("table_precision", self.table_precision, "an average of tables needs fp32; give --no-ema-tables or fp32")

@@ -36,13 +36,17 @@ class CtrModel(nn.Module):
 
     The image feature enters in the columns of an item (vector, cluster_id) or of a pair of target and history item
     (sim_score); every other weight has the same name, shape and first value in all forms.
+
+    Args:
+        of_tables: `device` and `precision` of `Tables`.
     """
 
-    def __init__(self, layout: Layout, config: CtrConfig):
+    def __init__(self, layout: Layout, config: CtrConfig, **of_tables: str):
         super().__init__()
         self.layout = layout
         self.cosines = Cosines(layout.cosine_mean, layout.cosine_spread, config.mask_same_item)
-        self.tables = Tables((*layout.item, *layout.user, *layout.context), words=layout.words, word_dim=config.token_size)
+        tables = (*layout.item, *layout.user, *layout.context)
+        self.tables = Tables(tables, words=layout.words, word_dim=config.token_size, **of_tables)
         text = config.token_size
         item = _size(layout.item, layout.item_numeric) + text * layout.titles
         of_item = {"vector": layout.vector_size + 1, "cluster_id": config.cluster_size}.get(layout.form, 0)

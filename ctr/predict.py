@@ -13,10 +13,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from ctr.batches import assemble
 from ctr.config import CtrConfig
+from ctr.feed import feed_in_order
 from ctr.inputs import Inputs
-from ctr.order import in_order, part_of
+from ctr.order import part_of
 from metrics.auc import auc
 from metrics.gauc import gauc
 from run.folder import write_atomic
@@ -38,18 +38,30 @@ class Predictions:
 
 @torch.no_grad()
 def predict(model: nn.Module, inputs: Inputs, split: str, fabric: Fabric, config: CtrConfig) -> Predictions:
-    """Logits of all impressions of a split."""
-    part = part_of(inputs.shop, split)
+    """Logits of all impressions of a split; each rank works on its share of each batch, and all get the whole."""
     model.eval()
     rows, logits = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for places in in_order(part, config.batch_sessions * 4):
-        batch = assemble(inputs, part, places)
-        rows.append(batch.row.numpy())
+    shares = feed_in_order(inputs, part_of(inputs.shop, split), config.batch_sessions * 4, rank=fabric.global_rank, ranks=fabric.world_size)
+    for batch, counts, _ in shares:
         with fabric.autocast():
-            logits.append(model(fabric.to_device(batch)).double().cpu().numpy())
-    row, logit = np.concatenate(rows), np.concatenate(logits)
+            logit = model(fabric.to_device(batch))
+        if counts:
+            rows.append(batch.row.numpy())
+            logits.append(logit.double().cpu().numpy())
+    row, logit = everyones(fabric, np.concatenate(rows)), everyones(fabric, np.concatenate(logits))
     order = np.argsort(row)
     return Predictions(row=row[order], click=inputs.shop.click[row[order]], logit=logit[order])
+
+
+def everyones(fabric: Fabric, own: np.ndarray) -> np.ndarray:
+    """The numbers (n,) of all ranks, one rank's behind another's; n differs."""
+    if fabric.world_size == 1:
+        return own
+    sizes = [int(size) for size in fabric.all_gather(torch.tensor(len(own), device=fabric.device))]
+    padded = torch.zeros(max(sizes), dtype=torch.from_numpy(own).dtype)
+    padded[: len(own)] = torch.from_numpy(own)
+    gathered = fabric.all_gather(padded.to(fabric.device))
+    return np.concatenate([part[:size].cpu().numpy() for part, size in zip(gathered, sizes, strict=True)])
 
 
 def measures(predictions: Predictions, session: np.ndarray) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """Train one CTR model: python -m ctr.train --data DIR --image-feature cluster_id --embeddings DIR.
 
-Without --embeddings, COURIER is trained first and its embeddings are used.
+Without --embeddings, COURIER is trained first and its embeddings are used. Under torchrun, ranks share the tables and each batch
+(docs/sharded-training.md).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from data.source import SourceConfig
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from run.config import as_dict, one_of, parse, positive, to_toml
-from run.errors import SettingError, entry
+from run.errors import SettingError, UserError, entry
 from run.folder import locked, write_atomic
 
 if TYPE_CHECKING:
@@ -62,18 +63,27 @@ def main(argv: list[str] | None = None) -> None:
         TrainConfig, argv, prog="python -m ctr.train", presets=PRESETS,
         description="Train one CTR model, with one encoder's embeddings in one form or without pictures.",
     )  # fmt: skip
+    from contextlib import nullcontext
+
     from ctr.loop import train_ctr
     from data.split import check_scorable
+    from run.devices import set_up
 
-    with locked(config.out):
-        write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
-        shop = config.source.shop(config.out)
-        check_scorable(shop, "valid")
+    fabric = set_up(config.ctr.threads, config.ctr.precision)
+    if fabric.world_size > 1 and config.image_feature != "none" and config.embeddings is None:
+        raise UserError("several ranks take embeddings that are there; make them with pretrain.train and features.embed, give --embeddings")
+    with locked(config.out) if fabric.is_global_zero else nullcontext():
+        with fabric.rank_zero_first():  # the others find the data made
+            if fabric.is_global_zero:
+                write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
+            shop = config.source.shop(config.out)
+            check_scorable(shop, "valid")
         result = train_ctr(shop, image_feature_for(shop, config), config.ctr, seed=config.seed, folder=config.out)
-    print(
-        f"{config.image_feature}: AUC {_shown(result['valid_auc'])}, GAUC {_shown(result['valid_gauc'])} on the valid split after "
-        f"{result['impressions']:,} impressions; predictions in {config.out / 'predictions.parquet'}"
-    )
+    if fabric.is_global_zero:
+        print(
+            f"{config.image_feature}: AUC {_shown(result['valid_auc'])}, GAUC {_shown(result['valid_gauc'])} on the valid split after "
+            f"{result['impressions']:,} impressions; predictions in {config.out / 'predictions.parquet'}"
+        )
 
 
 def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:

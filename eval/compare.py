@@ -39,6 +39,7 @@ class CompareConfig:
     preset: str = "small"  # tiny (about a minute; only shows that all runs) | small | paper (a GPU)
     seeds: int = 3  # trainings of every model, with seeds 0, 1, ...
     out: Path = Path("runs/compare")  # run folder: stages are kept here, and reused
+    start: Literal["cold", "warm"] = "cold"  # of CTR models; warm: all, the baseline too, go on from one trained baseline of their seed
     controls: bool = False  # add an A/A row (the baseline with other seeds), shuffled embeddings and the untrained backbone
     clusters: int = 200  # cluster IDs wanted
     gauc_weight: Literal["session", "impression"] = "session"  # how groups are averaged; the paper: session, the plain mean
@@ -92,7 +93,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     from data.split import check_scorable
     from eval.results import is_simulated, measure, oracle
     from eval.slices import write_users
-    from eval.stages import Plan, ctr_stage, run_ctr, run_encoder, run_foreign, run_start, titles
+    from eval.stages import WARM, Plan, ctr_stage, run_ctr, run_encoder, run_foreign, run_start, titles
     from eval.table import print_table
     from features.make import encoder_stage, is_foreign, needs_start, start_stage
     from run.devices import default_jobs
@@ -101,7 +102,10 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     began = time.monotonic()
     jobs = config.jobs or default_jobs()
     write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
-    plan = Plan(root=config.out, source=config.source, pretrain=config.pretrain, ctr=config.ctr, clusters=config.clusters, threads=1)
+    plan = Plan(
+        root=config.out, source=config.source, pretrain=config.pretrain, ctr=config.ctr, clusters=config.clusters, threads=1,
+        start=config.start,
+    )  # fmt: skip
     folder = shop_folder(config.source, config.out)
     shop = config.source.shop(config.out)
     check_scorable(shop, "valid")
@@ -124,6 +128,9 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     trainings = [(plan, encoder, seed) for seed in seeds for encoder in encoders if not is_foreign(encoder)]
     stages = [encoder_stage(config.source, config.out, encoder, config.pretrain, seed) for _, encoder, seed in trainings]
     run_all(run_encoder, trainings, jobs=jobs, titles=titles("encoder", stages, trainings))
+    if config.start == "warm":
+        trainings = [(plan, WARM, "none", seed) for seed in seeds]
+        run_all(run_ctr, trainings, jobs=jobs, titles=titles("ctr", [ctr_stage(*training) for training in trainings], trainings))
     trainings = [(plan, *row, seed) for seed in seeds for row in [("baseline", "none"), *rows]]
     run_all(run_ctr, trainings, jobs=jobs, titles=titles("ctr", [ctr_stage(*training) for training in trainings], trainings))
 

@@ -16,12 +16,13 @@ from pretrain.config import PretrainConfig
 from run.folder import Stage, file_hash, read_json
 from run.randomness import permutation
 
-VERSION = 2  # of CTR training and image features: raise it when the code gives other numbers from the same settings
+VERSION = 3  # of CTR training and image features: raise it when the code gives other numbers from the same settings
 BASELINE = "baseline"
 OTHER_SEEDS = "baseline (other seeds)"
+WARM = "baseline (start)"  # trained first where all rows, the baseline too, go on from one trained baseline
 SHUFFLED = "shuffled "  # before an encoder's name: its embeddings dealt out to the wrong items
 _OTHER = 1000  # added to a seed for the A/A row
-_NO_RESULT = ("checkpoint_seconds", "threads")
+_NO_RESULT = ("checkpoint_seconds", "keep_checkpoints", "threads", "table_sharding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +35,21 @@ class Plan:
     ctr: CtrConfig
     clusters: int
     threads: int
+    start: str = "cold"  # of CTR models: cold | warm
 
 
 def ctr_stage(plan: Plan, encoder: str, form: str, seed: int) -> Stage:
     """Where the CTR model with this image feature stands, trained or not.
 
     Args:
-        encoder: an encoder's name, BASELINE, OTHER_SEEDS, or SHUFFLED + name.
+        encoder: an encoder's name, BASELINE, OTHER_SEEDS, WARM, or SHUFFLED + name.
         form: vector, sim_score, cluster_id, or "none" for the baselines.
     """
     settings = {name: value for name, value in asdict(plan.ctr).items() if name not in _NO_RESULT}
     key = plan.source.key(plan.root) | {"seed": seed, "form": form, "ctr": settings, "version": VERSION}
     key |= {"other": encoder == OTHER_SEEDS, "init_from": file_hash(plan.ctr.init_from)}
+    if plan.start == "warm" and encoder != WARM:
+        key["start"] = ctr_stage(plan, WARM, "none", seed).hash
     if form != "none":
         key["embeddings"] = encoder_stage(plan.source, plan.root, encoder.removeprefix(SHUFFLED), plan.pretrain, seed).hash
         key |= {"shuffled": encoder.startswith(SHUFFLED), "clusters": plan.clusters if form == "cluster_id" else 0}
@@ -98,6 +102,8 @@ def run_ctr(plan: Plan, encoder: str, form: str, seed: int) -> None:
     shop = plan.source.shop(plan.root)
     feature = feature_of(plan, shop, encoder, form, seed)
     config = replace(plan.ctr, threads=plan.threads)
+    if plan.start == "warm" and encoder != WARM:
+        config = replace(config, init_from=ctr_stage(plan, WARM, "none", seed).folder / "best.safetensors")
     own_seed = seed + _OTHER if encoder == OTHER_SEEDS else seed
     train_ctr(shop, feature, config, seed=own_seed, folder=stage.folder)
     stage.finish(read_json(stage.folder / "result.json"))

@@ -225,3 +225,16 @@ def test_a_mistake_is_answered_in_one_line(tmp_path, words, message):
 def test_a_stage_depends_on_its_key_alone(tmp_path):
     assert Stage(tmp_path, "a", {"x": 1, "y": 2}).folder == Stage(tmp_path, "a", {"y": 2, "x": 1}).folder
     assert np.unique([Stage(tmp_path, "a", {"x": n}).hash for n in range(100)]).size == 100
+
+
+def test_a_warm_start_trains_one_baseline_first_and_all_rows_go_on_from_it(tmp_path):
+    done = run(tmp_path, "--encoders", "random", "--image-features", "cluster_id", "--start", "warm")
+    assert done.returncode == 0, done.stderr
+    (start,) = (tmp_path / "ctr").glob("*start*")
+    stage = start.name.rsplit("-", 1)[1]
+    assert done.stderr.index("ctr baseline (start)") < done.stderr.index("ctr baseline none")
+    rows = [json.loads(path.read_text())["key"] for path in (tmp_path / "ctr").glob("*/stage.json") if path.parent.name != start.name]
+    assert len(rows) == 2
+    assert all(key["start"] == stage for key in rows)
+    warm = {path.parent.name: json.loads(path.read_text())["valid_log_loss"] for path in (tmp_path / "ctr").glob("*/result.json")}
+    assert len(set(warm.values())) == 3

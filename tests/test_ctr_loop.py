@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 import ctr.loop
+import ctr.training
 from ctr.config import PRESETS, CtrConfig
 from ctr.loop import train_ctr
 from metrics.auc import auc
@@ -21,7 +22,7 @@ from tests.ctr_shop import make_shop, pictures
 
 ROOT = Path(__file__).parent.parent
 TINY = CtrConfig(**PRESETS["tiny"], threads=1)
-LONG = dataclasses.replace(TINY, epochs=8, patience=10_000, checkpoint_seconds=0)
+LONG = dataclasses.replace(TINY, epochs=4, patience=10_000, checkpoint_seconds=0)
 FORMS = ("none", "vector", "cluster_id", "sim_score")
 KILLED = """
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_a_run_leaves_probabilities_of_every_valid_and_test_impression(tmp_path,
     valid = table.filter(pl.col("split") == "valid")
     assert result["valid_auc"] == pytest.approx(auc(valid["click"].to_numpy(), valid["score"].to_numpy()), abs=1e-9)
     assert (tmp_path / "best.safetensors").exists()
-    assert not (tmp_path / "last.pt").exists()
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
@@ -76,15 +77,15 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
 def test_a_run_stopped_midway_goes_on_to_the_same_bits_and_the_same_losses(tmp_path, monkeypatch, ema):
     config = dataclasses.replace(TINY, checkpoint_seconds=0, ema=ema)
     whole = train(tmp_path / "whole", "cluster_id", config)
-    set_rates, calls = ctr.loop.set_rates, []
+    take_step, calls = ctr.loop.take_step, []
 
-    def stop(optimizers, config, done):
-        calls.append(done)
+    def stop(run, share):
+        calls.append(run.state.step)
         if len(calls) in (4, 4 + 11):
             raise KeyboardInterrupt
-        return set_rates(optimizers, config, done)
+        return take_step(run, share)
 
-    monkeypatch.setattr(ctr.loop, "set_rates", stop)
+    monkeypatch.setattr(ctr.loop, "take_step", stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", "cluster_id", config)
@@ -96,27 +97,27 @@ def test_a_run_killed_by_signal_9_goes_on_to_the_same_bits(tmp_path):
     folder = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", KILLED.format(folder=str(folder))], cwd=ROOT)
     deadline = time.monotonic() + 60
-    while not (folder / "last.pt").exists() and time.monotonic() < deadline:
+    while not list(folder.glob("checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (folder / "last.pt").exists()
+    assert list(folder.glob("checkpoints/step-*"))
     assert not (folder / "result.json").exists()
     assert train(folder, "sim_score", LONG).equals(train(tmp_path / "whole", "sim_score", LONG))
 
 
 def test_a_start_with_other_settings_is_refused_by_their_names(tmp_path, monkeypatch):
     config = dataclasses.replace(TINY, checkpoint_seconds=0)
-    save = ctr.loop.save_checkpoint
+    save = ctr.loop.save
 
     def save_and_stop(*words):
         save(*words)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ctr.loop, "save_checkpoint", save_and_stop)
+    monkeypatch.setattr(ctr.loop, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, config=config)
-    with pytest.raises(UserError, match=r"last\.pt: begun with other settings \(learning_rate: .* then, .* now, seed: 0 then, 1 now\)"):
+    with pytest.raises(UserError, match=r"checkpoints: begun with other settings \(learning_rate: .* then, .* now, seed: 0 then, 5 now\)"):
         train(tmp_path, config=dataclasses.replace(config, learning_rate=0.1), seed=5)
 
 
@@ -173,9 +174,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path):
 
 def test_a_warm_start_is_the_trained_baseline_before_its_first_step(tmp_path, monkeypatch):
     baseline = train(tmp_path / "baseline")
-    set_rates = ctr.loop.set_rates
-    still = dataclasses.replace(TINY, learning_rate=1e-30, table_learning_rate=1e-30)
-    monkeypatch.setattr(ctr.loop, "set_rates", lambda optimizers, _, done: set_rates(optimizers, still, done))
+    monkeypatch.setattr(ctr.training, "rise_and_cosine", lambda done, rise: 0.0)
     for form in ("cluster_id", "sim_score", "vector", "none"):
         config = dataclasses.replace(TINY, epochs=1, init_from=tmp_path / "baseline" / "best.safetensors")
         warm = train(tmp_path / form, form, config)

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ctr.batches import assemble, part_of
+from ctr.batches import assemble
 from ctr.config import PRESETS, CtrConfig
 from ctr.export import main as export
 from ctr.inputs import encode
 from ctr.model import build
+from ctr.order import part_of
 from ctr.score import Scorer
 from ctr.score import main as score
 from ctr.serving import Question, ServingModel, exported

@@ -45,8 +45,9 @@ def standardised(frame, columns, known):
 
 
 def seen_of(shop, train):
-    before = shop.events.time < shop.session_time[shop.session[train]].max()
-    for of_impression, of_event, size in ((shop.item, shop.events.item, len(shop.items)), (shop.user, shop.events.user, len(shop.users))):
+    events = shop.events.rows()
+    before = events.time < shop.session_time[shop.session[train]].max()
+    for of_impression, of_event, size in ((shop.item, events.item, len(shop.items)), (shop.user, events.user, len(shop.users))):
         yield np.bincount(of_impression[train], minlength=size) + np.bincount(of_event[before], minlength=size)
 
 

@@ -1,0 +1,66 @@
+"""Trainings of the CTR tests in processes of their own, one a rank: python -m tests.ctr_ranks JSON, under torchrun or alone.
+
+JSON is a list of {"folder", "stop_at", other settings of CtrConfig}, done one after the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ctr.loop
+from ctr.config import PRESETS, CtrConfig
+from ctr.loop import train_ctr
+from tests.ctr_shop import make_shop, pictures
+
+ROOT = Path(__file__).parent.parent
+SESSIONS = 402  # of which 241 are in the train split: the last batch of 8 has a single one, and all ranks but one have none of it
+CONFIG = CtrConfig(**{**PRESETS["tiny"], "batch_sessions": 8}, threads=1, patience=10_000, checkpoint_seconds=1000, validations_per_epoch=1)
+
+
+class Stop(BaseException):
+    """A training ends here as if killed."""
+
+
+def train(folder: str | Path, *, stop_at: int | None = None, **settings: Any) -> None:
+    """Train on the tests' shop with a line of the log for each step; with `stop_at`, end before that step, without a word."""
+    shop, style = make_shop(sessions=SESSIONS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ctr.loop, "_LOG_STEPS", 1)
+        if stop_at is not None:
+            take_step = ctr.loop.take_step
+
+            def dies(run, share):
+                if run.state.step == stop_at:
+                    raise Stop
+                return take_step(run, share)
+
+            patch.setattr(ctr.loop, "take_step", dies)
+        try:
+            train_ctr(shop, pictures(style, "cluster_id"), dataclasses.replace(CONFIG, **settings), seed=0, folder=Path(folder))
+        except Stop:
+            assert stop_at is not None
+
+
+def with_ranks(ranks: int, module: str, words: list[str], said: Path) -> subprocess.Popen[bytes]:
+    """`python -m module words` under torchrun, on the CPU over gloo; what it says goes to a file."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = ["-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", str(port)]
+    with open(said, "w") as out:
+        command = [sys.executable, *launcher, "-m", module, *words]
+        return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=out, stderr=out)
+
+
+if __name__ == "__main__":
+    for settings in json.loads(sys.argv[1]):
+        train(**settings)

@@ -1,0 +1,173 @@
+"""Checkpoints: the last ones kept, a broken one named and passed over, and no kill changes the end."""
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+import torch
+
+import ctr.loop
+from ctr.checkpoint import prune, what_is_broken
+from ctr.weights import read_weights
+from run.errors import UserError
+from tests.ctr_ranks import CONFIG, ROOT, Stop, train
+
+SETTINGS = {"checkpoint_seconds": 0, "epochs": 1}
+
+
+def steps(folder):
+    return sorted(path.name for path in (folder / "checkpoints").glob("*"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An undisturbed run."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(folder, **SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A run that ended without a word after 12 steps."""
+    folder = tmp_path_factory.mktemp("begun")
+    train(folder, stop_at=12, **SETTINGS)
+    return folder
+
+
+@pytest.fixture
+def broken(begun, tmp_path):
+    """A copy of `begun` to break."""
+    return shutil.copytree(begun, tmp_path / "run")
+
+
+def predictions(folder):
+    return pl.read_parquet(folder / "predictions.parquet")
+
+
+def test_the_newest_are_kept_and_nothing_else(begun):
+    assert steps(begun) == ["step-00000011", "step-00000012"]
+    assert all(what_is_broken(path) == "" for path in (begun / "checkpoints").iterdir())
+
+
+def test_the_checkpoint_of_the_best_weights_is_kept_besides(tmp_path):
+    for step, best in ((3, 3), (4, 3), (5, 3), (6, 3)):
+        path = tmp_path / "checkpoints" / f"step-{step:08d}"
+        path.mkdir(parents=True)
+        (path / "state.json").write_text(json.dumps({"state": {"best_step": best}}))
+    prune(tmp_path, 2)
+    assert steps(tmp_path) == ["step-00000003", "step-00000005", "step-00000006"]
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [cut, flip, os.remove])
+@pytest.mark.parametrize("file", ["__0_0.distcp", ".metadata", "state.json", "sums.json"])
+def test_a_broken_checkpoint_is_named_and_the_one_before_it_ends_as_if_nothing_was(broken, whole, capsys, harm, file):
+    harm(broken / "checkpoints/step-00000012" / file)
+    train(broken, **SETTINGS)
+    said = capsys.readouterr().err
+    assert ("step-00000012/" if file == "sums.json" else f"step-00000012/{file}") in said  # wrong sums accuse another file
+    assert "the checkpoint before it is taken" in said
+    assert predictions(broken).equals(predictions(whole))
+
+
+def test_where_no_checkpoint_is_whole_the_error_names_them_and_the_mend(broken):
+    for path in (broken / "checkpoints").iterdir():
+        cut(path / "__0_0.distcp")
+    with pytest.raises(UserError, match=r"none of its checkpoints is whole \(step-00000012, step-00000011\); delete it to begin again"):
+        train(broken, **SETTINGS)
+
+
+def test_a_checkpoint_whose_best_weights_are_broken_is_not_whole(tmp_path, monkeypatch):
+    train(tmp_path, stop_at=20, **SETTINGS, validations_per_epoch=2)
+    assert steps(tmp_path) == ["step-00000016", "step-00000019", "step-00000020"]
+    cut(tmp_path / "checkpoints/step-00000016/__0_0.distcp")
+    assert what_is_broken(tmp_path / "checkpoints/step-00000020").endswith(
+        "step-00000016/__0_0.distcp: cut off or changed since it was written"
+    )
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(broken, whole, monkeypatch):
+    def dies(*_):
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ctr.checkpoint.everyones_sums", dies)
+        with pytest.raises(Stop):
+            ctr_again(broken)
+    assert steps(broken) == [".step-00000013", "step-00000011", "step-00000012"]
+    train(broken, **SETTINGS)
+    assert predictions(broken).equals(predictions(whole))
+
+
+def ctr_again(folder):
+    from ctr.loop import train_ctr
+    from tests.ctr_ranks import SESSIONS, make_shop, pictures
+
+    shop, style = make_shop(sessions=SESSIONS)
+    train_ctr(shop, pictures(style, "cluster_id"), dataclasses.replace(CONFIG, **SETTINGS), seed=0, folder=folder)
+
+
+def process(folder):
+    words = json.dumps([{"folder": str(folder), **SETTINGS, "epochs": 2}])
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-m", "tests.ctr_ranks", words], cwd=ROOT)
+
+
+def until(folder, step):
+    """Wait for the checkpoint of `step` or a later one."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = sorted(folder.glob("checkpoints/step-*"))
+        if found and int(found[-1].name.removeprefix("step-")) >= step:
+            return
+        time.sleep(0.01)
+
+
+def test_a_run_killed_again_and_again_ends_with_the_metrics_of_an_undisturbed_one(tmp_path):
+    train(tmp_path / "whole", checkpoint_seconds=1000, epochs=2)
+    for kill in range(2):
+        run = process(tmp_path / "killed")
+        until(tmp_path / "killed", 20 * kill + random.Random(kill).randrange(5, 15))
+        run.send_signal(signal.SIGKILL)
+        assert run.wait() == -signal.SIGKILL
+    train(tmp_path / "killed", **(SETTINGS | {"epochs": 2}))
+    results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("killed", "whole")]
+    assert results[0] == results[1]
+    assert predictions(tmp_path / "killed").equals(predictions(tmp_path / "whole"))
+    weights, wanted = (read_weights(tmp_path / name / "best.safetensors")[0] for name in ("killed", "whole"))
+    assert weights.keys() == wanted.keys()
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+
+
+def test_sigterm_saves_and_says_so(tmp_path, monkeypatch, whole):
+    take_step = ctr.loop.take_step
+
+    def asked(run, share):
+        if run.state.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take_step(run, share)
+
+    monkeypatch.setattr(ctr.loop, "take_step", asked)
+    with pytest.raises(UserError, match="stopped at step 8, as asked; the same command goes on from here"):
+        train(tmp_path, **(SETTINGS | {"checkpoint_seconds": 1000}))
+    assert steps(tmp_path) == ["step-00000008"]
+    monkeypatch.undo()
+    train(tmp_path, **SETTINGS)
+    assert predictions(tmp_path).equals(predictions(whole))

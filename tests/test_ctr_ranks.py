@@ -1,0 +1,90 @@
+"""Several ranks train as one: the same losses and predictions, and checkpoints that any number of them goes on from."""
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors import safe_open
+
+from ctr.order import share
+from ctr.train import main
+from run.folder import read_metrics
+from tests.ctr_ranks import train, with_ranks
+from tests.shops import write_shop
+
+STOPPED = 25
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders of the same training: one rank; two and four, tables by whole tables and by rows; begun by two, ended by one or four."""
+    root = tmp_path_factory.mktemp("ranks")
+
+    def of_ranks(ranks, trainings):
+        words = [{**training, "folder": str(root / training["folder"])} for training in trainings]
+        process = with_ranks(ranks, "tests.ctr_ranks", [json.dumps(words)], root / f"{ranks}.txt")
+        assert process.wait() == 0, (root / f"{ranks}.txt").read_text()
+
+    train(root / "one")
+    train(root / "one rowwise", table_optimizer="rowwise_adagrad", ema_tables=False)
+    begun = {"folder": "begun", "stop_at": STOPPED, "checkpoint_seconds": 0, "table_sharding": "row_wise"}
+    of_ranks(2, [{"folder": "two", "table_sharding": "table_wise"}, begun])
+    for ending in ("two then one", "two then four"):
+        shutil.copytree(root / "begun", root / ending)
+    train(root / "two then one")
+    rows = {"table_sharding": "row_wise"}
+    rowwise = {"folder": "four rowwise", "table_optimizer": "rowwise_adagrad", "ema_tables": False}
+    of_ranks(4, [{"folder": "four", **rows}, {"folder": "two then four"}, {**rowwise, **rows}])
+    return root
+
+
+def losses(folder):
+    return [line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
+
+
+def valid_auc(folder):
+    return json.loads((folder / "result.json").read_text())["valid_auc"]
+
+
+WAYS = [("two", "one"), ("four", "one"), ("four rowwise", "one rowwise"), ("two then one", "one"), ("two then four", "one")]
+
+
+@pytest.mark.parametrize(("name", "other"), WAYS)
+def test_any_number_of_ranks_has_the_losses_and_the_auc_of_one(runs, name, other):
+    ours, wanted = losses(runs / name), losses(runs / other)
+    assert len(ours) == len(wanted) == 62
+    np.testing.assert_allclose(ours[:50], wanted[:50], atol=1e-5)
+    assert valid_auc(runs / name) == pytest.approx(valid_auc(runs / other), abs=1e-3)
+
+
+@pytest.mark.parametrize(("name", "other"), WAYS)
+def test_all_ranks_predictions_and_weights_stand_in_one_file(runs, name, other):
+    ours, wanted = (pl.read_parquet(runs / folder / "predictions.parquet") for folder in (name, other))
+    assert ours.drop("score").equals(wanted.drop("score"))
+    np.testing.assert_allclose(ours["score"], wanted["score"], atol=1e-3)
+    with safe_open(runs / name / "best.safetensors", "pt") as one, safe_open(runs / other / "best.safetensors", "pt") as two:
+        assert sorted(one.keys()) == sorted(two.keys())
+        for key in one.keys():  # noqa: SIM118 (no mapping)
+            np.testing.assert_allclose(one.get_tensor(key), two.get_tensor(key), atol=2e-3, err_msg=key)
+    assert not (runs / name / "checkpoints").exists()
+
+
+def test_shares_of_all_ranks_are_the_batch():
+    places = np.arange(7, 20)
+    for ranks in (1, 2, 4, 20):
+        parts = [share(places, rank, ranks) for rank in range(ranks)]
+        assert np.concatenate(parts).tolist() == places.tolist()
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_the_command_trains_under_torchrun_as_it_does_alone(tmp_path):
+    folder = write_shop(tmp_path / "shop", pictures=False)
+    words = ["--data", str(folder), "--image-feature", "none", "--preset", "tiny", "--threads", "1", "--out"]
+    both = with_ranks(2, "ctr.train", [*words, str(tmp_path / "2")], tmp_path / "2.txt")
+    assert main([*words, str(tmp_path / "1")]) == 0
+    assert both.wait() == 0, (tmp_path / "2.txt").read_text()
+    assert (tmp_path / "2.txt").read_text().count("on the valid split after") == 1
+    one, two = (pl.read_parquet(tmp_path / ranks / "predictions.parquet") for ranks in ("1", "2"))
+    np.testing.assert_allclose(two["score"], one["score"], atol=1e-4)
