@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ctr.attention import ImagePart
 from ctr.inputs import Inputs
+from ctr.linear import ImagePart
 from ctr.model import CLUSTER, CtrModel
 from run.errors import UserError
 from run.folder import write_atomic
