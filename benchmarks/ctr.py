@@ -2,22 +2,23 @@
 
 python benchmarks/ctr.py [--quick] [--fuxictr DIR]
 
-DIR is a checkout of FuxiCTR, whose model_zoo the package leaves out; without it only the lines that need no peer are shown. Both sides have
-one history of full length, items drawn at random from a vocabulary of a million, item embeddings of 32 numbers, attention of width 64 with 2
-heads, an MLP of 1024-512-256-128-64 and about 128 impressions a step, from data in memory. BST's 64 are 32 of the item and 32 of its place in
-the history; ours has no place, and projects 32 to 64. BST has a feed-forward layer after the attention, which ours lacks. Ours assembles its
-batches within the measured time; BST's are ready. SimScore has no peer that computes it: its lines stand against the same BST.
+DIR is a checkout of FuxiCTR, whose model_zoo the package leaves out; without it only the lines that need no peer are shown. Both sides
+have one history of full length, items drawn at random from a vocabulary of a million, item embeddings of 32 numbers, attention of width 64
+with 2 heads, an MLP of 1024-512-256-128-64 and about 128 impressions a step, from data in memory. BST's 64 are 32 of the item and 32 of its
+place in the history; ours has no place, and projects 32 to 64. BST has a feed-forward layer after the attention, ours an output projection
+of the pooled history. Ours assembles its batches within the measured time; BST's are ready. SimScore has no peer that computes it: its lines
+stand against the same BST.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,7 +233,8 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
         item=rng.integers(items, size=impressions, dtype=np.int32), user=session, session=session,
         click=rng.integers(2, size=impressions, dtype=np.int8), session_user=np.arange(sessions, dtype=np.int32),
         session_time=np.arange(sessions), session_split=np.full(sessions, SPLITS.index("train"), np.int8), session_category=None,
-        item_category=None, category_names=[], events=Events(user=nothing, item=nothing, time=nothing, action=nothing), split_is_ordered=True,
+        item_category=None, category_names=[], split_is_ordered=True,
+        events=Events(user=nothing, item=nothing, time=nothing, action=nothing),
     )  # fmt: skip
     start, none = np.arange(sessions) * length, np.zeros(sessions, np.int64)
     clicked = rng.integers(items, size=sessions * length, dtype=np.int32)
@@ -280,9 +282,8 @@ def bst(checkout: Path, length: int, *, items: int = MILLION) -> Job:
     features.features["item"] = {"type": "categorical", "source": "", "vocab_size": items + 1, "padding_idx": 0}
     features.features["clicks"] = {
         "type": "sequence", "source": "", "vocab_size": items + 1, "padding_idx": 0, "max_len": length, "share_embedding": "item",
-        "emb_output_dim": 0,
     }  # fmt: skip
-    features.labels, features.num_fields = ["click"], 2
+    features.labels, features.num_fields, features.default_emb_dim = ["click"], 2, ITEM
     model = BST(
         features, gpu=-1, dnn_hidden_units=list(HIDDEN), dnn_activations="relu", num_heads=HEADS, stacked_transformer_layers=1,
         learning_rate=1e-3, embedding_dim=ITEM, bst_target_field="item", bst_sequence_field="clicks", optimizer="adam",
@@ -316,7 +317,8 @@ def matmul() -> None:
 def operations(batch: Batch, length: int) -> int:
     """Multiplications and additions that a step cannot do without: matrix products forward, and twice as many backward.
 
-    Projection and queries, keys and values once a distinct item, attention and its output once a place. Optimizers, norms and softmax are left out.
+    Projection and queries, keys and values once a distinct item, attention and its output once a place. Optimizers, norms and softmax do not
+    count.
     """
     history = batch.histories[0]
     distinct, sessions, impressions = len(history.item), len(batch.grid), len(batch.target)
@@ -325,7 +327,7 @@ def operations(batch: Batch, length: int) -> int:
         distinct * (ITEM * WIDTH + 3 * WIDTH**2)
         + sessions * length * (2 * length * WIDTH + WIDTH**2)
         + sessions * WIDTH**2
-        + impressions * sum(a * b for a, b in zip(network, network[1:], strict=False))
+        + impressions * sum(a * b for a, b in pairwise(network))
     )
     return 3 * 2 * products
 

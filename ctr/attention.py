@@ -162,7 +162,11 @@ class HistoryNetwork(nn.Module):
         for at in range(0, max(1, len(slot_b)), step):
             row, slot = run.row[at : at + step], slot_b[at : at + step]
             target = None if target_bW is None else target_bW[at : at + step]
-            parts.append(read(row, slot, target) if len(slot_b) <= step else checkpoint(read, row, slot, target, use_reentrant=False, preserve_rng_state=False))
+            parts.append(
+                read(row, slot, target)
+                if len(slot_b) <= step
+                else checkpoint(read, row, slot, target, use_reentrant=False, preserve_rng_state=False)
+            )
         return torch.cat(parts)
 
 

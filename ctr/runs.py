@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ctr.vocabulary import ranges
 
-# What a run costs, in the work of one pair of history items at width 64, forward and backward on a CPU core: measured, and flat near its best.
+# What a run costs, in the work of one pair of history items at width 64, forward and backward, measured on a CPU core
 _CALL = 40_000  # for being a run at all: some 60 operations, a millisecond
 _ITEM = 80  # for each place
 _CUTS = 24  # places at which a cut is thought of
