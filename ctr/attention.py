@@ -102,7 +102,7 @@ class HistoryNetwork(nn.Module):
         score_place: where a pair feature enters: "before" the attention, in the item, or "after" it, before the layer norm.
     """
 
-    def __init__(self, item_size: int, image_size: int, *, width: int, heads: int, pooling: str, score_place: str):
+    def __init__(self, item_size: int, image_size: int, *, width: int, heads: int, pooling: str, score_place: str = "before"):
         super().__init__()
         self.project = LinearWithImage(item_size, image_size, width)
         self.pool = SelfAttention(width, heads) if pooling == "self" else TargetAttention(width)

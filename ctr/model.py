@@ -5,6 +5,8 @@ U distinct items, S sessions, B impressions.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -50,9 +52,7 @@ class CtrModel(nn.Module):
         item = _size(layout.item, layout.item_numeric) + text * layout.titles
         of_item = {"vector": layout.vector_size + 1, "cluster_id": config.cluster_size}.get(layout.form, 0)
         in_history = 2 if layout.form == "sim_score" else of_item
-        sizes = {"width": config.width, "heads": config.heads}
-        places = {"pooling": config.pooling, "score_place": config.score_place}
-        self.histories = nn.ModuleDict({name: HistoryNetwork(item, in_history, **sizes, **places) for name in HISTORIES})
+        self.histories = nn.ModuleDict({name: HistoryNetwork(item, in_history, **network_sizes(config)) for name in HISTORIES})
         user = _size(layout.user, layout.user_numeric) + len(HISTORIES) * config.width
         other = text * layout.queries + _size(layout.context, layout.context_numeric)
         self.first = LinearWithImage(user + item + other, of_item, config.hidden[0])
@@ -108,6 +108,11 @@ def build(layout: Layout, config: CtrConfig, seed: int) -> CtrModel:
     keyed_init(model, seed)
     model.tables.draw(seed)
     return model
+
+
+def network_sizes(config: CtrConfig) -> dict[str, Any]:
+    """The settings of a `HistoryNetwork`."""
+    return {name: getattr(config, name) for name in ("width", "heads", "pooling", "score_place")}
 
 
 def _size(tables: tuple[Table, ...], numeric: int) -> int:
