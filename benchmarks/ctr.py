@@ -4,7 +4,7 @@ python benchmarks/ctr.py [--quick] [--fuxictr DIR]
 
 DIR is a checkout of FuxiCTR, whose model_zoo the package leaves out; without it only the lines that need no peer are shown.
 
-Both sides have one history of full length, items drawn at random from a vocabulary of a million, item embeddings of 32 numbers, attention of
+Both sides have one history of full length, items drawn at random from a million, item embeddings of 32 numbers, attention of
 width 64 with 2 heads, an MLP of 1024-512-256-128-64 and about 128 impressions a step, from data in memory. BST's 64 are 32 of the item and
 32 of its place in the history; ours has no place, and projects 32 to 64. BST has a feed-forward layer after the attention, ours an output
 projection of the pooled history. Ours assembles its batches within the measured time; BST's are ready. SimScore has no peer that computes
