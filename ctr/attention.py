@@ -1,65 +1,26 @@
 """What a user did before, read by attention: a history of items becomes one vector.
 
-U distinct items, S sessions, B impressions, L history items, W width, H heads. Where nothing in a history depends on
-the target item, it is read once a session and shared by the session's impressions.
+U distinct items of a batch, n of one history, B impressions, W width, H heads; a run has s sessions, b impressions, L history items. Where
+nothing in a history depends on the target, it is read once a session. What only depends on an item is computed once an item.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from ctr.linear import LinearWithImage, take_rows
+from ctr.runs import HistoryRuns, Run
 
-def take_rows(matrix: Tensor, index: Tensor) -> Tensor:
-    """matrix[index] for a matrix (n, ...) and any index, with the fast and repeatable backward of `embedding`."""
-    return F.embedding(index, matrix.flatten(1)).unflatten(-1, matrix.shape[1:])
+if TYPE_CHECKING:
+    from ctr.batches import Batch
 
-
-class Piece(NamedTuple):
-    """Impressions begin to end of a batch, whose histories hold at most `length` items."""
-
-    begin: int
-    end: int
-    length: int
-
-
-class ImagePart(nn.Module):
-    """The columns of a linear layer that read the image feature: z -> z W'."""
-
-    def __init__(self, image_size: int, other_size: int, out: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(out, image_size))
-        self.bound = 1 / math.sqrt(image_size + other_size)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.uniform_(self.weight, -self.bound, self.bound)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return F.linear(image, self.weight)
-
-
-class LinearWithImage(nn.Module):
-    """A linear layer over [x, image] in two parts: that over x has the same weights whatever the image feature is.
-
-    Args:
-        size: of x.
-        image_size: of the image feature; 0: none.
-        out: of the result.
-    """
-
-    def __init__(self, size: int, image_size: int, out: int):
-        super().__init__()
-        self.base = nn.Linear(size, out)
-        self.image = ImagePart(image_size, size, out) if image_size else None
-
-    def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
-        return self.base(x) if self.image is None or image is None else self.base(x) + self.image(image)
+_AT_ONCE = 1 << 20  # places in histories (impressions x L) that are read for their target at once
 
 
 class SelfAttention(nn.Module):
@@ -72,15 +33,37 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x_BLW: Tensor, real_BL: Tensor) -> Tensor:
-        """(B, W): zeros where a row has no real item."""
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x_BLW).chunk(3, dim=-1))
-        # a row without real items may look everywhere: its result is dropped, and a softmax over nothing would be NaN
-        seen_BL = real_BL | ~real_BL.any(1, keepdim=True)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_BL[:, None, None, :])
-        y_BLW = self.norm(x_BLW + self.out(mixed.transpose(1, 2).flatten(2)))
-        weight_BL = real_BL / real_BL.sum(1, keepdim=True).clamp(min=1)
-        return torch.bmm(weight_BL[:, None].to(y_BLW.dtype), y_BLW)[:, 0]
+    def reader(self) -> tuple[Tensor, Tensor]:
+        """Weight (3W, W) and bias (3W,) of the linear map whose result `forward` takes beside the items themselves."""
+        return self.qkv.weight, self.qkv.bias
+
+    def forward(self, x_sLW: Tensor, read_sLR: Tensor, real_sL: Tensor | None, target_sW: Tensor | None = None) -> Tensor:
+        """(s, W). No row may be without a real item; the target plays no part."""
+        y_sLW = F.layer_norm(self.attend(x_sLW, read_sLR, real_sL), (x_sLW.shape[-1],), eps=self.norm.eps)
+        return _weighted_sum(_shares(y_sLW, real_sL), y_sLW) * self.norm.weight + self.norm.bias
+
+    def attend(self, x_sLW: Tensor, read_sLR: Tensor, real_sL: Tensor | None) -> Tensor:
+        """(s, L, W): items and what attention adds to them, before the layer norm."""
+        q, k, v = read_sLR.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=None if real_sL is None else real_sL[:, None, None])
+        return x_sLW + self.out(mixed.transpose(1, 2).flatten(2))
+
+    def with_scores(self, x_sLW: Tensor, read_sLR: Tensor, real_sL: Tensor | None, pair_sPLF: Tensor, weight_WF: Tensor) -> Tensor:
+        """(s, P, W): the mean over l of norm(z_l + weight pair_pl) for each of P targets, where z is `attend`'s result.
+
+        The norm of z + w p needs |z|^2, z w and w w alone, so that no (P, L, W) numbers are made: with z and w centred over W,
+        |z + w p|^2 = |z|^2 + 2 (z w) p + p (w w) p. In float32, since it is a difference of squares.
+        """
+        z_sLW = self.attend(x_sLW, read_sLR, real_sL)
+        with torch.autocast(z_sLW.device.type, enabled=False):
+            z_sLW, w_WF, pair_sPLF = z_sLW.float(), weight_WF.float(), pair_sPLF.float()
+            z_sLW, w_WF = z_sLW - z_sLW.mean(-1, keepdim=True), w_WF - w_WF.mean(0)
+            by_weight_sLF = z_sLW @ w_WF
+            crossed_sPL = (pair_sPLF * (2 * by_weight_sLF[:, None] + pair_sPLF @ (w_WF.T @ w_WF))).sum(-1)
+            square_sPL = z_sLW.square().sum(-1)[:, None] + crossed_sPL
+            share_sPL = torch.rsqrt(square_sPL.clamp(min=0) / len(w_WF) + self.norm.eps) * _shares(z_sLW, real_sL)[:, None]
+            pooled_sPW = share_sPL @ z_sLW + (share_sPL[..., None, :] @ pair_sPLF)[..., 0, :] @ w_WF.T
+            return pooled_sPW * self.norm.weight + self.norm.bias
 
 
 class TargetAttention(nn.Module):
@@ -94,13 +77,19 @@ class TargetAttention(nn.Module):
         self.first = nn.Linear(4 * width, width)
         self.last = nn.Linear(width, 1)
 
-    def forward(self, x_BLW: Tensor, real_BL: Tensor, target_BW: Tensor) -> Tensor:
-        """(B, W): zeros where a row has no real item."""
-        on_h, on_t, on_difference, on_product = self.first.weight.chunk(4, dim=1)
-        from_target = F.linear(target_BW, on_t - on_difference, self.first.bias)
-        from_items = F.linear(x_BLW, on_h + on_difference) + F.linear(x_BLW * target_BW[:, None], on_product)
-        weight_BL = self.last(torch.relu(from_items + from_target[:, None]))[..., 0] * real_BL
-        return torch.bmm(weight_BL[:, None], x_BLW)[:, 0]
+    def reader(self) -> tuple[Tensor, Tensor]:
+        """Weight (W, W) and bias (W,) of the linear map whose result `forward` takes beside the items themselves."""
+        on_h, _, on_difference, _ = self.first.weight.chunk(4, dim=1)
+        return on_h + on_difference, self.first.bias
+
+    def forward(self, x_bLW: Tensor, read_bLR: Tensor, real_bL: Tensor | None, target_bW: Tensor | None) -> Tensor:
+        """(b, W)."""
+        assert target_bW is not None
+        _, on_t, on_difference, on_product = self.first.weight.chunk(4, dim=1)
+        from_product = torch.bmm(x_bLW, (target_bW[:, None] * on_product).transpose(1, 2))
+        from_target = F.linear(target_bW, on_t - on_difference)
+        weight_bL = self.last(torch.relu(read_bLR + from_product + from_target[:, None]))[..., 0]
+        return _weighted_sum(weight_bL if real_bL is None else weight_bL * real_bL, x_bLW)
 
 
 class HistoryNetwork(nn.Module):
@@ -110,84 +99,89 @@ class HistoryNetwork(nn.Module):
         item_size: numbers in an item without its image feature.
         image_size: numbers in an item's image feature, or 2 for the pair feature of sim_score; 0: none.
         pooling: "self" or "target".
+        score_place: where a pair feature enters: "before" the attention, in the item, or "after" it, before the layer norm.
     """
 
-    def __init__(self, item_size: int, image_size: int, *, width: int, heads: int, pooling: str):
+    def __init__(self, item_size: int, image_size: int, *, width: int, heads: int, pooling: str, score_place: str = "before"):
         super().__init__()
         self.project = LinearWithImage(item_size, image_size, width)
         self.pool = SelfAttention(width, heads) if pooling == "self" else TargetAttention(width)
         self.out = nn.Linear(width, width)
+        self.score_place = score_place
 
     def forward(
-        self,
-        item_UD: Tensor,
-        image_UF: Tensor | None,
-        pair_BLF: Tensor | None,
-        history_SL: Tensor,
-        pieces: Sequence[Piece],
-        session_B: Tensor,
-        target_B: Tensor,
+        self, item_UD: Tensor, image_UF: Tensor | None, pairs: Sequence[Tensor] | None, history: HistoryRuns, batch: Batch
     ) -> Tensor:
         """(B, W): zeros for an empty history.
 
         Args:
             image_UF: the image feature of items, or None.
-            pair_BLF: the image feature of (target, history item), or None.
-            pieces: runs of impressions whose histories are about as long; only work on padding depends on them.
+            pairs: for each run the image feature (s, P, L, F) of (target, history item), or None.
         """
-        projected_UW = self.project(item_UD, image_UF)
-        x_SLW = take_rows(projected_UW, history_SL.clamp(min=0))
-        real_SL = history_SL >= 0
-        if pair_BLF is None and isinstance(self.pool, SelfAttention):
-            return take_rows(self._out(self.pool(x_SLW, real_SL), real_SL), session_B)
-        out = []
-        for begin, end, length in pieces:
-            session = session_B[begin:end]
-            x, real = take_rows(x_SLW[:, :length], session), real_SL[session, :length]
-            if pair_BLF is not None:
-                assert self.project.image is not None
-                x = x + self.project.image(pair_BLF[begin:end, :length])
-            if isinstance(self.pool, SelfAttention):
-                pooled = self.pool(x, real)
+        projected_nW = self._project(item_UD, image_UF, history.item)
+        read_nR = F.linear(projected_nW, *self.pool.reader())
+        shared = pairs is None and isinstance(self.pool, SelfAttention)
+        target_BW = self._project(item_UD, image_UF, batch.target) if isinstance(self.pool, TargetAttention) else None
+        pooled = []
+        for number, run in enumerate(history.runs):
+            x_sLW, read_sLR = take_rows(projected_nW, run.item), take_rows(read_nR, run.item)
+            if shared:
+                pooled.append(self.pool(x_sLW, read_sLR, run.real))
             else:
-                pooled = self.pool(x, real, take_rows(projected_UW, target_B[begin:end]))
-            out.append(self._out(pooled, real))
-        return torch.cat(out)
+                pooled.append(self._for_targets(x_sLW, read_sLR, run, None if pairs is None else pairs[number], target_BW, batch.slot))
+        out = self.out(torch.cat(pooled))
+        if shared:
+            return take_rows(_put(out, [run.session for run in history.runs], len(batch.grid)), batch.session)
+        return _put(out, [run.impression for run in history.runs], len(batch.target))
 
-    def _out(self, pooled: Tensor, real: Tensor) -> Tensor:
-        return self.out(pooled) * real.any(1, keepdim=True)
+    def _project(self, item_UD: Tensor, image_UF: Tensor | None, index: Tensor) -> Tensor:
+        return self.project(take_rows(item_UD, index), None if image_UF is None else take_rows(image_UF, index))
+
+    def _for_targets(
+        self, x_sLW: Tensor, read_sLR: Tensor, run: Run, pair_sPLF: Tensor | None, target_BW: Tensor | None, slot_B: Tensor
+    ) -> Tensor:
+        """(b, W): the run's histories read for each of their impressions."""
+        slot_b = slot_B[run.impression]
+        if pair_sPLF is not None and self.score_place == "after":
+            assert isinstance(self.pool, SelfAttention)
+            assert self.project.image is not None
+            pooled_sPW = self.pool.with_scores(x_sLW, read_sLR, run.real, pair_sPLF, self.project.image.weight)
+            return take_rows(pooled_sPW.flatten(0, 1), run.row * pooled_sPW.shape[1] + slot_b)
+
+        def read(row: Tensor, slot: Tensor, target: Tensor | None) -> Tensor:
+            x, mapped = take_rows(x_sLW, row), take_rows(read_sLR, row)
+            if pair_sPLF is not None:
+                assert self.project.image is not None
+                pair, weight = pair_sPLF[row, slot], self.project.image.weight
+                x, mapped = x + F.linear(pair, weight), mapped + F.linear(pair, self.pool.reader()[0] @ weight)
+            return self.pool(x, mapped, None if run.real is None else run.real[row], target)
+
+        step = max(1, _AT_ONCE // x_sLW.shape[1])
+        target_bW = None if target_BW is None else take_rows(target_BW, run.impression)
+        parts = []
+        for at in range(0, max(1, len(slot_b)), step):
+            row, slot = run.row[at : at + step], slot_b[at : at + step]
+            target = None if target_bW is None else target_bW[at : at + step]
+            parts.append(
+                read(row, slot, target)
+                if len(slot_b) <= step
+                else checkpoint(read, row, slot, target, use_reentrant=False, preserve_rng_state=False)
+            )
+        return torch.cat(parts)
 
 
-class Cosines(NamedTuple):
-    """How cosines are standardised, and whether an item's cosine with itself is left out."""
+def _shares(like_sLX: Tensor, real_sL: Tensor | None) -> Tensor:
+    """(s, L): one over the number of a row's real items; 0 where there is none."""
+    rows, length, _ = like_sLX.shape
+    if real_sL is None:
+        return like_sLX.new_full((), 1 / length).expand(rows, length)
+    return (real_sL / real_sL.sum(1, keepdim=True)).to(like_sLX.dtype)
 
-    mean: float = 0.0
-    spread: float = 1.0
-    mask_same_item: bool = False
+
+def _weighted_sum(weight_sL: Tensor, x_sLW: Tensor) -> Tensor:
+    return torch.bmm(weight_sL[:, None], x_sLW)[:, 0]
 
 
-def similarity(
-    vectors_UD: Tensor,
-    present_U: Tensor,
-    history_SL: Tensor,
-    grid_SP: Tensor,
-    session_B: Tensor,
-    slot_B: Tensor,
-    cosines: Cosines,
-) -> Tensor:
-    """(B, L, 2): standardised cosine of the target's and each history picture (Eq. 8), and 1 where both have one; else 0 and 0.
-
-    Where the history item is the target itself, the cosine is 1 whatever the encoder: it would tell not how the pictures look but
-    that the user has clicked this very item, which the baseline is not told. Masked, it counts as an average pair.
-
-    Args:
-        vectors_UD: unit rows.
-        grid_SP: the sessions' targets side by side: all pairs of a session are one matrix product.
-    """
-    history = history_SL.clamp(min=0)
-    cosine_SPL = take_rows(vectors_UD, grid_SP) @ take_rows(vectors_UD, history).transpose(1, 2)
-    both_SPL = present_U[grid_SP][:, :, None] & (present_U[history] & (history_SL >= 0))[:, None]
-    told_SPL = both_SPL & (grid_SP[:, :, None] != history_SL[:, None]) if cosines.mask_same_item else both_SPL
-    score_SPL = (cosine_SPL - cosines.mean) / cosines.spread * told_SPL
-    pair = torch.stack([score_SPL, both_SPL.to(score_SPL.dtype)], dim=-1)
-    return pair[session_B, slot_B]
+def _put(rows: Tensor, places: list[Tensor], size: int) -> Tensor:
+    """(size, W): each row at its place; zeros elsewhere."""
+    return rows.new_zeros(size, rows.shape[1]).index_copy(0, torch.cat(places), rows)

@@ -5,7 +5,6 @@ U distinct items, S sessions, B impressions, Q distinct queries, L history items
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +12,11 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from ctr.attention import Piece
 from ctr.inputs import Inputs
 from ctr.order import Part
-from data.histories import padded
+from ctr.runs import HistoryRuns, runs_of
+from data.histories import jagged
 from data.ranges import ranges
-
-_PIECES = 4
 
 
 class Batch(NamedTuple):
@@ -32,8 +29,7 @@ class Batch(NamedTuple):
     context_numeric: Tensor  # (B, M'')
     vectors: Tensor | None  # (U, D) zero rows where absent
     present: Tensor  # (U,) bool
-    histories: tuple[Tensor, ...]  # (S, L) int64 each: which distinct item, oldest first, then -1 = padding
-    pieces: tuple[tuple[Piece, ...], ...]  # for each history: runs of impressions whose histories are about as long
+    histories: tuple[HistoryRuns, ...]  # clicks, purchases, cart
     target: Tensor  # (B,) int64: which distinct item
     session: Tensor  # (B,) int64: which session
     query: Tensor  # (B,) int64: which distinct query
@@ -44,15 +40,13 @@ class Batch(NamedTuple):
 
 
 def assemble(inputs: Inputs, part: Part, places: np.ndarray) -> Batch:
-    """Gather the batch of the sessions at `places` (S,), those with short click histories first."""
-    shop, clicks = inputs.shop, inputs.histories[0]
-    places = places[np.argsort(clicks.lengths()[part.sessions[places]], kind="stable")]
+    """Gather the batch of the sessions at `places` (S,)."""
+    shop = inputs.shop
     sessions, count = part.sessions[places], part.count[places]
     rows = part.rows[ranges(part.start[places], count)]
     session = np.repeat(np.arange(len(places)), count)
     slot = ranges(np.zeros_like(count), count)
-    pads = [padded(history, sessions, session_time=shop.session_time) for history in inputs.histories]
-    items, targets, histories = _distinct(shop.item[rows], pads)
+    items, targets, histories = _distinct(inputs, rows, sessions, count)
     users = shop.session_user[sessions]
     queries, query = np.unique(inputs.query[rows], return_inverse=True)
     grid = np.zeros((len(places), count.max(initial=1)), dtype=np.int64)
@@ -69,8 +63,7 @@ def assemble(inputs: Inputs, part: Part, places: np.ndarray) -> Batch:
         context_numeric=torch.from_numpy(inputs.context.numeric[rows]),
         vectors=None if inputs.vectors is None else torch.from_numpy(inputs.vectors[items]),
         present=torch.from_numpy(inputs.present[items]),
-        histories=tuple(torch.from_numpy(history) for history in histories),
-        pieces=tuple(_pieces(history, count) for history in histories),
+        histories=histories,
         target=torch.from_numpy(targets),
         session=torch.from_numpy(session),
         query=torch.from_numpy(query),
@@ -81,28 +74,21 @@ def assemble(inputs: Inputs, part: Part, places: np.ndarray) -> Batch:
     )
 
 
-def _distinct(targets: np.ndarray, histories: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """The distinct items (U,), and targets (B,) and histories (S, L) as places among them; -1 stays -1."""
-    everything = np.concatenate([targets, *(history.ravel() for history in histories)])
-    items, place = np.unique(everything, return_inverse=True)
-    if items[0] < 0:
-        items, place = items[1:], place - 1
-    cuts = np.cumsum([len(targets), *(history.size for history in histories)])[:-1]
-    first, *rest = np.split(place, cuts)
-    return items, first, [part.reshape(history.shape) for part, history in zip(rest, histories, strict=True)]
-
-
-def _pieces(history_SL: np.ndarray, count: np.ndarray) -> tuple[Piece, ...]:
-    """The batch's sessions in _PIECES runs, as runs of their impressions.
-
-    Args:
-        history_SL: which distinct item; -1 = padding.
-        count: (S,) impressions of each session.
-    """
-    longest = np.maximum((history_SL >= 0).sum(1), 1)  # an empty history keeps one place, for no tensor may be empty
-    ends = np.cumsum(count)
-    cuts = np.unique(np.linspace(0, len(count), _PIECES + 1).astype(int))
-    return tuple(Piece(int(ends[a] - count[a]), int(ends[b - 1]), int(longest[a:b].max())) for a, b in pairwise(cuts))
+def _distinct(
+    inputs: Inputs, rows: np.ndarray, sessions: np.ndarray, count: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, tuple[HistoryRuns, ...]]:
+    """The distinct items (U,), targets (B,) as places among them, and the histories."""
+    each_impression = inputs.layout.form == "sim_score"
+    distinct, runs = [], []
+    for history in inputs.histories:
+        values, lengths = jagged(history, sessions, session_time=inputs.shop.session_time)
+        items, place = np.unique(values, return_inverse=True)
+        distinct.append(items)
+        runs.append(runs_of(place, lengths, count, each_impression=each_impression))
+    items, place = np.unique(np.concatenate([inputs.shop.item[rows], *distinct]), return_inverse=True)
+    targets, *places = np.split(place, np.cumsum([len(rows), *map(len, distinct)])[:-1])
+    histories = (HistoryRuns(torch.from_numpy(at), of) for at, of in zip(places, runs, strict=True))
+    return items, targets, tuple(histories)
 
 
 def _ids(keys: list[str], rows: list[np.ndarray]) -> KeyedJaggedTensor:

@@ -11,6 +11,7 @@ from run.errors import SettingError
 
 POOLINGS = ("self", "target")
 HISTORY_SCOPES = ("all", "category")
+SCORE_PLACES = ("before", "after")
 PRECISIONS = ("32-true", "bf16-mixed")  # no loss scaling: it has no place on tables
 TABLE_OPTIMIZERS = ("adagrad", "rowwise_adagrad", "sgd")
 TABLE_PRECISIONS = ("fp32", "fp16", "bf16")
@@ -50,6 +51,9 @@ class CtrConfig:
     width: int = 32  # numbers in an item inside the attention and in a pooled history
     heads: int = 2  # attention heads; divides `width`
     pooling: str = "self"  # "self": self-attention and mean (the paper's); "target": DIN's attention by the target item
+    score_place: str = (
+        "before"  # sim_score enters "before" the self-attention, in the item (the paper's), or "after" it, which is read once a session
+    )
     mask_same_item: bool = True  # sim_score: a target's cosine with itself in a history tells nothing (off: as in Eq. 8)
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 
@@ -93,6 +97,9 @@ class CtrConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise SettingError(name, getattr(self, name), "give a share from 0 to below 1")
         one_of("pooling", self.pooling, POOLINGS)
+        one_of("score_place", self.score_place, SCORE_PLACES)
+        if self.score_place == "after" and self.pooling != "self":
+            raise SettingError("score_place", self.score_place, "takes pooling self: other pooling has no self-attention to come after")
         one_of("history_scope", self.history_scope, HISTORY_SCOPES)
         one_of("precision", self.precision, PRECISIONS)
         one_of("table_optimizer", self.table_optimizer, TABLE_OPTIMIZERS)

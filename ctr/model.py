@@ -5,13 +5,18 @@ U distinct items, S sessions, B impressions.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from ctr.attention import Cosines, HistoryNetwork, LinearWithImage, similarity, take_rows
+from ctr.attention import HistoryNetwork
 from ctr.batches import Batch
 from ctr.config import CtrConfig
 from ctr.inputs import HISTORIES, Layout, Table
+from ctr.linear import LinearWithImage, take_rows
+from ctr.runs import HistoryRuns
+from ctr.scores import Cosines, similarity
 from ctr.tables import Tables
 from run.randomness import keyed_init
 
@@ -51,9 +56,7 @@ class CtrModel(nn.Module):
         item = _size(layout.item, layout.item_numeric) + text * layout.titles
         of_item = {"vector": layout.vector_size + 1, "cluster_id": config.cluster_size}.get(layout.form, 0)
         in_history = 2 if layout.form == "sim_score" else of_item
-        self.histories = nn.ModuleDict(
-            {name: HistoryNetwork(item, in_history, width=config.width, heads=config.heads, pooling=config.pooling) for name in HISTORIES}
-        )
+        self.histories = nn.ModuleDict({name: HistoryNetwork(item, in_history, **network_sizes(config)) for name in HISTORIES})
         user = _size(layout.user, layout.user_numeric) + len(HISTORIES) * config.width
         other = text * layout.queries + _size(layout.context, layout.context_numeric)
         self.first = LinearWithImage(user + item + other, of_item, config.hidden[0])
@@ -65,11 +68,11 @@ class CtrModel(nn.Module):
         found, texts = self.tables(batch.ids, batch.words)
         titles, queries = self._texts(texts, len(batch.present))
         item_UD = _joined(found, self.layout.item, batch.item_numeric, titles)
-        image_UF, pairs = self._image(found, batch)
+        image_UF = self._image(found, batch)
         user = take_rows(_joined(found, self.layout.user, batch.user_numeric), batch.session)
         histories = [
-            network(item_UD, image_UF, pair, history, pieces, batch.session, batch.target)
-            for network, pair, history, pieces in zip(self.histories.values(), pairs, batch.histories, batch.pieces, strict=True)
+            network(item_UD, image_UF, self._pairs(batch, history), history, batch)
+            for network, history in zip(self.histories.values(), batch.histories, strict=True)
         ]
         query = [] if queries is None else [take_rows(queries, batch.query)]
         context = _joined(found, self.layout.context, batch.context_numeric)
@@ -86,20 +89,21 @@ class CtrModel(nn.Module):
         cut = items if self.layout.titles else 0
         return (texts[:cut] if self.layout.titles else None), (texts[cut:] if self.layout.queries else None)
 
-    def _image(self, found: dict[str, Tensor], batch: Batch) -> tuple[Tensor | None, list[Tensor | None]]:
-        """The image feature of the items (U, F) or None; for each history that of its pairs (B, L, 2) or None."""
-        nothing: list[Tensor | None] = [None] * len(batch.histories)
+    def _image(self, found: dict[str, Tensor], batch: Batch) -> Tensor | None:
+        """(U, F): the image feature of the items, or None."""
         if self.layout.form == "cluster_id":
-            return found[CLUSTER], nothing
+            return found[CLUSTER]
         if self.layout.form == "vector":
             assert batch.vectors is not None
-            return torch.cat([batch.vectors, batch.present[:, None].to(batch.vectors.dtype)], dim=1), nothing
-        if self.layout.form == "sim_score":
-            assert batch.vectors is not None
-            both = torch.cat(batch.histories, dim=1)
-            pair = similarity(batch.vectors, batch.present, both, batch.grid, batch.session, batch.slot, self.cosines)
-            return None, list(pair.split([history.shape[1] for history in batch.histories], dim=1))
-        return None, nothing
+            return torch.cat([batch.vectors, batch.present[:, None].to(batch.vectors.dtype)], dim=1)
+        return None
+
+    def _pairs(self, batch: Batch, history: HistoryRuns) -> list[Tensor] | None:
+        """For each run of a history (s, P, L, 2), the image feature of targets and history items; or None."""
+        if self.layout.form != "sim_score":
+            return None
+        assert batch.vectors is not None
+        return [similarity(batch.vectors, batch.present, history, run, batch.grid, self.cosines) for run in history.runs]
 
 
 def build(layout: Layout, config: CtrConfig, seed: int) -> CtrModel:
@@ -108,6 +112,11 @@ def build(layout: Layout, config: CtrConfig, seed: int) -> CtrModel:
     keyed_init(model, seed)
     model.tables.draw(seed)
     return model
+
+
+def network_sizes(config: CtrConfig) -> dict[str, Any]:
+    """The settings of a `HistoryNetwork`."""
+    return {name: getattr(config, name) for name in ("width", "heads", "pooling", "score_place")}
 
 
 def _size(tables: tuple[Table, ...], numeric: int) -> int:

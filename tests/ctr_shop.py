@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from ctr.runs import HistoryRuns
 from data.event_log import ACTIONS, EventRows, by_action
 from data.shop_folder import SPLITS, Events, Shop, load_shop
 from features.image_feature import ImageFeature, no_image
@@ -96,3 +97,12 @@ def pictures(style: np.ndarray, form: str, *, seed: int = 0, missing: float = 0.
         cluster = np.where(present, style, clusters).astype(np.int64)
         return ImageFeature(form=form, present=present, cluster=cluster, clusters=clusters)
     return ImageFeature(form=form, present=present, vectors=vectors)
+
+
+def items_of(history: HistoryRuns, session: int) -> list[int]:
+    """Which distinct items of the batch a session's history holds, oldest first."""
+    for run in history.runs:
+        for row in np.flatnonzero(run.session.numpy() == session):
+            items = history.item[run.item[row]]
+            return (items if run.real is None else items[run.real[row]]).tolist()
+    return []

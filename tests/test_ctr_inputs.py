@@ -12,7 +12,7 @@ from ctr.inputs import encode
 from ctr.order import part_of, shuffled
 from data.event_log import by_action
 from run.errors import SettingError, UserError
-from tests.ctr_shop import make_shop, pictures
+from tests.ctr_shop import items_of, make_shop, pictures
 
 TINY = CtrConfig(**PRESETS["tiny"])
 
@@ -72,11 +72,11 @@ def test_a_batch_holds_every_impression_of_its_sessions_with_its_item_and_histor
     item_of = {row: item for item, row in enumerate(inputs.items.rows[0]) if row}  # rows above 0 belong to one item
     for place, row in enumerate(rows):
         assert item_of.get(int(keys["item"].values()[batch.target[place]]), shop.item[row]) == shop.item[row]
-        history = batch.histories[0][batch.session[place]]
+        history = items_of(batch.histories[0], int(batch.session[place]))
         window = inputs.histories[0]
         session = shop.session[row]
         wanted = window.item[window.start[session] : window.end[session]]
-        assert inputs.items.rows[0, wanted].tolist() == keys["item"].values()[history[history >= 0]].tolist()
+        assert inputs.items.rows[0, wanted].tolist() == keys["item"].values()[history].tolist()
 
 
 def test_an_epoch_shows_each_session_once_in_an_order_of_its_own():

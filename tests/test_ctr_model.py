@@ -1,25 +1,28 @@
-"""The CTR model: padding, sharing and order change nothing; only the image feature differs between forms."""
+"""The CTR model: sharing and order change nothing; only the image feature differs between forms."""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from ctr.attention import Cosines, SelfAttention, TargetAttention
-from ctr.batches import Piece, assemble
+from ctr import runs
+from ctr.batches import assemble
 from ctr.config import PRESETS, CtrConfig
 from ctr.inputs import encode
 from ctr.model import build
 from ctr.order import Part, part_of
-from tests.ctr_shop import make_shop, pictures
+from ctr.scores import Cosines
+from run.errors import SettingError
+from tests.ctr_naive import naive_logits, window_of
+from tests.ctr_shop import items_of, make_shop, pictures
 
 FORMS = ("none", "vector", "cluster_id", "sim_score")
-KINDS = [(form, pooling) for form in FORMS for pooling in ("self", "target")]
+KINDS = [(form, pooling, "before") for form in FORMS for pooling in ("self", "target")] + [("sim_score", "self", "after")]
 
 
-def setting(form="none", pooling="self", **shop_settings):
+def setting(form="none", pooling="self", score_place="before", **shop_settings):
     shop, style = make_shop(**shop_settings)
-    config = CtrConfig(**PRESETS["tiny"], pooling=pooling)
+    config = CtrConfig(**PRESETS["tiny"], pooling=pooling, score_place=score_place)
     inputs = encode(shop, pictures(style, form), config)
     model = build(inputs.layout, config, seed=3).eval()
     with torch.no_grad():
@@ -32,40 +35,49 @@ def by_row(model, batch):
     return dict(zip(batch.row.tolist(), model(batch).tolist(), strict=True))
 
 
-@pytest.mark.parametrize(("form", "pooling"), KINDS)
-def test_users_without_any_history_have_finite_logits_and_gradients(form, pooling):
-    shop, inputs, model = setting(form, pooling, events=0)
+@pytest.mark.parametrize(("form", "pooling", "score_place"), KINDS)
+def test_users_without_any_history_have_finite_logits_and_gradients(form, pooling, score_place):
+    shop, inputs, model = setting(form, pooling, score_place, events=0)
     batch = assemble(inputs, part_of(shop, "train"), np.arange(20))
-    assert all((history < 0).all() for history in batch.histories)
+    assert all(run.item.numel() == 0 for history in batch.histories for run in history.runs)
     logits = model(batch)
     F.binary_cross_entropy_with_logits(logits, batch.click).backward()
     assert logits.isfinite().all()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize(("form", "pooling"), KINDS)
-def test_more_padding_changes_no_logit(form, pooling):
-    shop, inputs, model = setting(form, pooling)
-    batch = assemble(inputs, part_of(shop, "train"), np.arange(30))
-    assert any((history >= 0).any() for history in batch.histories)
-    more = batch._replace(
-        histories=tuple(F.pad(history, (0, 7), value=-1) for history in batch.histories),
-        pieces=tuple(tuple(Piece(b, e, n + 7) for b, e, n in pieces) for pieces in batch.pieces),
-    )
-    torch.testing.assert_close(model(more), model(batch), atol=1e-5, rtol=0)
+@pytest.mark.parametrize(("form", "pooling", "score_place"), KINDS)
+@pytest.mark.parametrize("call", [100, 40_000], ids=["many runs", "few runs"])
+def test_loss_and_gradients_are_those_of_impressions_read_one_by_one(form, pooling, score_place, call, monkeypatch):
+    monkeypatch.setattr(runs, "_CALL", call)
+    shop, inputs, model = setting(form, pooling, score_place)
+    batch = assemble(inputs, part_of(shop, "train"), np.arange(15))
+    lengths = [len(items_of(history, session)) for history in batch.histories for session in range(15)]
+    assert {0, 1, 2, 3} < set(lengths)
+    assert 1 in np.bincount(batch.session)
+    assert (len(batch.histories[0].runs) > 1) == (call == 100)
+    logits = model(batch)
+    assert logits.std() > 0.003
+    naive = naive_logits(model, inputs, batch.row.tolist())
+    torch.testing.assert_close(logits, naive, atol=1e-5, rtol=0)
+    weights = dict(model.named_parameters())
+    losses = [F.binary_cross_entropy_with_logits(x, batch.click) for x in (logits, naive)]
+    shared, alone = (torch.autograd.grad(loss, list(weights.values()), allow_unused=True) for loss in losses)
+    assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-5)
+    for name, one, two in zip(weights, shared, alone, strict=True):
+        assert one is not None, name
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize(("form", "pooling"), KINDS)
-def test_a_session_read_once_gives_what_each_impression_gives_by_itself(form, pooling):
-    shop, inputs, model = setting(form, pooling)
-    part = part_of(shop, "train")
-    shared = by_row(model, assemble(inputs, part, np.arange(25)))
-    session = np.repeat(np.arange(25), part.count[:25])
-    alone = Part(rows=part.rows, sessions=part.sessions[session], start=np.arange(len(session)), count=np.ones_like(session))
-    naive = by_row(model, assemble(inputs, alone, np.arange(len(session))))
-    assert len(shared) == len(session)
-    assert naive == pytest.approx(shared, abs=1e-5)
-    assert np.std(list(shared.values())) > 0.003
+@pytest.mark.parametrize(("form", "pooling", "score_place"), KINDS)
+def test_bf16_changes_the_logits_by_its_rounding_alone(form, pooling, score_place):
+    shop, inputs, model = setting(form, pooling, score_place)
+    batch = assemble(inputs, part_of(shop, "train"), np.arange(25))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(batch)
+        F.binary_cross_entropy_with_logits(logits, batch.click).backward()
+    assert (logits.float() - model(batch)).abs().max() < 0.05
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -109,53 +121,33 @@ def test_sim_score_is_equation_8_for_every_pair_and_zero_without_a_picture(mask,
     shop, inputs, model = setting("sim_score")
     model.cosines = Cosines(mean, spread, mask)
     batch = assemble(inputs, part_of(shop, "train"), np.arange(30))
-    _, pairs = model._image({}, batch)
-    missing = repeats = 0
-    for name, pair in zip(inputs.histories, pairs, strict=True):
-        for place, row in enumerate(batch.row.tolist()):
-            session = shop.session[row]
-            window = name.item[name.start[session] : name.end[session]]
-            if name.gone is not None:
-                window = window[name.gone[name.start[session] : name.end[session]] > shop.session_time[session]]
-            wanted = np.zeros((pair.shape[1], 2))
-            target = inputs.vectors[shop.item[row]]
-            for k, item in enumerate(window):
-                other = inputs.vectors[item]
-                if target.any() and other.any():
-                    cosine = target @ other / np.linalg.norm(target) / np.linalg.norm(other)
-                    same = item == shop.item[row]
-                    wanted[k] = 0 if same and mask else (cosine - mean) / spread, 1
-                    repeats += same
-                else:
-                    missing += 1
-            np.testing.assert_allclose(pair[place].numpy(), wanted, atol=1e-6)
+    missing = repeats = seen = 0
+    for log, history in zip(inputs.histories, batch.histories, strict=True):
+        for run, pairs in zip(history.runs, model._pairs(batch, history), strict=True):
+            for place, row in zip(run.impression.tolist(), run.row.tolist(), strict=True):
+                shown = int(batch.row[place])
+                window = window_of(log, shop, shop.session[shown])
+                target = inputs.vectors[shop.item[shown]]
+                wanted = np.zeros((run.item.shape[1], 2))
+                for k, item in enumerate(window):
+                    other = inputs.vectors[item]
+                    if target.any() and other.any():
+                        cosine = target @ other / np.linalg.norm(target) / np.linalg.norm(other)
+                        same = item == shop.item[shown]
+                        wanted[k] = 0 if same and mask else (cosine - mean) / spread, 1
+                        repeats += same
+                    else:
+                        missing += 1
+                np.testing.assert_allclose(pairs[row, batch.slot[place]].numpy(), wanted, atol=1e-6)
+                seen += len(window)
+    assert seen > 100
     assert missing > 0
     assert repeats > 0
 
 
-def test_self_attention_is_that_of_torch():
-    torch.manual_seed(0)
-    ours = SelfAttention(8, 2)
-    theirs = torch.nn.MultiheadAttention(8, 2, batch_first=True)
-    theirs.load_state_dict(
-        {
-            "in_proj_weight": ours.qkv.weight, "in_proj_bias": ours.qkv.bias,
-            "out_proj.weight": ours.out.weight, "out_proj.bias": ours.out.bias,
-        }
-    )  # fmt: skip
-    x, real = torch.randn(3, 5, 8), torch.arange(5)[None] < torch.tensor([[5], [2], [1]])
-    mixed, _ = theirs(x, x, x, key_padding_mask=~real)
-    wanted = torch.stack([ours.norm(x + mixed)[b, : int(real[b].sum())].mean(0) for b in range(3)])
-    torch.testing.assert_close(ours(x, real), wanted)
-
-
-def test_target_attention_weighs_by_an_mlp_over_the_four_parts():
-    torch.manual_seed(0)
-    pool = TargetAttention(4)
-    x, t = torch.randn(2, 3, 4), torch.randn(2, 4)
-    h, target = x, t[:, None].expand(2, 3, 4)
-    weight = pool.last(torch.relu(pool.first(torch.cat([h, target, h - target, h * target], dim=-1))))
-    torch.testing.assert_close(pool(x, torch.ones(2, 3, dtype=torch.bool), t), (weight * x).sum(1))
+def test_scores_come_after_a_self_attention_only():
+    with pytest.raises(SettingError, match="score_place"):
+        CtrConfig(pooling="target", score_place="after")
 
 
 def test_the_signal_reaches_the_logits_of_an_untrained_model():

@@ -1,0 +1,48 @@
+"""Linear layers in which the image feature's columns stand apart, and rows taken from a matrix."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def take_rows(matrix: Tensor, index: Tensor) -> Tensor:
+    """matrix[index] for a matrix (n, ...) and any index, with the fast and repeatable backward of `embedding`."""
+    return F.embedding(index, matrix.flatten(1)).unflatten(-1, matrix.shape[1:])
+
+
+class ImagePart(nn.Module):
+    """The columns of a linear layer that read the image feature: z -> z W'."""
+
+    def __init__(self, image_size: int, other_size: int, out: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out, image_size))
+        self.bound = 1 / math.sqrt(image_size + other_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.uniform_(self.weight, -self.bound, self.bound)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return F.linear(image, self.weight)
+
+
+class LinearWithImage(nn.Module):
+    """A linear layer over [x, image] in two parts: that over x has the same weights whatever the image feature is.
+
+    Args:
+        size: of x.
+        image_size: of the image feature; 0: none.
+        out: of the result.
+    """
+
+    def __init__(self, size: int, image_size: int, out: int):
+        super().__init__()
+        self.base = nn.Linear(size, out)
+        self.image = ImagePart(image_size, size, out) if image_size else None
+
+    def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
+        return self.base(x) if self.image is None or image is None else self.base(x) + self.image(image)

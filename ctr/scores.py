@@ -1,0 +1,41 @@
+"""SimScore (Eq. 8): how alike the pictures of a target and of each history item are.
+
+U distinct items, s sessions of a run, P most impressions in a session, L history items.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ctr.linear import take_rows
+from ctr.runs import HistoryRuns, Run
+
+
+class Cosines(NamedTuple):
+    """How cosines are standardised, and whether an item's cosine with itself is left out."""
+
+    mean: float = 0.0
+    spread: float = 1.0
+    mask_same_item: bool = False
+
+
+def similarity(vectors_UD: Tensor, present_U: Tensor, history: HistoryRuns, run: Run, grid_SP: Tensor, cosines: Cosines) -> Tensor:
+    """(s, P, L, 2): standardised cosine of the target's and each history picture, and 1 where both have one; else 0 and 0.
+
+    Where the history item is the target itself, the cosine is 1 whatever the encoder: it would tell not how the pictures look but
+    that the user has clicked this very item, which the baseline is not told. Masked, it counts as an average pair.
+
+    Args:
+        vectors_UD: unit rows.
+        grid_SP: the sessions' targets side by side: all pairs of a session are one matrix product.
+    """
+    item_sL, target_sP = history.item[run.item], grid_SP[run.session]
+    cosine_sPL = take_rows(vectors_UD, target_sP) @ take_rows(vectors_UD, item_sL).transpose(1, 2)
+    seen_sL = present_U[item_sL] if run.real is None else present_U[item_sL] & run.real
+    both_sPL = present_U[target_sP][:, :, None] & seen_sL[:, None]
+    told_sPL = both_sPL & (target_sP[:, :, None] != item_sL[:, None]) if cosines.mask_same_item else both_sPL
+    score_sPL = (cosine_sPL - cosines.mean) / cosines.spread * told_sPL
+    return torch.stack([score_sPL, both_sPL.to(score_sPL.dtype)], dim=-1)

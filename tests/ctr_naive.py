@@ -1,0 +1,113 @@
+"""The CTR model as the paper tells it, with the weights of a `CtrModel`: one impression after another, nothing shared, nothing padded."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ctr.inputs import Columns, Inputs
+from ctr.model import CLUSTER, CtrModel
+from data.histories import History
+from data.shop_folder import Shop
+
+
+def naive_logits(model: CtrModel, inputs: Inputs, rows: list[int]) -> Tensor:
+    """(len(rows),) logits of impressions."""
+    return torch.stack([_logit(model, inputs, row) for row in rows])
+
+
+def window_of(history: History, shop: Shop, session: int) -> list[int]:
+    """The items of one session's history, oldest first."""
+    places = range(history.start[session], history.end[session])
+    return [int(history.item[k]) for k in places if history.gone is None or history.gone[k] >= shop.session_time[session]]
+
+
+def _logit(model: CtrModel, inputs: Inputs, row: int) -> Tensor:
+    shop = inputs.shop
+    session, target = int(shop.session[row]), int(shop.item[row])
+    parts = [_columns(model, inputs.users, int(shop.user[row]))]
+    parts += [
+        _history(network, model, inputs, target, window_of(history, shop, session))
+        for network, history in zip(model.histories.values(), inputs.histories, strict=True)
+    ]
+    parts.append(_item(model, inputs, target))
+    if inputs.queries is not None:
+        parts.append(_text(model, inputs.queries, int(inputs.query[row])))
+    parts.append(_columns(model, inputs.context, row))
+    x = _with_image(model.first, torch.cat(parts), _image(model, inputs, target))
+    for layer in model.hidden:
+        x = layer.weight @ torch.relu(x) + layer.bias
+    return (model.logit.weight @ torch.relu(x) + model.logit.bias)[0]
+
+
+def _history(network, model: CtrModel, inputs: Inputs, target: int, items: list[int]) -> Tensor:
+    if not items:
+        return torch.zeros(len(network.out.bias))
+    scores = [_score(model, inputs, target, item) for item in items]
+    own = [_image(model, inputs, item) for item in items]
+    early = model.layout.form == "sim_score" and network.score_place == "before"
+    x = torch.stack(
+        [_with_image(network.project, _item(model, inputs, i), s if early else o) for i, s, o in zip(items, scores, own, strict=True)]
+    )
+    pool = network.pool
+    if hasattr(pool, "qkv"):
+        y = x + F.linear(
+            _attention(*F.linear(x, pool.qkv.weight, pool.qkv.bias).chunk(3, dim=1), pool.heads), pool.out.weight, pool.out.bias
+        )
+        if model.layout.form == "sim_score" and not early:
+            y = y + torch.stack(scores) @ network.project.image.weight.T
+        pooled = F.layer_norm(y, y.shape[1:], pool.norm.weight, pool.norm.bias).mean(0)
+    else:
+        t = _with_image(network.project, _item(model, inputs, target), _image(model, inputs, target))
+        weights = [pool.last(torch.relu(pool.first(torch.cat([h, t, h - t, h * t])))) for h in x]
+        pooled = sum(weight * h for weight, h in zip(weights, x, strict=True))
+    return network.out.weight @ pooled + network.out.bias
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    of_heads = zip(*(part.chunk(heads, dim=1) for part in (q, k, v)), strict=True)
+    return torch.cat([torch.softmax(q @ k.T / math.sqrt(q.shape[1]), dim=1) @ v for q, k, v in of_heads], dim=1)
+
+
+def _score(model: CtrModel, inputs: Inputs, target: int, item: int) -> Tensor:
+    if model.layout.form != "sim_score" or not (inputs.present[target] and inputs.present[item]):
+        return torch.zeros(2)
+    cosines = model.cosines
+    if cosines.mask_same_item and item == target:
+        return torch.tensor([0.0, 1.0])
+    cosine = float(inputs.vectors[target] @ inputs.vectors[item])
+    return torch.tensor([(cosine - cosines.mean) / cosines.spread, 1.0])
+
+
+def _image(model: CtrModel, inputs: Inputs, item: int) -> Tensor | None:
+    if model.layout.form == "vector":
+        return torch.cat([torch.from_numpy(inputs.vectors[item]), torch.tensor([float(inputs.present[item])])])
+    if model.layout.form == "cluster_id":
+        at = [table.name for table in inputs.items.tables].index(CLUSTER)
+        return dict(model.tables.named_tables())[CLUSTER][int(inputs.items.rows[at, item])]
+    return None
+
+
+def _item(model: CtrModel, inputs: Inputs, item: int) -> Tensor:
+    columns = _columns(model, inputs.items, item)
+    return columns if inputs.titles is None else torch.cat([columns, _text(model, inputs.titles, item)])
+
+
+def _columns(model: CtrModel, columns: Columns, at: int) -> Tensor:
+    tables = dict(model.tables.named_tables())
+    embedded = [tables[t.name][int(columns.rows[k, at])] for k, t in enumerate(columns.tables) if t.name != CLUSTER]
+    return torch.cat([*embedded, torch.from_numpy(columns.numeric[at])])
+
+
+def _text(model: CtrModel, texts, at: int) -> Tensor:
+    words = dict(model.tables.named_tables())["word"]
+    rows = texts.rows[texts.start[at] : texts.start[at + 1]]
+    return torch.stack([words[int(row)] for row in rows]).mean(0) if len(rows) else torch.zeros(words.shape[1])
+
+
+def _with_image(layer, x: Tensor, image: Tensor | None) -> Tensor:
+    out = layer.base.weight @ x + layer.base.bias
+    return out if image is None else out + layer.image.weight @ image
