@@ -215,32 +215,24 @@ def config_of(history: int) -> Any:
 
 
 def stepper(inputs: Inputs) -> Callable[[int], int]:
-    """A function that takes step `number` of a training from the start and says how many impressions were in it."""
-    import torch
-    import torch.nn.functional as F
+    """A function that takes step `number` of a training and says how many impressions were in it."""
+    from dataclasses import replace
 
-    from ctr.batches import assemble
-    from ctr.config import CtrConfig
-    from ctr.loop import optimizers_of
-    from ctr.model import build
+    from ctr.feed import share_of
     from ctr.order import part_of, shuffled
+    from ctr.training import prepare, take_step
+    from run.devices import set_up
 
-    config = CtrConfig()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    fabric = set_up(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    config = replace(config_of(0), ema_tables=False, table_optimizer="rowwise_adagrad")
     part = part_of(inputs.shop, "train")
     batches = shuffled(part, config.batch_sessions, seed=0, epoch=0)
-    model = build(inputs.layout, config, seed=0)
-    optimizers = optimizers_of(model, config, "cpu")
+    run = prepare(inputs, config, seed=0, steps=1_000_000, fabric=fabric, of_data={})
 
     def step(number: int) -> int:
-        batch = assemble(inputs, part, batches[number % len(batches)])
-        loss = F.binary_cross_entropy_with_logits(model(batch), batch.click)
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-        return len(batch.click)
+        share = share_of(inputs, part, batches[number % len(batches)], rank=0, ranks=1)
+        take_step(run, share)
+        return share.impressions
 
     return step
 

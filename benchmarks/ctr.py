@@ -162,11 +162,12 @@ class Ours:
     """
 
     def __init__(self, length: int, per_session: int, *, items: int = MILLION, form: str = "none", score_place: str = "before"):
-        from ctr.batches import Part
         from ctr.config import CtrConfig
+        from ctr.order import Part
 
         config = CtrConfig(
             click_items=length, id_size=ITEM, width=WIDTH, heads=HEADS, hidden=HIDDEN, ema=0, score_place=score_place,
+            table_optimizer="rowwise_adagrad",
         )  # fmt: skip
         self.sessions = -(-BATCH // per_session)
         self.impressions = self.sessions * per_session
@@ -190,32 +191,13 @@ class Ours:
 
 
 def stepper(inputs: Inputs, config: CtrConfig) -> Callable[[Batch], float]:
-    """One step of training: forward, backward, AdamW for the network, Adagrad for the rows looked up."""
-    import torch
-    import torch.nn.functional as F
+    """The step of training itself: forward, backward with the tables' optimizer in it, AdamW for the network."""
+    from ctr.feed import Share
+    from ctr.training import prepare, take_step
+    from run.devices import set_up
 
-    from ctr.model import build
-
-    model = build(inputs.layout, config, seed=0)
-    for collection in model.tables.by_width.values():
-        for table in collection.embeddings.values():  # type: ignore[union-attr]
-            table.sparse = True  # type: ignore[assignment]
-    tables = [weight for _, weight in model.tables.named_tables()]
-    known = {id(weight) for weight in tables}
-    network = [weight for weight in model.parameters() if id(weight) not in known]
-    optimizers = [torch.optim.AdamW(network, lr=1e-3, fused=True), torch.optim.Adagrad(tables, lr=0.05)]
-
-    def step(batch: Batch) -> float:
-        loss = F.binary_cross_entropy_with_logits(model(batch), batch.click)
-        value = loss.item()
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-        return value
-
-    return step
+    run = prepare(inputs, config, seed=0, steps=1_000_000, fabric=set_up(), of_data={})
+    return lambda batch: take_step(run, Share(batch, counts=True, impressions=len(batch.click)))
 
 
 def made_up(length: int, per_session: int, items: int, form: str, *, sessions: int) -> Inputs:
@@ -225,6 +207,7 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
     from ctr.inputs import Columns, Inputs, Layout, Table
     from data.histories import History
     from data.shop_folder import SPLITS, Shop
+    from features.image_feature import no_image
 
     rng = np.random.default_rng(0)
     impressions = sessions * per_session
@@ -263,6 +246,7 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
         users=columns((), np.zeros((0, sessions), np.int32), sessions),
         context=columns((), np.zeros((0, impressions), np.int32), impressions), titles=None, queries=None,
         query=np.zeros(impressions, np.int64), histories=histories, vectors=vectors, present=np.ones(items, bool), shop=shop,
+        feature=no_image(items), vocabularies=None,  # type: ignore[arg-type]  # which training does not ask for
     )  # fmt: skip
 
 

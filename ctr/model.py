@@ -13,14 +13,12 @@ from torch import Tensor, nn
 from ctr.attention import HistoryNetwork
 from ctr.batches import Batch
 from ctr.config import CtrConfig
-from ctr.inputs import HISTORIES, Layout, Table
+from ctr.inputs import CLUSTER, HISTORIES, Layout, Table
 from ctr.linear import LinearWithImage, take_rows
 from ctr.runs import HistoryRuns
 from ctr.scores import Cosines, similarity
 from ctr.tables import Tables
 from run.randomness import keyed_init
-
-CLUSTER = "image_cluster"
 
 
 class Layer(nn.Linear):

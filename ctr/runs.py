@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctr.vocabulary import ranges
+from data.ranges import ranges
 
 # What a run costs, in the work of one pair of history items at width 64, forward and backward, measured on a CPU core
 _CALL = 40_000  # for being a run at all: some 60 operations, a millisecond

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctr.attention import HistoryNetwork, LinearWithImage, SelfAttention, TargetAttention
+from ctr.attention import HistoryNetwork, SelfAttention, TargetAttention
 from ctr.config import CtrConfig
 from ctr.inputs import CLUSTER, HISTORIES, Layout, Table
-from ctr.model import Layer
+from ctr.linear import LinearWithImage
+from ctr.model import Layer, network_sizes
 from run.errors import UserError
 
 
@@ -58,9 +59,7 @@ class ServingModel(nn.Module):
         item = _size(layout.item, layout.item_numeric) + text * layout.titles
         of_item = {"vector": layout.vector_size + 1, "cluster_id": config.cluster_size}.get(layout.form, 0)
         in_history = 2 if layout.form == "sim_score" else of_item
-        self.histories = nn.ModuleDict(
-            {name: HistoryNetwork(item, in_history, width=config.width, heads=config.heads, pooling=config.pooling) for name in HISTORIES}
-        )
+        self.histories = nn.ModuleDict({name: HistoryNetwork(item, in_history, **network_sizes(config)) for name in HISTORIES})
         user = _size(layout.user, layout.user_numeric) + len(HISTORIES) * config.width
         other = text * layout.queries + _size(layout.context, layout.context_numeric)
         self.first = LinearWithImage(user + item + other, of_item, config.hidden[0])
@@ -134,38 +133,26 @@ def pool(
     """(C, W) one user's history for each candidate: `HistoryNetwork` of one session; padding is all of a history or nothing of it."""
     projected_UW = network.project(item_UD, image_UF)
     x_CLW, any_real = projected_UW[history_L.clamp(min=0)][None], (history_L >= 0).any()
-    from_pair_CLW = None
-    if pair_CLF is not None:
+    after = network.score_place == "after"
+    if pair_CLF is not None and not after:
         assert network.project.image is not None
-        from_pair_CLW = network.project.image(pair_CLF)
-    after = getattr(network, "score_place", "before") == "after"
-    if from_pair_CLW is not None and not after:
-        x_CLW = x_CLW + from_pair_CLW
+        x_CLW = x_CLW + network.project.image(pair_CLF)
     if isinstance(network.pool, SelfAttention):
-        pooled_CW = attend(network.pool, x_CLW, from_pair_CLW if after else None)
+        read_CLR = F.linear(x_CLW, *network.pool.reader())
+        if pair_CLF is not None and after:
+            assert network.project.image is not None
+            pooled_CW = network.pool.with_scores(x_CLW, read_CLR, None, pair_CLF[None], network.project.image.weight)[0]
+        else:
+            pooled_CW = network.pool(x_CLW, read_CLR, None)
     else:
-        pooled_CW = weigh(network.pool, x_CLW, projected_UW[candidates_C])
+        assert isinstance(network.pool, TargetAttention)
+        x_CLW = x_CLW.expand(candidates_C.shape[0], -1, -1)
+        pooled_CW = network.pool(x_CLW, F.linear(x_CLW, *network.pool.reader()), None, projected_UW[candidates_C])
     return (network.out(pooled_CW) * any_real).expand(candidates_C.shape[0], -1)
 
 
-def attend(attention: SelfAttention, x_CLW: Tensor, added_CLW: Tensor | None) -> Tensor:
-    """(C, W) self-attention of one history, read once (C = 1) or for each candidate; `added_CLW` enters before the layer norm."""
-    q, k, v = (part.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for part in attention.qkv(x_CLW).chunk(3, dim=-1))
-    y_CLW = x_CLW + attention.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-    return attention.norm(y_CLW if added_CLW is None else y_CLW + added_CLW).mean(1)
-
-
-def weigh(attention: TargetAttention, x_CLW: Tensor, target_CW: Tensor) -> Tensor:
-    """(C, W) DIN's weighted sum of one history for each candidate."""
-    on_h, on_t, on_difference, on_product = attention.first.weight.chunk(4, dim=1)
-    from_target_CW = F.linear(target_CW, on_t - on_difference, attention.first.bias)
-    from_product_CLW = torch.matmul(x_CLW, (target_CW[:, None] * on_product).transpose(1, 2))
-    hidden_CLW = torch.relu(F.linear(x_CLW, on_h + on_difference) + from_product_CLW + from_target_CW[:, None])
-    return torch.matmul(attention.last(hidden_CLW).transpose(1, 2), x_CLW)[:, 0]
-
-
 def _pairs(layout: Layout, mask_same_item: bool, vectors: Tensor, present: Tensor, candidates_C: Tensor, history_L: Tensor) -> Tensor:
-    """(C, L, 2): the pair feature of `ctr.attention.similarity`."""
+    """(C, L, 2): the pair feature of `ctr.scores.similarity`."""
     history = history_L.clamp(min=0)
     cosine_CL = vectors[candidates_C] @ vectors[history].T
     both_CL = present[candidates_C][:, None] & (present[history] & (history_L >= 0))[None]

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctr.inputs import Inputs
+from ctr.inputs import CLUSTER, Inputs
 from ctr.linear import ImagePart
-from ctr.model import CLUSTER
 from ctr.sharding import Part
 from run.errors import UserError
 

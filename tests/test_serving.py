@@ -23,17 +23,22 @@ from ctr.score import main as score
 from ctr.serving import Question, ServingModel, exported
 from data.shop_folder import load_shop
 from run.errors import UserError
-from tests.ctr_shop import make_shop, pictures
+from tests.ctr_shop import items_of, make_shop, pictures
 from tests.trained_ctr import asked_of, make_run, told
 
 FORMS = ("none", "vector", "cluster_id", "sim_score")
-KINDS = [(form, pooling) for form in FORMS for pooling in ("self", "target")]
+KINDS = [(form, pooling, "before") for form in FORMS for pooling in ("self", "target")] + [("sim_score", "self", "after")]
 ALONE = """
 import sys, torch
 sys.modules["ctr"] = sys.modules["torchrec"] = None  # importing either would fail
 program = torch.export.load(sys.argv[1]).module()
 torch.save(program(*torch.load(sys.argv[2], weights_only=True)), sys.argv[3])
 """
+
+
+def whole(history):
+    """The first session's items, oldest first; of an empty history one that is padding."""
+    return torch.tensor(items_of(history, 0) or [-1])
 
 
 def question(inputs, batch):
@@ -55,9 +60,9 @@ def question(inputs, batch):
         title_start=torch.cumsum(lengths[:items], 0) - lengths[:items],
         vectors=torch.zeros(items, 0) if batch.vectors is None else batch.vectors,
         present=batch.present,
-        clicks=batch.histories[0][0],
-        purchases=batch.histories[1][0],
-        cart=batch.histories[2][0],
+        clicks=whole(batch.histories[0]),
+        purchases=whole(batch.histories[1]),
+        cart=whole(batch.histories[2]),
         candidates=batch.target,
         query_words=words[cut:],
         context_rows=rows(inputs.layout.context),
@@ -65,10 +70,10 @@ def question(inputs, batch):
     )
 
 
-@pytest.mark.parametrize(("form", "pooling"), KINDS)
-def test_the_exported_program_gives_the_trained_models_logits(form, pooling):
+@pytest.mark.parametrize(("form", "pooling", "score_place"), KINDS)
+def test_the_exported_program_gives_the_trained_models_logits(form, pooling, score_place):
     shop, style = make_shop()
-    config = CtrConfig(**PRESETS["tiny"], pooling=pooling)
+    config = CtrConfig(**PRESETS["tiny"], pooling=pooling, score_place=score_place)
     inputs = encode(shop, pictures(style, form), config)
     model = build(inputs.layout, config, seed=3).eval()
     with torch.no_grad():
@@ -82,7 +87,7 @@ def test_the_exported_program_gives_the_trained_models_logits(form, pooling):
         for session in range(25):
             batch = assemble(inputs, part, np.array([session]))
             asked = question(inputs, batch)
-            lengths.add(tuple(history.shape[1] for history in batch.histories))
+            lengths.add(tuple(len(part) for part in (asked.clicks, asked.purchases, asked.cart)))
             logits = model(batch)
             torch.testing.assert_close(serving(*asked), logits, atol=1e-5, rtol=0)
             torch.testing.assert_close(program(*asked), logits, atol=1e-5, rtol=0)
