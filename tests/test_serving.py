@@ -207,6 +207,7 @@ def test_the_command_prints_items_and_probabilities_as_json(made, tmp_path, caps
     request["context"] = {name: [*values, values[0]] for name, values in request["context"].items()}
     request["pictures"] = {"999999": str(folder / "images/0003.png")}
     (tmp_path / "request.json").write_text(json.dumps(request))
+    capsys.readouterr()  # of the training
     assert score(["--export", str(out), "--request", str(tmp_path / "request.json")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["items"] == [*request["candidates"][:-1], 999_999]
