@@ -51,9 +51,8 @@ class CtrConfig:
     width: int = 32  # numbers in an item inside the attention and in a pooled history
     heads: int = 2  # attention heads; divides `width`
     pooling: str = "self"  # "self": self-attention and mean (the paper's); "target": DIN's attention by the target item
-    score_place: str = (
-        "before"  # sim_score enters "before" the self-attention, in the item (the paper's), or "after" it, which is read once a session
-    )
+    # sim_score enters "before" the self-attention, in the item (the paper's), or "after" it, which is read once a session
+    score_place: str = "before"
     mask_same_item: bool = True  # sim_score: a target's cosine with itself in a history tells nothing (off: as in Eq. 8)
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 

@@ -115,6 +115,8 @@ def read_part(log: Log, part: Part) -> tuple[Shop, np.ndarray, pl.DataFrame, np.
         session_time=session_time,
         session_split=np.full(len(first), SPLITS.index(ONLY_SPLIT), dtype=np.int8),
         session_category=_session_category(file, frame, shop, session, len(first)),
+        events=shop.events.with_users(len(shop.users) + int(new.sum())),
+        stored_order=None,
     )
     known = shop.users[number[~new]]
     table = pl.concat([known, pl.DataFrame({"user_id": users.filter(pl.Series(new))})], how="diagonal")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.ranges import ranges
 
-# What a run costs, in the work of one pair of history items at width 64, forward and backward, measured on a CPU core
+# What a run costs, in the work of one pair of history items at width 64, forward and backward, taken from profiles on a CPU core
 _CALL = 40_000  # for being a run at all: some 60 operations, a millisecond
 _ITEM = 80  # for each place
 _CUTS = 24  # places at which a cut is thought of

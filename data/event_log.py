@@ -6,7 +6,7 @@ Legend: E events (of an action), U users, N items.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +58,11 @@ class Events:
 
     def __len__(self) -> int:
         return sum(len(log) for log in self.logs)
+
+    def with_users(self, users: int) -> Events:
+        """The same events where there are more users than have been told of; those have none."""
+        logs = [replace(log, start=np.pad(log.start, (0, users + 1 - len(log.start)), mode="edge")) for log in self.logs]
+        return replace(self, logs=tuple(logs))
 
     def rows(self) -> EventRows:
         """A copy of all events, sorted by (user, time, action), ties in file order: for a log that fits in memory four times."""

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 LINE = ("run", "metrics", "data", "pretrain", "features", "ctr", "eval")
 COMMANDS = (
     "eval.compare", "ctr.train", "pretrain.train", "features.embed", "features.cluster", "data.validate", "data.make_world",
+    "ctr.export", "ctr.score", "ctr.bulk_predict",
 )  # fmt: skip
 HEAVY = ("torch", "torchrec", "lightning_fabric", "matplotlib", "sklearn", "faiss")
 
