@@ -140,7 +140,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     ceiling = oracle(plan, shop, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
     if ceiling is not None:
         results["oracle"] = ceiling
-    results |= {"shop": shop_fingerprint(folder), "split_is_ordered": shop.split_is_ordered, "commit": commit()}
+    results |= {"shop": shop_fingerprint(folder), "split_is_ordered": shop.split_is_ordered, "start": config.start, "commit": commit()}
     results["seconds"] = {"this_call": time.monotonic() - began}
     write_users(config.out / "users.parquet", sums, seeds)
     write_json(config.out / "results.json", results)

@@ -87,6 +87,7 @@ def test_sums_on_disk_give_the_very_interval_of_the_scores(whole, tmp_path):
     [
         ({"shop": "other"}, "'shop' is 'other', and 'abc'"),
         ({"seeds": [0, 2]}, "'seeds' is"),
+        ({"start": "warm"}, "had a warm start, those of .* a cold one"),
         ({"baseline": {"auc": {"per_seed": [0.6, 0.61]}, "gauc": {"per_seed": [0.55, 0.57]}}}, "its baseline is not that of"),
     ],
 )
