@@ -140,7 +140,7 @@ def _refuse_another(file: Path, one: dict[str, Any], first_file: Path, first: di
             raise UserError(f"{file}: '{name}' is {one[name]!r}, and {first[name]!r} in {first_file}; slices are of one comparison")
     begun, first_begun = (results.get("start", "cold") for results in (one, first))
     if begun != first_begun:
-        raise UserError(f"{file}: its CTR models had a {begun} start, those of {first_file} a {first_begun} one; slices are of one comparison")
+        raise UserError(f"{file}: its CTR models had a {begun} start, those of {first_file} a {first_begun} one; merge like with like")
     for metric in ("auc", "gauc"):
         pairs = zip(one["baseline"][metric]["per_seed"], first["baseline"][metric]["per_seed"], strict=True)
         if not all(math.isclose(a, b, abs_tol=1e-9) for a, b in pairs):
