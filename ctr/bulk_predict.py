@@ -67,7 +67,6 @@ def bulk_predict(found: Finished, log: Log, out: Path, part_rows: int, threads: 
 
     import polars as pl
 
-    from ctr.inputs import encode_catalogue
     from ctr.later import cuts
     from run.devices import set_up
     from run.errors import one_process
@@ -90,10 +89,7 @@ def bulk_predict(found: Finished, log: Log, out: Path, part_rows: int, threads: 
         raise UserError(f"{out}: holds part files without a manifest.json; give another --out")
     write_json(out / "manifest.json", manifest | {"finished": False})
     fabric = set_up(threads, found.known.config.precision)
-    shop = log.shop
-    catalogue = encode_catalogue(shop, found.feature(shop.items["item_id"]), found.known.config, found.known.vocabularies)
-    if catalogue.layout != found.known.layout:
-        raise UserError(f"{found.folder}: its vocabulary is not that of its weights; train the model anew")
+    catalogue = found.catalogue(log.shop)
     names = [out / f"part-{number:05d}.parquet" for number in range(len(parts))]
     done = sum(part.rows for part, name in zip(parts, names, strict=True) if name.exists())
     model = None

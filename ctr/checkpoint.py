@@ -7,7 +7,6 @@ a checkpoint is the run's own and to be trusted like code.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from ctr.training import State, Training, best_of, take_back, take_best, tensors
 from run.checkpoint import refuse_other_settings
 from run.devices import summed
 from run.errors import UserError
-from run.folder import read_json, write_atomic, write_json
+from run.folder import read_json, sha256, write_atomic, write_json
 
 FOLDER = "checkpoints"
 SUMS, STATE = "sums.json", "state.json"
@@ -132,9 +131,3 @@ def everyones_sums(own: dict[str, str]) -> dict[str, str]:
     told: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(told, own)
     return {name: value for sums in told for name, value in sums.items()}
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

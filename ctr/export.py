@@ -63,7 +63,6 @@ def export(found: Finished, out: Path, *, encoder_run: Path | None = None) -> di
     import torch
 
     from ctr.finished import encoder_of
-    from ctr.inputs import encode_catalogue
     from ctr.serving import ServingModel, exported
     from ctr.vocabulary_files import FOLDER
     from data.columns import is_text
@@ -77,11 +76,8 @@ def export(found: Finished, out: Path, *, encoder_run: Path | None = None) -> di
     for part in ("items", "users", "lookup", "encoder", FOLDER):
         shutil.rmtree(out / part, ignore_errors=True)
     known, shop = found.known, found.shop()
-    feature = found.feature(shop.items["item_id"])
-    catalogue = encode_catalogue(shop, feature, known.config, known.vocabularies)
-    if catalogue.layout != known.layout:
-        raise UserError(f"{found.folder}: its vocabulary is not that of its weights; train the model anew")
-    dim = 0 if feature.vectors is None else feature.vectors.shape[1]
+    catalogue = found.catalogue(shop)
+    dim = 0 if catalogue.vectors is None else catalogue.vectors.shape[1]
     program = exported(ServingModel(known.layout, known.config, found.weights), dim)
     torch.export.save(program, out / "model.pt2")
     shutil.copytree(found.folder / FOLDER, out / FOLDER)

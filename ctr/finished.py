@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
 
+    from ctr.inputs import Catalogue
     from data.shop_folder import Shop
     from features.image_feature import ImageFeature
     from pretrain.config import PretrainConfig
@@ -48,6 +49,19 @@ class Finished:
         if self.known.rule is None or self.embeddings is None:
             raise UserError(f"{self.folder}: keeps no rule for its image feature; train the model anew")
         return self.known.rule.feature(read_embeddings(self.embeddings, item_id))
+
+    def catalogue(self, shop: Shop) -> Catalogue:
+        """The arrays of a shop's items and users, by the run's own rules.
+
+        Raises:
+            UserError: as `feature`, or the vocabularies are not those of the weights.
+        """
+        from ctr.inputs import encode_catalogue
+
+        catalogue = encode_catalogue(shop, self.feature(shop.items["item_id"]), self.known.config, self.known.vocabularies)
+        if catalogue.layout != self.known.layout:
+            raise UserError(f"{self.folder}: its vocabulary is not that of its weights; train the model anew")
+        return catalogue
 
 
 def open_run(folder: Path, *, data: str = "", embeddings: Path | None = None) -> Finished:

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from ctr.id_hash import hash64
+from data import keep
 from run.errors import UserError
 
 _KEY = "lookup"
@@ -72,6 +73,6 @@ def mapped(path: Path) -> np.ndarray:
         UserError: the file is missing or is no array.
     """
     try:
-        return np.load(path, mmap_mode=None if path.stat().st_size < 4096 else "r", allow_pickle=False)  # no map of an empty array
+        return keep.mapped(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as an array ({error}); export the model again") from None

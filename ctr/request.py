@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ctr.inputs import HISTORIES
 from features.new_pictures import Picture
 from run.errors import UserError
 
 Id = int | str
-HISTORIES = ("clicks", "purchases", "cart")
 FIELDS = ("user", "history", "candidates", "query", "context", "pictures")
 _ANYWHERE = ("image",)  # a column of items.parquet that is no feature
 

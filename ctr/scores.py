@@ -36,6 +36,17 @@ def similarity(vectors_UD: Tensor, present_U: Tensor, history: HistoryRuns, run:
     cosine_sPL = take_rows(vectors_UD, target_sP) @ take_rows(vectors_UD, item_sL).transpose(1, 2)
     seen_sL = present_U[item_sL] if run.real is None else present_U[item_sL] & run.real
     both_sPL = present_U[target_sP][:, :, None] & seen_sL[:, None]
-    told_sPL = both_sPL & (target_sP[:, :, None] != item_sL[:, None]) if cosines.mask_same_item else both_sPL
-    score_sPL = (cosine_sPL - cosines.mean) / cosines.spread * told_sPL
-    return torch.stack([score_sPL, both_sPL.to(score_sPL.dtype)], dim=-1)
+    return pair_feature(cosine_sPL, both_sPL, target_sP[:, :, None] != item_sL[:, None], cosines)
+
+
+def pair_feature(cosine: Tensor, both: Tensor, differ: Tensor, cosines: Cosines) -> Tensor:
+    """(..., 2): standardised cosines, 0 where not told, and whether both have a picture.
+
+    Args:
+        cosine: (...) of two pictures.
+        both: (...) bool, both are there.
+        differ: (...) bool, they are of two items.
+    """
+    told = both & differ if cosines.mask_same_item else both
+    score = (cosine - cosines.mean) / cosines.spread * told
+    return torch.stack([score, both.to(score.dtype)], dim=-1)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ctr.attention import HistoryNetwork, SelfAttention, TargetAttention
 from ctr.config import CtrConfig
-from ctr.inputs import CLUSTER, HISTORIES, Layout, Table
-from ctr.linear import LinearWithImage
-from ctr.model import Layer, network_sizes
+from ctr.inputs import CLUSTER, Layout, Table
+from ctr.network import Network, with_presence
+from ctr.scores import Cosines, pair_feature
 from run.errors import UserError
 
 
@@ -40,7 +40,7 @@ class Question(NamedTuple):
     context_numeric: Tensor  # (C, M) float32
 
 
-class ServingModel(nn.Module):
+class ServingModel(Network):
     """(C,) logits of a `Question`'s candidates: those of `CtrModel` for one session.
 
     The network's parts have the names that they have in `CtrModel`, so that its weights are loaded as they are.
@@ -50,21 +50,10 @@ class ServingModel(nn.Module):
     """
 
     def __init__(self, layout: Layout, config: CtrConfig, weights: Mapping[str, Tensor]):
-        super().__init__()
-        self.layout = layout
-        self.mask_same_item = config.mask_same_item
+        super().__init__(layout, config)
+        self.cosines = Cosines(layout.cosine_mean, layout.cosine_spread, config.mask_same_item)
         self.tables = nn.ParameterList(_table(weights, table.name) for table in (*layout.item, *layout.user, *layout.context))
         self.words = nn.Parameter(_table(weights, "word")) if layout.words else None
-        text = config.token_size
-        item = _size(layout.item, layout.item_numeric) + text * layout.titles
-        of_item = {"vector": layout.vector_size + 1, "cluster_id": config.cluster_size}.get(layout.form, 0)
-        in_history = 2 if layout.form == "sim_score" else of_item
-        self.histories = nn.ModuleDict({name: HistoryNetwork(item, in_history, **network_sizes(config)) for name in HISTORIES})
-        user = _size(layout.user, layout.user_numeric) + len(HISTORIES) * config.width
-        other = text * layout.queries + _size(layout.context, layout.context_numeric)
-        self.first = LinearWithImage(user + item + other, of_item, config.hidden[0])
-        self.hidden = nn.ModuleList(Layer(a, b) for a, b in zip(config.hidden, config.hidden[1:], strict=False))
-        self.logit = nn.Linear(config.hidden[-1], 1)
         network = {name: value for name, value in weights.items() if not name.startswith("tables.")}
         own = {name for name in self.state_dict() if name != "words" and not name.startswith("tables.")}
         if own != set(network):
@@ -96,13 +85,13 @@ class ServingModel(nn.Module):
         item_UD = torch.cat([*_others(layout.item, of_item), item_numeric, *titles], dim=1)
         image_UF = None
         if layout.form == "vector":
-            image_UF = torch.cat([vectors, present[:, None].to(vectors.dtype)], dim=1)
+            image_UF = with_presence(vectors, present)
         elif layout.form == "cluster_id":
             image_UF = of_item[[table.name for table in layout.item].index(CLUSTER)]
         pooled = []
         for network, history_L in zip(self.histories.values(), (clicks, purchases, cart), strict=True):
             assert isinstance(network, HistoryNetwork)
-            pair_CLF = _pairs(layout, self.mask_same_item, vectors, present, candidates, history_L) if layout.form == "sim_score" else None
+            pair_CLF = _pairs(vectors, present, candidates, history_L, self.cosines) if layout.form == "sim_score" else None
             pooled.append(pool(network, item_UD, image_UF, pair_CLF, history_L, candidates))
         count = candidates.shape[0]
         user = torch.cat([*of_user, user_numeric[None]], dim=1).expand(count, -1)
@@ -110,11 +99,8 @@ class ServingModel(nn.Module):
         if layout.queries:
             start = torch.zeros(1, dtype=torch.int64, device=query_words.device)
             query = [self._means(query_words, start).expand(count, -1)]
-        x = torch.cat([user, *pooled, item_UD[candidates], *query, *of_context, context_numeric], dim=1)
-        x = self.first(x, None if image_UF is None else image_UF[candidates])
-        for layer in self.hidden:
-            x = layer(torch.relu(x))
-        return self.logit(torch.relu(x))[:, 0]
+        target_image = None if image_UF is None else image_UF[candidates]
+        return self.mlp([user, *pooled, item_UD[candidates], *query, *of_context, context_numeric], target_image)
 
     def _means(self, words: Tensor, start: Tensor) -> Tensor:
         """(n, dim) the mean embedding of each text's words; zeros for a text without any."""
@@ -151,14 +137,11 @@ def pool(
     return (network.out(pooled_CW) * any_real).expand(candidates_C.shape[0], -1)
 
 
-def _pairs(layout: Layout, mask_same_item: bool, vectors: Tensor, present: Tensor, candidates_C: Tensor, history_L: Tensor) -> Tensor:
+def _pairs(vectors: Tensor, present: Tensor, candidates_C: Tensor, history_L: Tensor, cosines: Cosines) -> Tensor:
     """(C, L, 2): the pair feature of `ctr.scores.similarity`."""
     history = history_L.clamp(min=0)
-    cosine_CL = vectors[candidates_C] @ vectors[history].T
     both_CL = present[candidates_C][:, None] & (present[history] & (history_L >= 0))[None]
-    told_CL = both_CL & (candidates_C[:, None] != history_L[None]) if mask_same_item else both_CL
-    score_CL = (cosine_CL - layout.cosine_mean) / layout.cosine_spread * told_CL
-    return torch.stack([score_CL, both_CL.to(score_CL.dtype)], dim=-1)
+    return pair_feature(vectors[candidates_C] @ vectors[history].T, both_CL, candidates_C[:, None] != history_L[None], cosines)
 
 
 def _table(weights: Mapping[str, Tensor], name: str) -> Tensor:
@@ -167,10 +150,6 @@ def _table(weights: Mapping[str, Tensor], name: str) -> Tensor:
         if key.startswith("tables.") and key.endswith(f".{name}.weight"):
             return value.float()
     raise UserError(f"weights of another model: no table {name!r}; export with the code that trained them")
-
-
-def _size(tables: tuple[Table, ...], numeric: int) -> int:
-    return sum(table.dim for table in tables if table.name != CLUSTER) + numeric
 
 
 def _others(tables: tuple[Table, ...], found: list[Tensor]) -> list[Tensor]:

@@ -22,7 +22,7 @@ from ctr.vocabulary import Hashed, Scale, Vocabulary
 from features.image_feature import ImageRule, digest
 from run.config import as_dict, with_settings
 from run.errors import UserError
-from run.folder import read_json, write_atomic, write_json
+from run.folder import read_json, sha256, write_atomic, write_json
 
 VERSION = 1
 FOLDER = "vocabulary"
@@ -97,7 +97,7 @@ def read_known(folder: Path, *, values: bool = True) -> Known:
         path = folder / name
         if not values and path.suffix == ".parquet":
             continue
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+        if not path.is_file() or sha256(path) != wanted:
             raise UserError(f"{path}: missing, or not the file that the training wrote; copy the run folder again or train anew")
 
     def read(name: str) -> Vocabulary:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import hashlib
 import importlib.util
 import re
 import time
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain.methods import METHODS
 from run.errors import SettingError, UserError
-from run.folder import Stage
+from run.folder import Stage, hash_of_files
 
 if TYPE_CHECKING:
     from data.shop_folder import Shop
@@ -227,19 +226,6 @@ def content_hash(path: Path) -> str:
     """A hash of a file's content and of the id files beside it, or of an embeddings folder's vectors and ids."""
     from features.foreign_vectors import id_files
 
-    inside = [path / "vectors.npy", path / "items.parquet"]
-    files = [file for file in inside if file.is_file()] if path.is_dir() else [path, *id_files(path)]
-    stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-    return _hash_of(stamps, path.is_dir())
-
-
-@functools.lru_cache(maxsize=64)
-def _hash_of(stamps: tuple[tuple[str, int, int], ...], named: bool) -> str:
-    """A hash over files, read again where size or time of change differ."""
-    digest = hashlib.sha256()
-    for name, size, _ in stamps:
-        digest.update(f"{Path(name).name if named else Path(name).suffix} {size}\n".encode())
-        with open(name, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()[:16]
+    if path.is_dir():
+        return hash_of_files((file.name, file) for file in (path / "vectors.npy", path / "items.parquet") if file.is_file())
+    return hash_of_files((file.suffix, file) for file in [path, *id_files(path)])

@@ -10,7 +10,7 @@ from data.source import SourceConfig
 from features.foreign import foreign_stage, make_foreign
 from pretrain.config import PACE, PretrainConfig, start_config
 from pretrain.methods import METHODS, is_trained, parts_read
-from run.folder import Stage, content_hash, file_hash
+from run.folder import Stage, file_hash, folder_hash
 
 VERSION = 7  # of encoder training: raise it when the code gives other numbers from the same settings
 
@@ -43,9 +43,9 @@ def _stage(name: str, source: SourceConfig, root: Path, encoder: str, config: Pr
     settings = {
         name: value for name, value in asdict(config).items() if name not in PACE and (name in parts or not isinstance(value, dict))
     }
-    key = source.key(root) | {"encoder": encoder, "seed": seed, "pretrain": settings, "version": VERSION}
     if "clip" in parts and config.clip.text_model is not None:
-        settings["clip"] = settings["clip"] | {"text_model": content_hash(config.clip.text_model)}
+        settings["clip"]["text_model"] = folder_hash(config.clip.text_model)
+    key = source.key(root) | {"encoder": encoder, "seed": seed, "pretrain": settings, "version": VERSION}
     return Stage(root, f"{name}-seed{seed}", key | {"weights": file_hash(config.weights)})
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -53,19 +53,29 @@ def file_hash(path: Path | str | None) -> str | None:
     """A hash of a file's content; None where there is no such file."""
     if path is None or not Path(path).is_file():
         return None
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return sha256(Path(path))[:16]
 
 
-def content_hash(folder: Path) -> str:
+def folder_hash(folder: Path) -> str:
     """A hash of the names and contents of a folder's files, wherever it stands; a folder that is not there has that of an empty one."""
+    return hash_of_files((file.relative_to(folder).as_posix(), file) for file in sorted(folder.rglob("*")) if file.is_file())
+
+
+def hash_of_files(named: Iterable[tuple[str, Path]]) -> str:
+    """A hash of files' names, as given, and contents; those are read again where size or time of change differ from the last time."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{_hash_of(file, file.stat().st_size, file.stat().st_mtime_ns)}\0".encode())
+    for name, file in named:
+        digest.update(f"{name}\0{_known_sha256(file, file.stat().st_size, file.stat().st_mtime_ns)}\0".encode())
     return digest.hexdigest()[:16]
 
 
 @cache
-def _hash_of(file: Path, size: int, changed: int) -> str:
+def _known_sha256(file: Path, size: int, changed: int) -> str:
+    return sha256(file)
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
     with open(file, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

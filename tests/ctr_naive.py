@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctr.inputs import Columns, Inputs
-from ctr.model import CLUSTER, CtrModel
+from ctr.inputs import CLUSTER, Columns, Inputs
+from ctr.model import CtrModel
 from data.histories import History
 from data.shop_folder import Shop
 

@@ -46,20 +46,13 @@ def rows_of(run):
     return {part.table: part.weight for part in run.parts}
 
 
-def test_a_fused_step_of_adagrad_is_that_of_torch():
-    run, model, (batch,) = one_step(TINY)
+@pytest.mark.parametrize(("name", "kind"), [("adagrad", torch.optim.Adagrad), ("sgd", torch.optim.SGD)])
+def test_a_fused_step_is_that_of_torch(name, kind):
+    run, model, (batch,) = one_step(dataclasses.replace(TINY, table_optimizer=name))
     tables = plain_gradients(model, batch)
-    torch.optim.Adagrad(tables.values(), lr=RATE).step()
-    for name, rows in rows_of(run).items():
-        torch.testing.assert_close(rows, tables[name].detach(), atol=1e-6, rtol=0, msg=name)
-
-
-def test_a_fused_step_of_sgd_is_that_of_torch():
-    run, model, (batch,) = one_step(dataclasses.replace(TINY, table_optimizer="sgd"))
-    tables = plain_gradients(model, batch)
-    torch.optim.SGD(tables.values(), lr=RATE).step()
-    for name, rows in rows_of(run).items():
-        torch.testing.assert_close(rows, tables[name].detach(), atol=1e-6, rtol=0, msg=name)
+    kind(tables.values(), lr=RATE).step()
+    for table, rows in rows_of(run).items():
+        torch.testing.assert_close(rows, tables[table].detach(), atol=1e-6, rtol=0, msg=table)
 
 
 def test_rowwise_adagrad_divides_a_rows_gradient_by_its_root_mean_square():

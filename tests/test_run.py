@@ -14,7 +14,7 @@ from run.checkpoint import load_checkpoint, save_checkpoint
 from run.config import as_dict, names, parse, positive, to_toml
 from run.devices import scales_losses, set_up
 from run.errors import DataError, SettingError, UserError, entry
-from run.folder import MetricsLog, Stage, content_hash, locked, read_metrics, write_atomic
+from run.folder import MetricsLog, Stage, folder_hash, locked, read_metrics, write_atomic
 from run.parallel import run_all
 from run.randomness import keyed_init, normal, permutation, uniform
 
@@ -208,12 +208,12 @@ def test_a_folder_is_known_by_its_files_names_and_contents_wherever_it_stands(tm
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "config.json").write_text("{}")
         (tmp_path / name / "deep" / "weights").write_text("1 2")
-    first = content_hash(tmp_path / "a")
-    assert first == content_hash(tmp_path / "b")
+    first = folder_hash(tmp_path / "a")
+    assert first == folder_hash(tmp_path / "b")
     (tmp_path / "b" / "deep" / "weights").write_text("1 3 ")
-    assert first != content_hash(tmp_path / "b")
+    assert first != folder_hash(tmp_path / "b")
     (tmp_path / "a" / "config.json").rename(tmp_path / "a" / "other.json")
-    assert first != content_hash(tmp_path / "a")
+    assert first != folder_hash(tmp_path / "a")
 
 
 def test_half_precision_without_a_gpu_is_full_precision_and_said(monkeypatch, capsys):
