@@ -22,6 +22,26 @@ def in_turn(ours: Callable[[], Any], peer: Callable[[], Any], *, rounds: int) ->
     return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
+def step_by_step(ours: Callable[[], Any], peer: Callable[[], Any], *, pairs: int) -> tuple[float, float]:
+    """Median seconds of the peer's steps, and of ours as the median over pairs of steps would have it beside that.
+
+    Steps are taken in pairs, whose order turns, after one unmeasured pair: for ratios near 1, which a machine's moods would drown when one
+    side runs for long before the other. Neither side may leave work behind that runs in the other's step.
+    """
+    ours()
+    peer()
+    seconds: list[dict[Callable[[], Any], float]] = []
+    for pair in range(pairs):
+        taken = {}
+        for job in (ours, peer) if pair % 2 else (peer, ours):
+            began = time.perf_counter()
+            job()
+            taken[job] = time.perf_counter() - began
+        seconds.append(taken)
+    of_peer = statistics.median(taken[peer] for taken in seconds)
+    return of_peer * statistics.median(taken[ours] / taken[peer] for taken in seconds), of_peer
+
+
 def line(what: str, ours: float, peer: float, unit: str, *, higher_is_better: bool) -> dict[str, Any]:
     """One comparison; a ratio above 1 says that ours is better."""
     ratio = ours / peer if higher_is_better else peer / ours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,23 +38,37 @@ def embed(net: nn.Module, pictures: Pictures, config: PretrainConfig, *, batch: 
         DataError: pictures are decoded on the way, and too many of them proved unreadable.
     """
     device = next(net.parameters()).device
-    net.eval()
     vectors = np.zeros((len(pictures.present), config.dim), dtype=np.float32)
     present = np.flatnonzero(pictures.present)
     rank, ranks = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
     own = present[len(present) * rank // ranks : len(present) * (rank + 1) // ranks]
-    batch = batch or default_batch(device.type, config.image_size)
-    parts = [own[start : start + batch] for start in range(0, len(own), batch)]
-    with ahead((part, torch.from_numpy(pictures.read(part))) for part in parts) as batches:
-        for part, pixels in batches:
-            with torch.autocast(device.type, enabled=False) if fabric is None else fabric.autocast():
-                out = net(whole(pixels.to(device), config.image_size)).float()
-            vectors[part] = torch.nn.functional.normalize(out, dim=1).cpu().numpy()
+    for part, part_vectors in embedded(net, pictures, own, config, batch=batch, fabric=fabric):
+        vectors[part] = part_vectors
     vectors[pictures.unreadable()] = 0
     if ranks > 1:
         assert fabric is not None
         vectors = fabric.all_reduce(torch.from_numpy(vectors).to(device), reduce_op="sum").cpu().numpy()  # type: ignore[union-attr]
     return vectors
+
+
+@torch.no_grad()
+def embedded(
+    net: nn.Module, pictures: Pictures, items: np.ndarray, config: PretrainConfig, *, batch: int = 0, fabric: Fabric | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batch after batch of `items`, as indices, and their (P, D) float32 unit embeddings; the next one's pictures are read meanwhile.
+
+    Args:
+        batch, fabric: as `embed`'s.
+    """
+    device = next(net.parameters()).device
+    net.eval()
+    batch = batch or default_batch(device.type, config.image_size)
+    parts = [items[start : start + batch] for start in range(0, len(items), batch)]
+    with ahead((part, torch.from_numpy(pictures.read(part))) for part in parts) as batches:
+        for part, pixels in batches:
+            with torch.autocast(device.type, enabled=False) if fabric is None else fabric.autocast():
+                out = net(whole(pixels.to(device), config.image_size)).float()
+            yield part, torch.nn.functional.normalize(out, dim=1).cpu().numpy()
 
 
 def default_batch(device: str, image_size: int) -> int:

@@ -30,7 +30,7 @@ def normalised(pictures: Tensor) -> Tensor:
     """Subtract ImageNet's mean and divide by its deviation, per colour."""
     mean = pictures.new_tensor(_MEAN).view(1, 3, 1, 1)
     std = pictures.new_tensor(_STD).view(1, 3, 1, 1)
-    return (pictures - mean) / std
+    return (pictures - mean).div_(std)
 
 
 def whole(pixels: Tensor, size: int) -> Tensor:
