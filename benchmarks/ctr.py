@@ -245,7 +245,8 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
         layout=layout, items=columns((table,), np.arange(items, dtype=np.int32)[None], items),
         users=columns((), np.zeros((0, sessions), np.int32), sessions),
         context=columns((), np.zeros((0, impressions), np.int32), impressions), titles=None, queries=None,
-        query=np.zeros(impressions, np.int64), histories=histories, vectors=vectors, present=np.ones(items, bool), shop=shop,
+        query=np.zeros(impressions, np.int64), histories=histories, each_impression=False, vectors=vectors,
+        present=np.ones(items, bool), shop=shop,
         feature=no_image(items), vocabularies=None,  # type: ignore[arg-type]  # which training does not ask for
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 ITEMS, USERS, CANDIDATES, PICTURES = 20_000, 1_000, 500, 10
 LENGTHS = {"clicks": 1000, "purchases": 1000, "cart": 200}
-FORMS = ("none", "cluster_id", "vector", "sim_score")
+FORMS = (("none", "before"), ("cluster_id", "before"), ("vector", "before"), ("sim_score", "after"), ("sim_score", "before"))  # score place
 
 
 def main() -> None:
@@ -35,18 +35,19 @@ def main() -> None:
     torch.set_num_threads(1)
     lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for form in FORMS:
-            scorer, eager = made(Path(folder) / form, form)
-            slow = form == "sim_score"  # attention over each candidate's own history: seconds a request
+        for form, place in FORMS:
+            scorer, eager = made(Path(folder) / f"{form} {place}", form, place)
+            slow = form == "sim_score" and place == "before"  # attention over each candidate's own history: seconds a request
+            name = f"{form}, {place} the attention" if form == "sim_score" else form
             requests = (3 if slow else 100) if options.quick else (30 if slow else 400)
             for pictures in (0,) if form == "none" or slow else (0, PICTURES):
                 seconds = latency(scorer, requests, pictures)
-                print(json.dumps(percentiles(form, pictures, seconds)), flush=True)
+                print(json.dumps(percentiles(name, pictures, seconds)), flush=True)
             question, _ = scorer.catalogue.question(scorer.catalogue.check(request(0, 0)), {})
             with torch.inference_mode():
-                rounds = 1 if slow else 20
+                rounds = 1 if slow else 5 if form == "sim_score" else 20
                 ours, peer = in_turn(lambda: scorer.program(*question), lambda: eager(*question), rounds=rounds)  # noqa: B023
-            lines.append(line(f"serve {form}, exported vs eager", 1000 * ours, 1000 * peer, "ms", higher_is_better=False))
+            lines.append(line(f"serve {name}, exported vs eager", 1000 * ours, 1000 * peer, "ms", higher_is_better=False))
     show(lines)
 
 
@@ -98,7 +99,7 @@ def jpeg(seed: int) -> bytes:
     return content.getvalue()
 
 
-def made(folder: Path, form: str) -> tuple[Any, Any]:
+def made(folder: Path, form: str, place: str) -> tuple[Any, Any]:
     """A scorer of an exported model with random weights, and the same model not exported."""
     import polars as pl
     from safetensors.torch import save_file
@@ -149,7 +150,7 @@ def made(folder: Path, form: str) -> tuple[Any, Any]:
         }
     ).write_parquet(folder / "shop/impressions.parquet")
     shop = load_shop(folder / "shop")
-    config = CtrConfig(click_items=1000, purchase_items=1000, cart_items=200)
+    config = CtrConfig(click_items=1000, purchase_items=1000, cart_items=200, score_place=place)
     encoder = PretrainConfig()
     net = backbone(encoder.backbone, dim=encoder.dim, seed=0)
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, folder / "encoder/best.safetensors")

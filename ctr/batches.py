@@ -78,13 +78,12 @@ def _distinct(
     inputs: Inputs, rows: np.ndarray, sessions: np.ndarray, count: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, tuple[HistoryRuns, ...]]:
     """The distinct items (U,), targets (B,) as places among them, and the histories."""
-    each_impression = inputs.layout.form == "sim_score"
     distinct, runs = [], []
     for history in inputs.histories:
         values, lengths = jagged(history, sessions, session_time=inputs.shop.session_time)
         items, place = np.unique(values, return_inverse=True)
         distinct.append(items)
-        runs.append(runs_of(place, lengths, count, each_impression=each_impression))
+        runs.append(runs_of(place, lengths, count, each_impression=inputs.each_impression))
     items, place = np.unique(np.concatenate([inputs.shop.item[rows], *distinct]), return_inverse=True)
     targets, *places = np.split(place, np.cumsum([len(rows), *map(len, distinct)])[:-1])
     histories = (HistoryRuns(torch.from_numpy(at), of) for at, of in zip(places, runs, strict=True))

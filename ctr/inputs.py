@@ -118,6 +118,7 @@ class Inputs(Catalogue):
     queries: Ragged | None  # distinct queries
     query: np.ndarray  # (I,) int64, which query; zeros without queries
     histories: tuple[History, ...]  # in the order of HISTORIES
+    each_impression: bool  # the model reads histories for each impression, not once a session
     shop: Shop
     vocabularies: Vocabularies
 
@@ -219,6 +220,7 @@ def encode_log(shop: Shop, catalogue: Catalogue, config: CtrConfig, vocabularies
             purchase_history(shop, max_items=config.purchase_items),
             cart_history(shop, max_items=config.cart_items),
         ),
+        each_impression=config.pooling == "target" or (catalogue.layout.form == "sim_score" and config.score_place == "before"),
         shop=shop,
         vocabularies=vocabularies,
     )
