@@ -75,7 +75,7 @@ def markdown_table(results: Results) -> str:
     for cells, selected in _rows(results):
         bold = "**" if selected else ""
         lines.append("| " + " | ".join(f"{bold}{_plain(cell)}{bold}" if cell else "" for cell in cells) + " |")
-    below = [*map(_plain, against(results)), f"{basis(results)}. {_LEGEND}"]
+    below = [*map(_plain, against(results)), f"{basis(results)}.", _LEGEND]
     if any(selected for _, selected in _rows(results)):
         below.append(f"Bold: {_SELECTED}.")
     if results.get("oracle"):
@@ -83,7 +83,7 @@ def markdown_table(results: Results) -> str:
     if results.get("simulated"):
         below.append(SIMULATED)
     above = " ".join(filter(None, [answer(results), caution(results)]))
-    return _plain(above) + "\n\n" + "\n".join(lines) + "\n\n" + " ".join(below) + "\n"
+    return _plain(above) + "\n\n" + "\n".join(lines) + "\n\n" + "".join(f"- {sentence}\n" for sentence in below)
 
 
 def _headings(results: Results) -> list[str]:
