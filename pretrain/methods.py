@@ -96,7 +96,18 @@ def _titled(name: str, shop: Shop, has_picture: np.ndarray, config: PretrainConf
             f"{name}: {len(items)} items with a picture and a title were shown in the pretraining period; it needs at least {FEWEST}: "
             "fill the column 'title' of items.parquet"
         )
+    _differ(name, titles.of_item[items], _groups(shop, config), items)
     return items, titles
+
+
+def _differ(name: str, title: np.ndarray, group: np.ndarray | None, items: np.ndarray) -> None:
+    """Refuse titles that are all alike wherever they compete: the loss would be 0 from the first step on."""
+    import numpy as np
+
+    where = np.zeros(len(items), dtype=np.int64) if group is None else group[items]
+    if len(np.unique(np.stack([where, title]), axis=1).T) == len(np.unique(where)):
+        within = "" if group is None else " within each category (--pretrain.negatives batch would contrast across them)"
+        raise UserError(f"{name}: all titles are the same{within}, so that there is none to tell a picture's own from; write longer titles")
 
 
 def _items(name: str, shop: Shop, has_picture: np.ndarray) -> np.ndarray:

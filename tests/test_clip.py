@@ -1,6 +1,7 @@
 """CLIP's loss by closed forms and by a slow double sum; its method; COURIER with it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.shop_folder import load_shop
 from pretrain.clip import Clip, clip_loss, clip_loss_of
 from pretrain.config import PretrainConfig
 from pretrain.courier import Courier
 from pretrain.method import Step
 from pretrain.method_configs import ClipConfig, CourierConfig
+from pretrain.methods import make_method
 from pretrain.page_views import PageViews
 from pretrain.text import Titles
+from run.errors import UserError
 
 TITLES = Titles(
     of_item=np.array([1, 2, 3, 2, 0, 1]),
@@ -120,6 +124,15 @@ def test_pictures_without_a_title_do_not_enter():
     assert found.item() == clip_loss(embedding[[0, 2]], text[[0, 2]], temperature=0.1).item()
     none = Step(number=0, items=np.arange(4), view=np.zeros(4), places={"title": np.zeros(4, dtype=int)})
     assert clip_loss_of({"embedding": embedding, "text": text}, none, temperature=0.1).item() == 0
+
+
+def test_titles_that_are_alike_wherever_they_compete_are_refused(shop_folder):
+    shop = load_shop(shop_folder)  # "dress number 3": numbers are too rare to be words
+    with_picture = shop.items["image"].is_not_null().to_numpy()
+    config = PretrainConfig(clip=CLIP)
+    with pytest.raises(UserError, match=r"clip: all titles are the same within each category \(--pretrain.negatives batch"):
+        make_method("clip", shop, with_picture, config, 0)
+    assert isinstance(make_method("clip", shop, with_picture, replace(config, negatives="batch"), 0), Clip)
 
 
 def test_courier_with_clip_pays_both_losses():
