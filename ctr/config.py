@@ -72,10 +72,15 @@ class CtrConfig:
     patience: int = 3  # stop after so many validations without a lower log loss
     checkpoint_seconds: float = 20.0  # between checkpoints; one is also written at every validation
     keep_checkpoints: int = 2  # the newest ones kept, besides that of the best weights
-    init_from: Path | None = None  # best.safetensors of a run on the same data to go on from; None: from scratch
+    init_from: Path | None = None  # run on the same data, or its best.safetensors, to go on from; None: from scratch
 
     threads: int = 0  # CPU threads of ctr.train, 0: torch's choice; eval.compare gives every training one, whatever stands here
     precision: str = "32-true"  # 32-true or bf16-mixed
+
+    @property
+    def start(self) -> Path | None:
+        """The weights file that `init_from` means."""
+        return self.init_from / "best.safetensors" if self.init_from is not None and self.init_from.is_dir() else self.init_from
 
     def __post_init__(self):
         for name in ("click_items", "purchase_items", "cart_items", "checkpoint_seconds", "weight_decay", "threads", "hash_ids"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,22 @@ from ctr.inputs import Inputs, encode
 from ctr.order import part_of
 from ctr.predict import measures, predict, write_predictions
 from ctr.sharding import gathered
-from ctr.training import Training, averaged, prepare, take_step
+from ctr.training import Training, averaged, prepare, settings_of, take_step
 from ctr.vocabulary_files import write_known
 from ctr.weights import save_weights
 from data.shop_folder import Shop
 from data.source import shop_fingerprint
 from features.image_feature import ImageFeature, digest
 from run.ahead import ahead
+from run.checkpoint import refuse_other_settings
 from run.devices import set_up, summed
 from run.errors import Stopped, UserError
-from run.folder import MetricsLog, write_json
+from run.folder import MetricsLog, file_hash, read_json, write_json
 from run.progress import Progress
 from run.stop import stop_requests
 
 _LOG_STEPS = 20  # steps whose mean loss makes a line of metrics.jsonl
+_SETTINGS = "settings.json"  # what a finished run was trained with
 
 
 def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int, folder: Path) -> dict[str, Any]:
@@ -42,10 +45,11 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
         seed: of the first weights and the order of sessions; never of the data.
 
     Returns:
-        What result.json holds: valid_auc, valid_gauc, valid_log_loss, best_step, steps, impressions, seconds.
+        What result.json holds: valid_auc, valid_gauc, valid_log_loss, the same of test, best_step, steps, impressions, seconds. A run that
+        was finished before is not trained again.
 
     Raises:
-        UserError: a split is empty, the loss is not a number, or `folder` holds a start with other settings.
+        UserError: a split is empty, the loss is not a number, or `folder` holds a run, begun or finished, with other settings.
         Stopped: SIGTERM came; the training stands in `folder`.
     """
     fabric = set_up(config.threads, config.precision)
@@ -54,14 +58,20 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
     if not len(shop.rows("valid")):
         raise UserError(f"{shop.folder}: the valid split has no impressions; set the split column or log more sessions")
     per_epoch = batches_per_epoch(train, config)
-    of_data = {"shop": shop_fingerprint(shop.folder), "embeddings": digest(feature)}
+    of_data = {"shop": shop_fingerprint(shop.folder), "embeddings": digest(feature), "init_from": str(file_hash(config.start))}
+    done = finished_before(folder, settings_of(config, inputs.layout, seed) | of_data)
+    if done is not None:
+        return done
     run = prepare(inputs, config, seed=seed, steps=config.epochs * per_epoch, fabric=fabric, of_data=of_data)
     resumed = load(run, folder)
     state = run.state
     log = MetricsLog(folder, resume_step=state.step if resumed else None) if fabric.is_global_zero else None
     shares = feed(inputs, train, config, seed=seed, first=state.step, rank=fabric.global_rank, ranks=fabric.world_size)
     total = config.epochs * len(train.rows)
-    progress = Progress(f"ctr {feature.form} seed {seed}", total=total, unit="impressions", start=state.impressions)
+    title = f"ctr {feature.form} seed {seed}"
+    if resumed and log:
+        print(f"{title}: going on from step {state.step:,}, {state.impressions:,} of {total:,} impressions", file=sys.stderr)
+    progress = Progress(title, total=total, unit="impressions", start=state.impressions)
     with ahead(shares) as taken, stop_requests() as asked_to_stop, progress as bar:
         last_save = time.monotonic()
         began = last_save - state.seconds
@@ -83,6 +93,18 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
     if log:
         log.close()
     return finish(run, inputs, folder)
+
+
+def finished_before(folder: Path, settings: dict[str, str]) -> dict[str, Any] | None:
+    """What an earlier call with these settings left in result.json; None where there is none.
+
+    Raises:
+        UserError: the folder holds a finished run with other settings.
+    """
+    if not (folder / "result.json").exists():
+        return None
+    refuse_other_settings(folder, read_json(folder / _SETTINGS), settings)
+    return read_json(folder / "result.json")
 
 
 def note_loss(run: Training, value: float, log: MetricsLog | None, *, write: bool) -> None:
@@ -125,14 +147,16 @@ def finish(run: Training, inputs: Inputs, folder: Path) -> dict[str, Any]:
     load_best(run, folder)
     splits = {split: predict(run.model, inputs, split, run.fabric, run.config) for split in ("valid", "test")}
     weights = dict(gathered(run.model, run.fabric.device))
-    found = measures(splits["valid"], inputs.shop.session)
-    result: dict[str, Any] = {f"valid_{name}": value for name, value in found.items()}
+    result: dict[str, Any] = {}
+    for split, found in splits.items():
+        result |= {f"{split}_{name}": value for name, value in measures(found, inputs.shop.session).items()}
     result |= {name: getattr(run.state, name) for name in ("best_step", "impressions", "seconds")}
     result["steps"] = run.state.step
     if run.fabric.is_global_zero:
         save_weights(folder / "best.safetensors", weights, inputs)
         write_known(folder, inputs, run.config)
         write_predictions(folder / "predictions.parquet", splits)
+        write_json(folder / _SETTINGS, run.settings)
         write_json(folder / "result.json", result)
         remove(folder)
     run.fabric.barrier()  # what comes next may read what is left

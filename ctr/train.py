@@ -74,16 +74,16 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("several ranks take embeddings that are there; make them with pretrain.train and features.embed, give --embeddings")
     with locked(config.out) if fabric.is_global_zero else nullcontext():
         with fabric.rank_zero_first():  # the others find the data made
-            if fabric.is_global_zero:
-                write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
             shop = config.source.shop(config.out)
             check_scorable(shop, "valid")
         result = train_ctr(shop, image_feature_for(shop, config), config.ctr, seed=config.seed, folder=config.out)
-    if fabric.is_global_zero:
-        print(
-            f"{config.image_feature}: AUC {_shown(result['valid_auc'])}, GAUC {_shown(result['valid_gauc'])} on the valid split after "
-            f"{result['impressions']:,} impressions; predictions in {config.out / 'predictions.parquet'}"
-        )
+        if not fabric.is_global_zero:
+            return
+        write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())  # not before: a run with other settings is refused
+    for split in ("valid", "test"):
+        values = (_shown(result[f"{split}_{name}"]) for name in ("auc", "gauc"))
+        print("{}, {} split: AUC {}, GAUC {}".format(config.image_feature, split, *values))
+    print(f"trained on {result['impressions']:,} impressions; predictions in {config.out / 'predictions.parquet'}")
 
 
 def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:

@@ -78,8 +78,8 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
     sharded = shard(model, config, fabric.device)
     network, parts = network_of(sharded), parts_of(sharded)
     draw_parts(parts, seed)
-    if config.init_from is not None:
-        warm_start(sharded.module, network, parts, config.init_from, inputs)
+    if config.start is not None:
+        warm_start(sharded.module, network, parts, config.start, inputs)
     optimizer = torch.optim.AdamW(network.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     run = Training(
         config=config, fabric=fabric, form=inputs.layout.form, steps=steps, model=sharded, network=network, parts=parts,

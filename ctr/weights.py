@@ -42,6 +42,8 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give the best.safetensors of a CTR run") from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not readable as weights ({error}); give the best.safetensors of a CTR run") from None
 
@@ -71,7 +73,9 @@ def warm_start(model: nn.Module, network: Mapping[str, nn.Parameter], parts: Seq
     """
     with opened(path) as file:
         there, noted = set(file.keys()), file.metadata() or {}
-        if noted.get("vocabulary") != vocabulary_hash(inputs):
+        if "vocabulary" not in noted:
+            raise UserError(f"{path}: not the weights of a CTR run; give its best.safetensors")
+        if noted["vocabulary"] != vocabulary_hash(inputs):
             raise UserError(f"{path}: weights of other data or of another min_count; train them on {inputs.shop.folder} first")
         same_form = noted.get("form") == inputs.layout.form
 

@@ -47,7 +47,7 @@ def ctr_stage(plan: Plan, encoder: str, form: str, seed: int) -> Stage:
     """
     settings = {name: value for name, value in asdict(plan.ctr).items() if name not in _NO_RESULT}
     key = plan.source.key(plan.root) | {"seed": seed, "form": form, "ctr": settings, "version": VERSION}
-    key |= {"other": encoder == OTHER_SEEDS, "init_from": file_hash(plan.ctr.init_from)}
+    key |= {"other": encoder == OTHER_SEEDS, "init_from": file_hash(plan.ctr.start)}
     if plan.start == "warm" and encoder != WARM:
         key["start"] = ctr_stage(plan, WARM, "none", seed).hash
     if form != "none":

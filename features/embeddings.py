@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,19 @@ def embedded_items(folder: Path) -> pl.Series:
         raise UserError(f"{path}: not readable ({type(error).__name__})") from None
 
 
+def warn_of_missing(source: Path, found: np.ndarray) -> None:
+    """Say on stderr how many of the shop's items have no row in the embeddings of `source`.
+
+    Args:
+        found: (N,) bool, the item has one.
+    """
+    if not found.all():
+        lacking = f"{np.count_nonzero(~found):,} of the shop's {len(found):,} items"
+        print(f"warning: {source}: {lacking} have no row and count as without a picture", file=sys.stderr)
+
+
 def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
-    """(N, D) float32 unit rows in the order of `item_id`; zero rows for items the folder does not hold.
+    """(N, D) float32 unit rows in the order of `item_id`; zero rows for items the folder does not hold, whose number is told on stderr.
 
     Raises:
         UserError: a file is missing or unreadable, shapes disagree, ids are of another type, a value is not finite, no item is found.
@@ -72,12 +84,18 @@ def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
     wanted = item_id if item_id.dtype == pl.String else item_id.cast(pl.Int64)
     held = table["item_id"]
     if (held.dtype == pl.String) != (wanted.dtype == pl.String):
-        raise DataError(folder / "items.parquet", column="item_id", value=held.dtype, mend=f"the shop's ids are {wanted.dtype}")
+        raise DataError(
+            folder / "items.parquet",
+            column="item_id",
+            value=held.dtype,
+            mend=f"the shop's ids are {wanted.dtype}; give embeddings of this shop",
+        )
     table = table.with_columns(item_id=held.cast(wanted.dtype), row=pl.col("row")).unique("item_id", keep="first")
     rows = pl.DataFrame({"item_id": wanted}).join(table, on="item_id", how="left", maintain_order="left")["row"].to_numpy()
     found = ~np.isnan(rows)
     if not found.any():
-        raise DataError(folder / "items.parquet", column="item_id", mend="holds none of the shop's items")
+        raise DataError(folder / "items.parquet", column="item_id", mend="holds none of the shop's items; embed them with features.embed")
+    warn_of_missing(folder, found)
     places = rows[found].astype(np.int64)
     if places.min() < 0 or places.max() >= len(vectors):
         raise DataError(folder / "items.parquet", column="row", value=int(places.max()), mend=f"vectors.npy has {len(vectors)} rows")

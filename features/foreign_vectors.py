@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.embeddings import read_embeddings
+from features.embeddings import read_embeddings, warn_of_missing
 from run.errors import DataError, UserError
 
 _FORMATS = "give .npy, .safetensors, .parquet or an embeddings folder"
@@ -45,6 +45,7 @@ def read_vectors(path: Path, item_id: pl.Series) -> np.ndarray:
     else:
         rows = _rows_of(path, held, wanted)
     found = rows >= 0
+    warn_of_missing(path, found)
     out = np.zeros((len(wanted), vectors.shape[1]), dtype=np.float32)
     with np.errstate(over="ignore"):  # what float32 cannot hold is refused below, as infinite
         out[found] = vectors[rows[found]]

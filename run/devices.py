@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ def set_up(threads: int = 0, precision: str = "32-true") -> Fabric:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from lightning_fabric import Fabric
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # else each rank says at length that it begins
+    warnings.filterwarnings("ignore", message="torch.distributed.nn.functional")  # what Fabric gathers with in this version
 
     if threads:
         torch.set_num_threads(threads)

@@ -30,8 +30,12 @@ class Stop(BaseException):
     """A training ends here as if killed."""
 
 
-def train(folder: str | Path, *, stop_at: int | None = None, **settings: Any) -> None:
-    """Train on the tests' shop with a line of the log for each step; with `stop_at`, end before that step, without a word."""
+def train(folder: str | Path, *, stop_at: int | None = None, **settings: Any) -> dict[str, Any]:
+    """Train on the tests' shop with a line of the log for each step; with `stop_at`, end before that step, without a word.
+
+    Returns:
+        what result.json holds; nothing where it was stopped.
+    """
     shop, style = make_shop(sessions=SESSIONS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ctr.loop, "_LOG_STEPS", 1)
@@ -45,9 +49,10 @@ def train(folder: str | Path, *, stop_at: int | None = None, **settings: Any) ->
 
             patch.setattr(ctr.loop, "take_step", dies)
         try:
-            train_ctr(shop, pictures(style, "cluster_id"), dataclasses.replace(CONFIG, **settings), seed=0, folder=Path(folder))
+            return train_ctr(shop, pictures(style, "cluster_id"), dataclasses.replace(CONFIG, **settings), seed=0, folder=Path(folder))
         except Stop:
             assert stop_at is not None
+            return {}
 
 
 def with_ranks(ranks: int, module: str, words: list[str], said: Path) -> subprocess.Popen[bytes]:

@@ -92,6 +92,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_ends_as_if_nothing_w
     said = capsys.readouterr().err
     assert f"step-00000012/{file}" in said
     assert "the checkpoint before it is taken" in said
+    assert "ctr cluster_id seed 0: going on from step 11, " in said
     assert predictions(broken).equals(predictions(whole))
 
 
@@ -100,6 +101,15 @@ def test_where_no_checkpoint_is_whole_the_error_names_them_and_the_mend(broken):
         cut(path / "__0_0.distcp")
     with pytest.raises(UserError, match=r"none of its checkpoints is whole \(step-00000012, step-00000011\); delete it to begin again"):
         train(broken, **SETTINGS)
+
+
+def test_a_finished_run_is_not_trained_again_nor_replaced_by_one_of_other_settings(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    (folder / "best.safetensors").unlink()  # a training would write it
+    assert train(folder, **SETTINGS) == json.loads((whole / "result.json").read_text())
+    assert not (folder / "best.safetensors").exists()
+    with pytest.raises(UserError, match=r"run: begun with other settings \(width: 16 then, 24 now.*delete it or give another --out"):
+        train(folder, **SETTINGS, width=24)
 
 
 def test_a_checkpoint_whose_best_weights_are_broken_is_not_whole(tmp_path, monkeypatch):

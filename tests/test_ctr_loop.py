@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import ctr.loop
 import ctr.training
@@ -176,7 +178,8 @@ def test_a_warm_start_is_the_trained_baseline_before_its_first_step(tmp_path, mo
     baseline = train(tmp_path / "baseline")
     monkeypatch.setattr(ctr.training, "rise_and_cosine", lambda done, rise: 0.0)
     for form in ("cluster_id", "sim_score", "vector", "none"):
-        config = dataclasses.replace(TINY, epochs=1, init_from=tmp_path / "baseline" / "best.safetensors")
+        start = tmp_path / "baseline" if form == "vector" else tmp_path / "baseline" / "best.safetensors"
+        config = dataclasses.replace(TINY, epochs=1, init_from=start)
         warm = train(tmp_path / form, form, config)
         np.testing.assert_allclose(warm["score"].to_numpy(), baseline["score"].to_numpy(), atol=1e-6)
 
@@ -189,6 +192,9 @@ def test_weights_of_other_data_or_no_weights_at_all_are_refused(tmp_path):
         train(tmp_path / "other", config=config, shop=other)
     with pytest.raises(UserError, match="train both with the same sizes"):
         train(tmp_path / "wide", config=dataclasses.replace(config, width=32))
+    save_file({"weight": torch.zeros(1)}, tmp_path / "encoder.safetensors")
+    with pytest.raises(UserError, match=r"encoder\.safetensors: not the weights of a CTR run"):
+        train(tmp_path / "encoder", config=dataclasses.replace(config, init_from=tmp_path / "encoder.safetensors"))
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="not readable as weights"):
         train(tmp_path / "broken", config=dataclasses.replace(config, init_from=tmp_path / "broken.safetensors"))

@@ -85,6 +85,6 @@ def test_the_command_trains_under_torchrun_as_it_does_alone(tmp_path):
     both = with_ranks(2, "ctr.train", [*words, str(tmp_path / "2")], tmp_path / "2.txt")
     assert main([*words, str(tmp_path / "1")]) == 0
     assert both.wait() == 0, (tmp_path / "2.txt").read_text()
-    assert (tmp_path / "2.txt").read_text().count("on the valid split after") == 1
+    assert (tmp_path / "2.txt").read_text().count("none, test split: AUC") == 1
     one, two = (pl.read_parquet(tmp_path / ranks / "predictions.parquet") for ranks in ("1", "2"))
     np.testing.assert_allclose(two["score"], one["score"], atol=1e-4)

@@ -44,7 +44,7 @@ KINDS = ("txt", "npy", "csv", "parquet", "lists", "arrays", "columns", "folder")
 
 
 @pytest.mark.parametrize(("kind", "text_ids"), [*product(KINDS, [False, True]), ("tensors", False)])  # tensors hold no text
-def test_every_format_gives_each_item_its_own_row_and_zeros_to_those_it_lacks(tmp_path, kind, text_ids):
+def test_every_format_gives_each_item_its_own_row_and_zeros_to_those_it_lacks(tmp_path, capsys, kind, text_ids):
     ids = [f"i{n:04d}" if text_ids else 100 + n for n in range(12)]
     vectors = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # an embeddings folder is read as unit rows
@@ -53,6 +53,7 @@ def test_every_format_gives_each_item_its_own_row_and_zeros_to_those_it_lacks(tm
     found = read_vectors(path, pl.Series("item_id", ids))
     np.testing.assert_allclose(found[:10], vectors[:10], rtol=1e-6)
     assert not found[10:].any()
+    assert "2 of the shop's 12 items have no row and count as without a picture" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
