@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ctr.later import Log
     from ctr.model import CtrModel
 
-ABOUT = """Predict all impressions of a shop folder, or of an impressions.parquet of later sessions of the shop that the run was trained on.
+ABOUT = """Predict all impressions of a shop folder, or of a parquet file of sessions, of any time, of the shop that the run was trained on.
 Such a file needs session_id, user_id, item_id, timestamp and the columns that the model was trained with; a column `click` is not needed
 and not read. Its users may be new; its items are those of the shop.
 
@@ -31,7 +31,7 @@ class BulkConfig:
     """Settings of predicting a day."""
 
     run: Path = Path("runs/ctr")  # run folder of ctr.train
-    data: str = ""  # shop folder, or an impressions.parquet of later sessions; empty: the run's own log
+    data: str = ""  # shop folder, or a .parquet file of impressions; empty: the run's own log
     out: Path = Path("runs/bulk")  # folder of the parts; the same command goes on where a killed one was
     embeddings: Path | None = None  # embeddings folder of the shop's items; None: the run's own
     shop: str = ""  # shop folder whose items, users and events a parquet file belongs to; empty: the run's own
@@ -51,6 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     from run.folder import locked
 
     is_file = config.data.endswith(".parquet")
+    if not is_file and Path(config.data).is_file():
+        raise UserError(f"--data {config.data}: is a file that is not .parquet; give a shop folder or a .parquet file")
     with locked(config.out):
         found = open_run(config.run, data=config.shop if is_file else config.data, embeddings=config.embeddings)
         rows = bulk_predict(found, log_of(config.data if is_file else "", found.shop()), config.out, config.part_rows, config.threads)
@@ -129,7 +131,7 @@ def _predicted(found: Finished, log: Log, part: Any, catalogue: Any, model: Any,
 
     known = found.known
     shop, rows, users, user_of_session = read_part(log, part)
-    inputs = encode_log(shop, catalogue, known.config, known.vocabularies)
+    inputs = encode_log(shop, catalogue, known.config, known.vocabularies, file=log.path.name)
     # histories belong to users by their number in the shop; from here on users are those of the part
     inputs = replace(inputs, users=encode_columns(known.vocabularies.user, users, known.config))
     inputs = replace(inputs, shop=replace(shop, session_user=user_of_session))

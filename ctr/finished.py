@@ -72,10 +72,14 @@ def open_run(folder: Path, *, data: str = "", embeddings: Path | None = None) ->
         embeddings: an embeddings folder in place of the run's own; likewise.
 
     Raises:
-        UserError: the run is not finished, or does not say where its data or embeddings are.
+        UserError: the folder is an export, the run is not finished, or it does not say where its data or embeddings are.
     """
     from ctr.weights import read_weights
 
+    if (folder / "model.pt2").exists():
+        raise UserError(f"{folder}: is an export; give the run folder of ctr.train that it was made of")
+    if (folder / "checkpoints").exists() and not (folder / "result.json").exists():
+        raise UserError(f"{folder}: not trained to its end; the command that began it goes on with it")
     known = read_known(folder)
     weights, noted = read_weights(folder / "best.safetensors")
     if noted.get("form") != known.layout.form:

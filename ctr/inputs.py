@@ -201,18 +201,18 @@ def encode_catalogue(shop: Shop, feature: ImageFeature, config: CtrConfig, vocab
     )
 
 
-def encode_log(shop: Shop, catalogue: Catalogue, config: CtrConfig, vocabularies: Vocabularies) -> Inputs:
-    """The arrays of a shop's impressions and histories beside those of its catalogue."""
+def encode_log(shop: Shop, catalogue: Catalogue, config: CtrConfig, vocabularies: Vocabularies, *, file: str = FILES["context"]) -> Inputs:
+    """The arrays of a shop's impressions and histories beside those of its catalogue; errors call the impressions' file `file`."""
     queries, query = None, np.zeros(len(shop.impressions), dtype=np.int64)
     if vocabularies.queries:
         assert vocabularies.words is not None
-        text = _column(shop.impressions, "query", FILES["context"]).cast(pl.String).fill_null("")
+        text = _column(shop.impressions, "query", file).cast(pl.String).fill_null("")
         distinct = text.unique().sort()
         query = index_of(text, distinct).astype(np.int64)
         queries = word_rows(vocabularies.words, distinct, config.words)
     return Inputs(
         **{field.name: getattr(catalogue, field.name) for field in fields(Catalogue)},
-        context=encode_columns(vocabularies.context, shop.impressions, config),
+        context=encode_columns(vocabularies.context, shop.impressions, config, file=file),
         queries=queries,
         query=query,
         histories=(
@@ -226,19 +226,25 @@ def encode_log(shop: Shop, catalogue: Catalogue, config: CtrConfig, vocabularies
     )
 
 
-def encode_columns(rules: Rules, frame: Frame, config: CtrConfig) -> Columns:
+def encode_columns(rules: Rules, frame: Frame, config: CtrConfig, *, file: str = "") -> Columns:
     """The feature columns of n items, users or impressions.
+
+    Args:
+        file: what errors call the table's file; empty: the name it has in a shop folder.
 
     Raises:
         DataError: a column is missing, or is not of the type that the rules know.
     """
-    file = FILES[rules.kind]
+    file = file or FILES[rules.kind]
     rows = [] if rules.ids is None else [rules.ids.rows(frame[f"{rules.kind}_id"], file)]
     rows += [values.rows(_column(frame, name, file), file) for name, values in rules.categorical.items()]
     numeric = np.empty((len(frame), rules.numbers), dtype=np.float32)
     place = 0
     for scale in rules.numeric:
-        for numbers in scale.numbers(_column(frame, scale.column, file)):
+        column = _column(frame, scale.column, file)
+        if not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
+            raise DataError(file, column=column.name, mend=f"type {column.dtype}, but the model was trained on numbers; write it as that")
+        for numbers in scale.numbers(column):
             numeric[:, place] = numbers
             place += 1
     return Columns(

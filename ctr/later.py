@@ -1,4 +1,4 @@
-"""Sessions to predict, read part by part: those of a shop folder, or of a file of later impressions of the same shop.
+"""Sessions to predict, read part by part: those of a shop folder, or of a file of other impressions of the same shop.
 
 What stays in memory is the shop (items, users, events) and one place for each session; impressions are read a part at a time.
 """

@@ -17,16 +17,16 @@ from torch import Tensor
 
 from ctr.inputs import CLUSTER, Rules
 from ctr.lookup import Lookup, mapped, open_lookup
-from ctr.request import Columns, Id, Request, Thing, check_request
+from ctr.request import Columns, Id, Item, Request, RequestError, User, check_request
 from ctr.vocabulary import Hashed, Ragged, kind_of
 from ctr.vocabulary_files import read_known
 from data.words import words_of
-from run.errors import UserError
 
 
 class Told(NamedTuple):
-    """What a scorer says of a request's items."""
+    """What a scorer says of a request's user and items."""
 
+    unknown_user: bool
     unknown: list[Id]
     without_picture: list[Id]
 
@@ -79,7 +79,7 @@ class Catalogue:
         items = _distinct([*request.candidates, *(thing for things in histories for thing in things)])
         for item in request.pictures:
             if item not in items:
-                raise UserError(f"request: pictures.{item}: no candidate and no item of the histories as read; leave it out")
+                raise RequestError(f"pictures.{item}", "no candidate and no item of the histories as read; leave it out")
         numbers = self.items.place(_ids(list(items), self.item_columns))
         things = list(items.values())
         rows, numeric = self._rows(self.known.vocabularies.item, "item", things, numbers, self.items)
@@ -92,7 +92,7 @@ class Catalogue:
         context_rows, context_numeric = self._encoded(self.known.vocabularies.context, "context", context, len(request.candidates))
         query = self._words(pl.Series([request.query]))[0] if layout.queries else np.zeros(0, np.int64)
 
-        def places(listed: Sequence[Thing]) -> Tensor:
+        def places(listed: Sequence[Item]) -> Tensor:
             return torch.tensor([place[thing.id] for thing in listed] or [-1])
 
         arrays = (user_rows[0], user_numeric[0], rows, numeric, words, starts, vectors, present)
@@ -104,9 +104,11 @@ class Catalogue:
         )
         unknown = [thing.id for thing, number in zip(things, numbers, strict=True) if number < 0 and thing.told is None]
         bare = [] if layout.form == "none" else [thing.id for thing in request.candidates if not present[place[thing.id]]]
-        return question, Told(unknown, list(dict.fromkeys(bare)))
+        return question, Told(bool(user_number[0] < 0 and request.user.told is None), unknown, list(dict.fromkeys(bare)))
 
-    def _rows(self, rules: Rules, kind: str, things: Sequence[Thing], numbers: np.ndarray, stored: Stored) -> tuple[np.ndarray, np.ndarray]:
+    def _rows(
+        self, rules: Rules, kind: str, things: Sequence[Item | User], numbers: np.ndarray, stored: Stored
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Table rows (n, K) int64 and numbers (n, M) of items or users: stored ones, and those that are told or unknown."""
         taken = np.array([number >= 0 and thing.told is None for thing, number in zip(things, numbers, strict=True)], dtype=bool)
         rows = np.zeros((len(things), stored.rows.shape[1]), dtype=np.int64)
@@ -127,14 +129,14 @@ class Catalogue:
         """Table rows (n, K) and numbers (n, M) of new things, by the run's rules."""
         rows = []
         if ids is not None:
-            rows.append(rules.ids.rows(ids) if isinstance(rules.ids, Hashed) else self.lookups[f"{kind}-ids"](ids))
+            rows.append(_hashed(rules.ids, ids) if isinstance(rules.ids, Hashed) else self.lookups[f"{kind}-ids"](ids))
         for place, (name, known) in enumerate(rules.categorical.items()):
             rows.append(self.lookups[f"{kind}-{place}"](pl.Series(columns.get(name, [None] * count), dtype=_plain(known.values.dtype))))
         numeric = [part for scale in rules.numeric for part in scale.numbers(pl.Series(columns[scale.column], dtype=pl.Float64))]
         stacked = np.stack(rows, axis=1).clip(min=0) if rows else np.zeros((count, 0))
         return stacked.astype(np.int64), np.stack(numeric, axis=1).astype(np.float32) if numeric else np.zeros((count, 0), np.float32)
 
-    def _titles(self, things: Sequence[Thing], numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _titles(self, things: Sequence[Item], numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Words of the titles end to end, and where each title begins."""
         if self.items.words is None:
             return np.zeros(0, np.int64), np.zeros(len(things), np.int64)
@@ -156,7 +158,7 @@ class Catalogue:
         return self.lookups["words"](each).clip(min=0), words.list.len().to_numpy().astype(np.int64)
 
     def _pictures(
-        self, things: Sequence[Thing], numbers: np.ndarray, given: Mapping[Id, np.ndarray], rows: np.ndarray
+        self, things: Sequence[Item], numbers: np.ndarray, given: Mapping[Id, np.ndarray], rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Vectors (U, D) and presence (U,) of the items' pictures; of cluster_id, the last column of `rows` is set."""
         form, in_store = self.known.layout.form, numbers >= 0
@@ -183,9 +185,9 @@ class Catalogue:
         return vectors, present
 
 
-def _distinct(things: Sequence[Thing]) -> dict[Id, Thing]:
+def _distinct(things: Sequence[Item]) -> dict[Id, Item]:
     """Each item once; told by the first that tells it."""
-    items: dict[Id, Thing] = {}
+    items: dict[Id, Item] = {}
     for thing in things:
         if thing.id not in items or (items[thing.id].told is None and thing.told is not None):
             items[thing.id] = thing
@@ -198,8 +200,15 @@ def _frame(told: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None = 
     return {name: [row.get(name) for row in told] for name in columns}
 
 
-def _ids(ids: Sequence[Id], columns: Columns) -> pl.Series:
+def _ids(ids: Sequence[Id | None], columns: Columns) -> pl.Series:
     return pl.Series(ids, dtype=pl.String if columns.text_id else pl.Int64)
+
+
+def _hashed(rule: Hashed, ids: pl.Series) -> np.ndarray:
+    """Table rows (n,) of ids; a null has row 0, shared with others as an unknown id's row is."""
+    rows = np.zeros(len(ids), dtype=np.int64)
+    rows[ids.is_not_null().to_numpy()] = rule.rows(ids.drop_nulls())
+    return rows
 
 
 def _plain(dtype: pl.DataType) -> Any:
@@ -208,7 +217,7 @@ def _plain(dtype: pl.DataType) -> Any:
 
 def _kinds(rules: Rules) -> dict[str, str]:
     kinds = {name: kind_of(values.values.dtype) for name, values in rules.categorical.items()}
-    return kinds | {scale.column: "number" for scale in rules.numeric}
+    return kinds | {scale.column: "numbers" for scale in rules.numeric}
 
 
 def _stored(folder: Path) -> Stored:

@@ -16,7 +16,8 @@ from run.errors import SettingError, UserError, entry
 if TYPE_CHECKING:
     import numpy as np
 
-    from ctr.request import Id
+    from ctr.request import Id, Request
+    from features.new_pictures import Picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class ScoreConfig:
     """Settings of scoring one request."""
 
     export: Path = Path("runs/export")  # folder that ctr.export wrote
-    request: Path = Path("request.json")  # one request; docs/serving.md says what it holds
+    request: Path = Path("request.json")  # one request; docs/serving.md says what it holds. Paths of pictures count from its folder
     threads: int = 1  # CPU threads; 0: torch's choice
 
     def __post_init__(self):
@@ -37,10 +38,11 @@ class Scores:
     """The answer to one request."""
 
     items: list[Id]  # the candidates' ids, in the order of the request
-    probability: np.ndarray  # (C,) float64, of a click
+    probabilities: np.ndarray  # (C,) float64, of a click
+    unknown_user: bool  # the export does not know the user, and the request does not tell it
     unknown_items: list[Id]  # candidates and history items that the export does not know and the request does not tell
     without_picture: list[Id]  # of a model that reads pictures: candidates without one
-    refused_pictures: dict[Id, str]  # pictures that count as none, and why
+    refused_pictures: dict[Id, str]  # pictures that count as none, and why; of a path, the path too
 
 
 class Scorer:
@@ -58,7 +60,7 @@ class Scorer:
         from run.folder import read_json
 
         if not (folder / "meta.json").is_file():
-            raise UserError(f"{folder}: no finished export; write one with python -m ctr.export --out {folder}")
+            raise UserError(f"{folder}: {_no_export(folder)}")
         self.meta = read_json(folder / "meta.json")
         _check(folder, self.meta)
         self.catalogue = Catalogue(folder, self.meta)
@@ -78,25 +80,47 @@ class Scorer:
         """Click probabilities of one user's candidates; the fields are those of `ctr.request.check_request`.
 
         Raises:
-            UserError: a field of the request is missing, unknown or of the wrong type.
+            RequestError: a field of the request is missing, unknown or of the wrong type.
         """
+        return self._answer(self.catalogue.check(asked), Path())
+
+    def score_file(self, path: Path | str) -> Scores:
+        """The answer to a request in a JSON file; relative paths of its pictures count from the file's folder.
+
+        Raises:
+            UserError: the file is missing or no JSON object, or as `score`; it begins with the file's path.
+        """
+        from ctr.request import RequestError
+        from run.folder import read_json
+
+        asked = read_json(Path(path))
+        if not isinstance(asked, dict):
+            raise UserError(f"{path}: holds no object; docs/serving.md says what a request holds")
+        try:
+            return self._answer(self.catalogue.check(asked), Path(path).parent)
+        except RequestError as error:
+            raise UserError(f"{path}: {error.said}") from None
+
+    def _answer(self, request: Request, folder: Path) -> Scores:
+        """The answer; relative paths of pictures count from `folder`."""
         import numpy as np
         import torch
 
-        request = self.catalogue.check(asked)
-        given, refused = self._embedded(request.pictures)
+        found = {item: picture if isinstance(picture, bytes) else folder / picture for item, picture in request.pictures.items()}
+        given, refused = self._embedded(found)
         question, told = self.catalogue.question(request, given)
         with torch.inference_mode():
             logit = self.program(*question).double().numpy()
         return Scores(
             items=[thing.id for thing in request.candidates],
-            probability=0.5 * (1 + np.tanh(0.5 * logit)),
+            probabilities=0.5 * (1 + np.tanh(0.5 * logit)),
+            unknown_user=told.unknown_user,
             unknown_items=told.unknown,
             without_picture=told.without_picture,
             refused_pictures=refused,
         )
 
-    def _embedded(self, pictures: Mapping[Id, Any]) -> tuple[dict[Id, np.ndarray], dict[Id, str]]:
+    def _embedded(self, pictures: Mapping[Id, Picture]) -> tuple[dict[Id, np.ndarray], dict[Id, str]]:
         """Unit embeddings (D,) of the pictures of a request, zeros where one cannot be read; and why not."""
         import numpy as np
 
@@ -107,8 +131,19 @@ class Scorer:
         if self.encoder is None:
             return {}, dict.fromkeys(pictures, "the export holds no encoder; give ctr.export --encoder-run")
         vectors, reasons = self.encoder.embed(list(pictures.values()))
-        refused = {item: reason for item, reason in zip(pictures, reasons, strict=True) if reason}
+        refused = {
+            item: reason if isinstance(picture, bytes) else f"{picture}: {reason}"
+            for (item, picture), reason in zip(pictures.items(), reasons, strict=True)
+            if reason
+        }
         return dict(zip(pictures, np.asarray(vectors), strict=True)), refused
+
+
+def _no_export(folder: Path) -> str:
+    """What to do about a folder without meta.json."""
+    if (folder / "result.json").exists() or (folder / "checkpoints").exists():
+        return f"is a run, no export of it; write one with python -m ctr.export --run {folder} --out EXPORT, and give that folder"
+    return f"no finished export; write one with python -m ctr.export --run RUN --out {folder}"
 
 
 def _check(folder: Path, meta: dict[str, Any]) -> None:
@@ -138,16 +173,10 @@ def main(argv: list[str] | None = None) -> None:
 
     import torch
 
-    from run.folder import read_json
-
     if config.threads:
         torch.set_num_threads(config.threads)
-    asked = read_json(config.request)
-    if not isinstance(asked, dict):
-        raise UserError(f"{config.request}: holds no object; docs/serving.md says what a request holds")
-    found = asdict(Scorer.load(config.export).score(**asked))
-    found["probabilities"] = found.pop("probability").tolist()
-    print(json.dumps(found))
+    found = asdict(Scorer.load(config.export).score_file(config.request))
+    print(json.dumps(found | {"probabilities": found["probabilities"].tolist()}))
 
 
 if __name__ == "__main__":

@@ -159,7 +159,10 @@ def put_together(config: CompareConfig) -> dict[str, Any]:
     from eval.slices import merge
     from eval.table import print_table
 
-    results = merge([Path(name) for name in names("from", config.from_)])
+    files = [Path(name.strip()) for name in config.from_.split(",") if name.strip()]
+    if not files:
+        raise SettingError("from", config.from_, "give at least one results.json")
+    results = merge(files)
     write_json(config.out / "merged.json", results)
     write_report(config.out / "merged.html", results, curves={}, clusters=[], attention=[], notes=notes(results, None))
     print_table(results)

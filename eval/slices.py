@@ -102,11 +102,16 @@ def merge(files: Sequence[Path]) -> dict[str, Any]:
     """Slices of one comparison as one: rows of all, forms selected and encoders paired among all of them.
 
     Args:
-        files: each a `results.json` with its `users.parquet` beside it.
+        files: each a `results.json` with its `users.parquet` beside it. A row may stand in several of them, if with one result.
 
     Raises:
-        UserError: slices are not of one comparison; it names the file and what differs.
+        UserError: a file is given twice, or slices are not of one comparison; it names the file and what differs.
     """
+    given: dict[Path, Path] = {}
+    for file in files:
+        same = given.setdefault(file.resolve(), file)
+        if same is not file:
+            raise UserError(f"{file}: is given twice{'' if same == file else f', also as {same}'}; name each slice once")
     slices = [read_json(file) for file in files]
     for file, one in zip(files, slices, strict=True):
         absent = [name for name in (*_SHARED, "rows", "baseline") if name not in one]

@@ -92,7 +92,16 @@ def test_a_user_never_seen_is_one_without_history(run, shop, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda frame: frame.drop("position"), "impressions.parquet: column 'position': no such column"),
+        (lambda frame: frame.drop("position"), "error: day.parquet: column 'position': no such column"),
+        (lambda frame: frame.drop("query"), "error: day.parquet: column 'query': no such column"),
+        (
+            lambda frame: frame.with_columns(pl.col("position").cast(pl.Float64)),
+            "error: day.parquet: column 'position': type Float64, but the model was trained on integers",
+        ),
+        (
+            lambda frame: frame.with_columns(discount=pl.lit("x")),
+            "error: day.parquet: column 'discount': type String, but the model was trained on numbers",
+        ),
         (
             lambda frame: frame.with_columns(item_id=pl.lit(1)),
             "day.parquet: row 0, column 'item_id': value 1; unknown to the items of the shop",
@@ -107,6 +116,23 @@ def test_what_does_not_fit_the_model_is_named(run, shop, tmp_path, capsys, chang
     assert bulk(["--run", str(run), "--data", str(tmp_path / "day.parquet"), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert re.search(said, error), error
+
+
+def test_a_file_of_another_kind_an_export_and_an_unfinished_run_are_refused_by_what_they_are(run, tmp_path, capsys):
+    (tmp_path / "day.csv").write_text("item_id\n1\n")
+    (tmp_path / "unfinished/checkpoints").mkdir(parents=True)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export/model.pt2").write_bytes(b"PK")
+    for words, said in (
+        (
+            ["--run", str(run), "--data", str(tmp_path / "day.csv")],
+            "day.csv: is a file that is not .parquet; give a shop folder or a .parquet",
+        ),
+        (["--run", str(tmp_path / "export")], "export: is an export; give the run folder of ctr.train"),
+        (["--run", str(tmp_path / "unfinished")], "unfinished: not trained to its end; the command that began it goes on with it"),
+    ):
+        assert bulk([*words, "--out", str(tmp_path / "out")]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_parts_hold_whole_sessions_and_every_row_once(shop):

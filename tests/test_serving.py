@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from ctr.export import main as export
 from ctr.inputs import encode
 from ctr.model import build
 from ctr.order import part_of
-from ctr.score import Scorer
+from ctr.score import Scorer, Scores
 from ctr.score import main as score
 from ctr.serving import Question, ServingModel, exported
 from data.shop_folder import load_shop
@@ -28,6 +29,7 @@ from tests.trained_ctr import asked_of, make_run, told
 
 FORMS = ("none", "vector", "cluster_id", "sim_score")
 KINDS = [(form, pooling, "before") for form in FORMS for pooling in ("self", "target")] + [("sim_score", "self", "after")]
+HALVED = ("sim_score", "--score-place", "after", "--hash-ids", "50", "--table-precision", "fp16")
 ALONE = """
 import sys, torch
 sys.modules["ctr"] = sys.modules["torchrec"] = None  # importing either would fail
@@ -106,15 +108,16 @@ def test_weights_of_another_model_are_refused_by_a_name():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A function from a form to (shop folder, run folder, export folder); each is made once."""
+    """A function from a form and flags of training to (shop folder, run folder, export folder); each is made once."""
     root, there = tmp_path_factory.mktemp("serving"), {}
 
-    def of(form):
-        if form not in there:
-            run = make_run(root, form)
-            assert export(["--run", str(run), "--out", str(root / f"export-{form}")]) == 0
-            there[form] = root / "shop", run, root / f"export-{form}"
-        return there[form]
+    def of(form, *flags):
+        if (form, *flags) not in there:
+            run = make_run(root, form, *flags)
+            out = root / f"export-{run.name}"
+            assert export(["--run", str(run), "--out", str(out)]) == 0
+            there[form, *flags] = root / "shop", run, out
+        return there[form, *flags]
 
     return of
 
@@ -128,17 +131,17 @@ def sessions_of(shop, split="test"):
     return np.unique(shop.session[shop.rows(split)]).tolist()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_known_candidates_score_as_offline(made, form):
-    folder, run, out = made(form)
+@pytest.mark.parametrize("kind", [*((form,) for form in FORMS), HALVED])
+def test_known_candidates_score_as_offline(made, kind):
+    folder, run, out = made(*kind)
     shop, scorer, seen = load_shop(folder), Scorer.load(out), []
     for session in sessions_of(shop)[:8]:
         rows, request = asked_of(shop, session)
         found = scorer.score(**request)
         assert found.items == request["candidates"]
-        assert found.unknown_items == []
-        np.testing.assert_allclose(found.probability, offline(run, rows), atol=1e-5)
-        seen += found.probability.tolist()
+        assert (found.unknown_user, found.unknown_items) == (False, [])
+        np.testing.assert_allclose(found.probabilities, offline(run, rows), atol=1e-5)
+        seen += found.probabilities.tolist()
     assert np.std(seen) > 0.01
 
 
@@ -163,11 +166,11 @@ def test_an_item_taken_out_of_the_catalogue_scores_as_offline_with_its_picture_h
             handed_in = {} if form == "none" else {out_of_it: picture}
             found = scorer.score(**request | {"candidates": candidates, "pictures": handed_in})
             assert (found.unknown_items, found.refused_pictures) == ([], {})
-            np.testing.assert_allclose(found.probability, offline(run, rows), atol=1e-5)
+            np.testing.assert_allclose(found.probabilities, offline(run, rows), atol=1e-5)
         without = scorer.score(**request | {"candidates": candidates})
         if form != "none":
             assert out_of_it in without.without_picture
-            assert np.abs(without.probability - found.probability).max() > 1e-5
+            assert np.abs(without.probabilities - found.probabilities).max() > 1e-5
         bare = scorer.score(**request)
         assert bare.unknown_items == [out_of_it]
         tested += 1
@@ -214,6 +217,36 @@ def test_the_command_prints_items_and_probabilities_as_json(made, tmp_path, caps
     np.testing.assert_allclose(found["probabilities"][:-1], offline(run, rows), atol=1e-5)
     assert 0 < found["probabilities"][-1] < 1
     assert found["unknown_items"] == []
+    fields = {field.name for field in dataclasses.fields(Scores)}
+    assert set(found) == fields == {"items", "probabilities", "unknown_user", "unknown_items", "without_picture", "refused_pictures"}
+
+
+def test_pictures_of_a_request_file_are_found_beside_it_and_its_errors_begin_with_its_path(made, tmp_path, monkeypatch):
+    folder, _, out = made("vector")
+    scorer = Scorer.load(out)
+    shutil.copyfile(folder / "images/0003.png", tmp_path / "new.png")
+    path = tmp_path / "request.json"
+
+    def asked(**fields):
+        path.write_text(json.dumps({"user": 7, "candidates": [100, 101], **fields}))
+        return path
+
+    found = scorer.score_file(asked(pictures={"100": "new.png", "101": "absent.png"}))
+    assert found.refused_pictures == {101: f"{tmp_path / 'absent.png'}: no such file"}
+    elsewhere = scorer.score(user=7, candidates=[100, 101], pictures={100: "new.png"})
+    assert elsewhere.refused_pictures == {100: "new.png: no such file"}
+    monkeypatch.chdir(tmp_path)
+    here = scorer.score(user=7, candidates=[100, 101], pictures={100: "new.png", 101: "absent.png"})
+    assert here.probabilities.tolist() == found.probabilities.tolist()
+    assert 100 not in here.without_picture
+    for fields, said in (
+        ({"query": 5}, "query: value 5; give a text"),
+        ({"usr": 1}, "usr: no such field; did you mean 'user'?"),
+        ({"pictures": {"7": "x.png"}}, "pictures.7: no candidate and no item of the histories as read; leave it out"),
+    ):
+        with pytest.raises(UserError) as error:
+            scorer.score_file(asked(**fields))
+        assert str(error.value) == f"{path}: {said}"
 
 
 def test_pictures_that_cannot_be_read_count_as_none_and_say_why(made, tmp_path):
@@ -226,7 +259,7 @@ def test_pictures_that_cannot_be_read_count_as_none_and_say_why(made, tmp_path):
     hostile = {first: tmp_path / "bad.png", second: tmp_path / "absent.png", third: b"<svg/>"}
     found = scorer.score(**request, pictures=hostile)
     assert set(found.refused_pictures) == {first, second, third}
-    assert found.refused_pictures[second] == "no such file"
+    assert found.refused_pictures[second] == f"{tmp_path / 'absent.png'}: no such file"
     assert found.refused_pictures[third] == "not a PNG, JPEG or WebP picture"
     assert {first, second, third} <= set(found.without_picture)
 
@@ -234,7 +267,23 @@ def test_pictures_that_cannot_be_read_count_as_none_and_say_why(made, tmp_path):
 def test_a_user_never_seen_and_no_history_have_a_score(made):
     _, _, out = made("sim_score")
     found = Scorer.load(out).score(user=-5, candidates=[100])
-    assert 0 < found.probability[0] < 1
+    assert 0 < found.probabilities[0] < 1
+    assert found.unknown_user
+
+
+@pytest.mark.parametrize("kind", [("none",), HALVED])
+def test_a_visitor_without_an_id_has_a_score_and_may_have_a_history(made, kind):
+    folder, _, out = made(*kind)
+    shop, scorer = load_shop(folder), Scorer.load(out)
+    _, request = asked_of(shop, sessions_of(shop)[0])
+    found = scorer.score(**request | {"user": None})
+    assert found.unknown_user
+    assert ((found.probabilities > 0) & (found.probabilities < 1)).all()
+    unknown = scorer.score(**request | {"user": -5}).probabilities
+    assert (unknown.tolist() == found.probabilities.tolist()) == (kind == ("none",))  # by a hash, an unknown id has a row of its own
+    assert scorer.score(**request | {"user": None, "history": {}}).probabilities.tolist() != found.probabilities.tolist()
+    told = shop.users.drop("user_id").row(0, named=True)
+    assert not scorer.score(**request | {"user": {"user_id": None, **told}}).unknown_user
 
 
 def test_users_told_are_users_known(made):
@@ -242,9 +291,9 @@ def test_users_told_are_users_known(made):
     shop, scorer = load_shop(folder), Scorer.load(out)
     _, request = asked_of(shop, sessions_of(shop)[0])
     user = shop.users.filter(pl.col("user_id") == request["user"]).row(0, named=True)
-    same = scorer.score(**request | {"user": user}).probability
-    assert same.tolist() == scorer.score(**request).probability.tolist()
-    other = scorer.score(**request | {"user": user | {"spend": 40.0}}).probability
+    same = scorer.score(**request | {"user": user}).probabilities
+    assert same.tolist() == scorer.score(**request).probabilities.tolist()
+    other = scorer.score(**request | {"user": user | {"spend": 40.0}}).probabilities
     assert np.abs(other - same).max() > 1e-6
 
 
@@ -255,6 +304,7 @@ def test_users_told_are_users_known(made):
         ({"candidates": [100, "101"]}, r"candidates\[1\]: value '101'; item ids of this model are integers"),
         ({"candidates": [{"item_id": 5, "colour": 1}]}, r"candidates\[0\]\.colour: no such field; there are: item_id, category"),
         ({"candidates": [{"item_id": 5, "brand": "x"}]}, r"candidates\[0\]\.brand: value 'x'; the model was trained on integers"),
+        ({"candidates": [{"item_id": 5, "price": "x"}]}, r"candidates\[0\]\.price: value 'x'; the model was trained on numbers; write it"),
         ({"candidates": [{"item_id": 5, "price": float("inf")}]}, r"candidates\[0\]\.price: value inf; give a finite number"),
         ({"candidates": [{"title": "x"}]}, r"candidates\[0\]\.item_id: missing"),
         ({"history": {"click": []}}, r"history\.click: no such field; did you mean 'clicks'\?"),
@@ -263,7 +313,8 @@ def test_users_told_are_users_known(made):
         ({"query": 5}, r"query: value 5; give a text"),
         ({"pictures": {"7": "x.png"}}, r"pictures\.7: no candidate and no item of the histories"),
         ({"pictures": {"100": 7}}, r"pictures\.100: value 7; give a path"),
-        ({"user": None}, r"user: value None; user ids of this model are integers"),
+        ({"user": "martian"}, r"user: value 'martian'; user ids of this model are integers, or null for a visitor without one"),
+        ({"candidates": [None]}, r"candidates\[0\]: value None; item ids of this model are integers$"),
         ({"usr": 1}, r"usr: no such field; did you mean 'user'\?"),
     ],
 )
@@ -273,9 +324,22 @@ def test_a_malformed_request_names_the_field_and_the_mend(made, change, said):
         Scorer.load(out).score(**{"user": 7, "candidates": [100, 101]} | change)
 
 
+def test_an_export_is_written_into_no_run_be_it_unfinished(made, tmp_path, capsys):
+    _, run, _ = made("cluster_id")
+    (tmp_path / "config.toml").touch()
+    for out in (run, tmp_path):
+        assert export(["--run", str(run), "--out", str(out)]) == 2
+        assert f"{out}: is a run or a shop folder; give another --out" in capsys.readouterr().err
+
+
 def test_an_export_that_is_unfinished_damaged_or_of_an_unknown_form_is_refused(made, tmp_path):
-    with pytest.raises(UserError, match="no finished export"):
+    with pytest.raises(UserError, match=r"no finished export; write one with python -m ctr\.export --run RUN --out "):
         Scorer.load(tmp_path)
+    _, run, _ = made("cluster_id")
+    with pytest.raises(
+        UserError, match=rf"is a run, no export of it; write one with python -m ctr\.export --run {re.escape(str(run))} --out EXPORT"
+    ):
+        Scorer.load(run)
     out = tmp_path / "export"
     shutil.copytree(made("cluster_id")[2], out)
     meta = json.loads((out / "meta.json").read_text())

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from eval.compare import main as compare
 from eval.paper import TABLE_5, in_paper
 from eval.slices import merge, pairs_of, read_users, select_forms, users_beside, write_users
 from eval.wording import pairs_to_say
@@ -107,7 +108,26 @@ def test_a_row_with_two_results_is_refused(whole, tmp_path):
     changed["rows"][0]["gauc"]["per_seed"][0] += 0.01
     with pytest.raises(UserError, match="courier as sim_score has another result"):
         merge([first, write_slice(tmp_path / "second.json", changed, sums, ROWS[:1])])
-    assert len(merge([first, first])["rows"]) == 1
+
+
+def test_a_row_with_one_result_in_two_slices_counts_once(whole, tmp_path):
+    results, sums = whole[:2]
+    files = [write_slice(tmp_path / "first.json", results, sums, ROWS[:2]), write_slice(tmp_path / "second.json", results, sums, ROWS[1:])]
+    assert merge(files)["rows"] == results["rows"]
+
+
+def test_a_slice_given_twice_is_refused(whole, tmp_path, monkeypatch, capsys):
+    results, sums = whole[:2]
+    first = write_slice(tmp_path / "first.json", results, sums, ROWS[:1])
+    (tmp_path / "link.json").symlink_to(first)
+    with pytest.raises(UserError, match=r"link\.json: is given twice, also as .*first\.json; name each slice once"):
+        merge([first, tmp_path / "link.json"])
+    monkeypatch.chdir(tmp_path)
+    assert compare(["--from", "first.json, first.json", "--out", "merged"]) == 2
+    assert capsys.readouterr().err == "error: first.json: is given twice; name each slice once\n"
+    assert not (tmp_path / "merged/merged.json").exists()
+    assert compare(["--from", " ,", "--out", "merged"]) == 2
+    assert "give at least one results.json" in capsys.readouterr().err
 
 
 def test_files_that_are_no_slices_are_refused(whole, tmp_path):
