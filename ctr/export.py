@@ -69,7 +69,7 @@ def export(found: Finished, out: Path, *, encoder_run: Path | None = None) -> di
     from features.new_pictures import write_encoder
     from run.folder import commit, file_hash, write_json
 
-    if any((out / name).exists() for name in ("config.toml", "result.json", "items.parquet")):
+    if any((out / name).exists() for name in ("checkpoints", "config.toml", "result.json", "items.parquet")):
         raise UserError(f"{out}: is a run or a shop folder; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     (out / "meta.json").unlink(missing_ok=True)  # until it is there again, this is no export

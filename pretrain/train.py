@@ -79,11 +79,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def unread(config: TrainConfig) -> list[str]:
-    """Flags that were given another value than the preset's, and belong to methods other than the one that is trained."""
+    """Flags that were given another value than the preset's, and belong to a method that is not trained (the start is)."""
     preset = with_settings(PretrainConfig(), PRETRAIN_PRESETS[config.preset], source=config.preset)
+    read = set(parts_read(config.encoder, config.pretrain))
+    if config.pretrain.weights == "pictures" and config.encoder != "random":
+        read |= set(parts_read("simclr", config.pretrain))  # what all begin with
     found = []
     for part in (one.name for one in fields(PretrainConfig) if is_dataclass(getattr(preset, one.name))):
-        if part in parts_read(config.encoder, config.pretrain):
+        if part in read:
             continue
         given, usual = (asdict(getattr(settings, part)) for settings in (config.pretrain, preset))
         prefix = "--" if part == "courier" else f"--{part}."

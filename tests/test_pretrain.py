@@ -25,7 +25,7 @@ from pretrain.config import PRESETS, PretrainConfig
 from pretrain.courier import Courier
 from pretrain.embedding import embed
 from pretrain.loop import first_weights, learning_rate, passed_checkpoint, train_encoder
-from pretrain.method_configs import ClipConfig, CourierConfig
+from pretrain.method_configs import ClipConfig, CourierConfig, DistortionConfig
 from pretrain.methods import check_needs
 from pretrain.page_views import newest, page_views
 from pretrain.similarity import collapse, sim_scores
@@ -306,6 +306,12 @@ def test_flags_of_another_method_are_named():
     assert (
         unread(TrainConfig(encoder="simclr", preset="tiny", pretrain=with_settings(PretrainConfig(), PRESETS["tiny"], source="tiny"))) == []
     )
+
+
+def test_the_starts_flags_are_read_where_there_is_a_start():
+    config = PretrainConfig(distortion=DistortionConfig(strength=0.1))
+    assert unread(TrainConfig(encoder="courier", pretrain=config)) == []
+    assert unread(TrainConfig(encoder="courier", pretrain=replace(config, weights="random"))) == ["--distortion.strength"]
 
 
 def test_heads_that_do_not_divide_an_embedding_are_refused():
