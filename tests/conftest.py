@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from data.worlds import make_world
 from tests.made_worlds import SIZES, write_photos
 from tests.shops import write_shop
+
+# the same examples in every run; `pytest --hypothesis-profile default` looks for new ones
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
