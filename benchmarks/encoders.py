@@ -47,11 +47,11 @@ def main() -> None:
     from run.devices import set_up
 
     fabric = set_up()
-    rounds, pairs = (3, 12) if quick else (5, 60)
+    rounds, pairs = (3, 10) if quick else (5, 60)
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         lines = [
-            *simclr(fabric, root, steps=1 if quick else 5, rounds=rounds, pairs=pairs),
+            *simclr(fabric, root, steps=3 if quick else 8, rounds=rounds, pairs=pairs),
             embedding(fabric, root, pairs=pairs),
             courier(fabric, root, rows=512 if quick else 1024, rounds=rounds),
             views(fabric, rounds=rounds),
