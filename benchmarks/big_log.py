@@ -227,7 +227,7 @@ def stepper(inputs: Inputs) -> Callable[[int], int]:
     config = replace(config_of(0), ema_tables=False, table_optimizer="rowwise_adagrad")
     part = part_of(inputs.shop, "train")
     batches = shuffled(part, config.batch_sessions, seed=0, epoch=0)
-    run = prepare(inputs, config, seed=0, steps=1_000_000, fabric=fabric, of_data={})
+    run = prepare(inputs, config, seed=0, steps=1_000_000, fabric=fabric, settings={})
 
     def step(number: int) -> int:
         share = share_of(inputs, part, batches[number % len(batches)], rank=0, ranks=1)

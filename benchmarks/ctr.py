@@ -196,7 +196,7 @@ def stepper(inputs: Inputs, config: CtrConfig) -> Callable[[Batch], float]:
     from ctr.training import prepare, take_step
     from run.devices import set_up
 
-    run = prepare(inputs, config, seed=0, steps=1_000_000, fabric=set_up(), of_data={})
+    run = prepare(inputs, config, seed=0, steps=1_000_000, fabric=set_up(), settings={})
     return lambda batch: take_step(run, Share(batch, counts=True, impressions=len(batch.click)))
 
 

@@ -58,11 +58,14 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
     if not len(shop.rows("valid")):
         raise UserError(f"{shop.folder}: the valid split has no impressions; set the split column or log more sessions")
     per_epoch = batches_per_epoch(train, config)
-    of_data = {"shop": shop_fingerprint(shop.folder), "embeddings": digest(feature), "init_from": str(file_hash(config.start))}
-    done = finished_before(folder, settings_of(config, inputs.layout, seed) | of_data)
+    settings = settings_of(config, inputs.layout, seed)
+    settings |= {"shop": shop_fingerprint(shop.folder), "embeddings": digest(feature), "init_from": str(file_hash(config.start))}
+    done = finished_before(folder, settings)
     if done is not None:
+        if fabric.is_global_zero:
+            remove(folder)  # where a kill came just before it
         return done
-    run = prepare(inputs, config, seed=seed, steps=config.epochs * per_epoch, fabric=fabric, of_data=of_data)
+    run = prepare(inputs, config, seed=seed, steps=config.epochs * per_epoch, fabric=fabric, settings=settings)
     resumed = load(run, folder)
     state = run.state
     log = MetricsLog(folder, resume_step=state.step if resumed else None) if fabric.is_global_zero else None

@@ -66,11 +66,11 @@ class Training:
     state: State = field(default_factory=State)
 
 
-def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric: Fabric, of_data: dict[str, str]) -> Training:
+def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric: Fabric, settings: dict[str, str]) -> Training:
     """A training before its first step.
 
     Args:
-        of_data: what else a start must agree in with the run that goes on from it.
+        settings: what a start must agree in with the run that goes on from it.
     """
     join_group(fabric)
     model = CtrModel(inputs.layout, config, device="meta", precision=config.table_precision)
@@ -83,7 +83,7 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
     optimizer = torch.optim.AdamW(network.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     run = Training(
         config=config, fabric=fabric, form=inputs.layout.form, steps=steps, model=sharded, network=network, parts=parts,
-        optimizer=optimizer, average={}, settings=settings_of(config, inputs.layout, seed) | of_data,
+        optimizer=optimizer, average={}, settings=settings,
     )  # fmt: skip
     run.average = {name: weight.clone() for name, weight in followed(run).items()}
     return run

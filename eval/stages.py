@@ -16,7 +16,7 @@ from pretrain.config import PretrainConfig
 from run.folder import Stage, file_hash, read_json
 from run.randomness import permutation
 
-VERSION = 3  # of CTR training and image features: raise it when the code gives other numbers from the same settings
+VERSION = 4  # of CTR training and image features: raise it when the code gives other numbers from the same settings
 BASELINE = "baseline"
 OTHER_SEEDS = "baseline (other seeds)"
 WARM = "baseline (start)"  # trained first where all rows, the baseline too, go on from one trained baseline

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from data.shop_folder import Shop
     from data.source import SourceConfig
 
-VERSION = 1  # of how pictures become embeddings: raise it when the code gives other numbers for the same name and file
+VERSION = 2  # of how pictures become embeddings: raise it when the code gives other numbers for the same name and file
 DOWNLOAD, RANDOM = "download", "random"
 INSTALL = {"timm": "pip install '.[timm]'", "open_clip": "pip install '.[open_clip]'"}
 # families whose torchvision weights need more than a state of the same keys (other keys, an input turned inside, no linear layer)

@@ -9,10 +9,10 @@ from data.picture_reader import Pictures
 from data.source import SourceConfig
 from features.foreign import foreign_stage, make_foreign
 from pretrain.config import PACE, PretrainConfig, start_config
-from pretrain.methods import METHODS, is_trained, parts_read
+from pretrain.methods import METHODS, has_start, is_trained, parts_read
 from run.folder import Stage, file_hash, folder_hash
 
-VERSION = 7  # of encoder training: raise it when the code gives other numbers from the same settings
+VERSION = 8  # of encoder training: raise it when the code gives other numbers from the same settings
 
 
 def encoder_stage(source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:
@@ -34,7 +34,7 @@ def is_foreign(encoder: str) -> bool:
 
 def needs_start(encoder: str, config: PretrainConfig) -> bool:
     """True for an encoder that begins with the weights of `start_stage`."""
-    return not is_foreign(encoder) and is_trained(encoder) and config.weights == "pictures"
+    return not is_foreign(encoder) and has_start(encoder, config)
 
 
 def _stage(name: str, source: SourceConfig, root: Path, encoder: str, config: PretrainConfig, seed: int) -> Stage:

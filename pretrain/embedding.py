@@ -26,7 +26,6 @@ _BATCH = 1024  # most pictures that go through a network at once by default
 _PIXELS = {"cpu": 2**20, "cuda": 2**24}  # and most of their pixels: what a CPU's caches do not hold slows it, a GPU wants large batches
 
 
-@torch.no_grad()
 def embed(net: nn.Module, pictures: Pictures, config: PretrainConfig, *, batch: int = 0, fabric: Fabric | None = None) -> np.ndarray:
     """(N, D) float32 unit embeddings of every item's picture, undistorted; zero rows where there is none or it is unreadable.
 
@@ -37,7 +36,6 @@ def embed(net: nn.Module, pictures: Pictures, config: PretrainConfig, *, batch: 
     Raises:
         DataError: pictures are decoded on the way, and too many of them proved unreadable.
     """
-    device = next(net.parameters()).device
     vectors = np.zeros((len(pictures.present), config.dim), dtype=np.float32)
     present = np.flatnonzero(pictures.present)
     rank, ranks = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
@@ -47,7 +45,7 @@ def embed(net: nn.Module, pictures: Pictures, config: PretrainConfig, *, batch: 
     vectors[pictures.unreadable()] = 0
     if ranks > 1:
         assert fabric is not None
-        vectors = fabric.all_reduce(torch.from_numpy(vectors).to(device), reduce_op="sum").cpu().numpy()  # type: ignore[union-attr]
+        vectors = fabric.all_reduce(torch.from_numpy(vectors).to(fabric.device), reduce_op="sum").cpu().numpy()  # type: ignore[union-attr]
     return vectors
 
 

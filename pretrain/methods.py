@@ -105,7 +105,7 @@ def _differ(name: str, title: np.ndarray, group: np.ndarray | None, items: np.nd
     import numpy as np
 
     where = np.zeros(len(items), dtype=np.int64) if group is None else group[items]
-    if len(np.unique(np.stack([where, title]), axis=1).T) == len(np.unique(where)):
+    if np.unique(np.stack([where, title]), axis=1).shape[1] == len(np.unique(where)):
         within = "" if group is None else " within each category (--pretrain.negatives batch would contrast across them)"
         raise UserError(f"{name}: all titles are the same{within}, so that there is none to tell a picture's own from; write longer titles")
 
@@ -150,6 +150,11 @@ def make_method(name: str, shop: Shop, has_picture: np.ndarray, config: Pretrain
 def is_trained(name: str) -> bool:
     """False for the encoder that stays as it begins."""
     return METHODS[name].make is not None
+
+
+def has_start(name: str, config: PretrainConfig) -> bool:
+    """True for a method that begins with the weights of a SimCLR on the shop's own pictures."""
+    return is_trained(name) and config.weights == "pictures"
 
 
 def check_needs(name: str, shop: Shop, config: PretrainConfig) -> None:

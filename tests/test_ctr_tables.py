@@ -28,7 +28,7 @@ def one_step(config, batches=1):
     inputs = encode(shop, pictures(style, "cluster_id"), config)
     train = part_of(shop, "train")
     steps = config.epochs * batches_per_epoch(train, config)
-    run = prepare(inputs, config, seed=3, steps=steps, fabric=set_up(1), of_data={})
+    run = prepare(inputs, config, seed=3, steps=steps, fabric=set_up(1), settings={})
     taken = [assemble(inputs, train, np.arange(30 * n, 30 * n + 30)) for n in range(batches)]
     for batch in taken:
         take_step(run, Share(batch, True, len(batch.click)))
