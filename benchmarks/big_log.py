@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 if TYPE_CHECKING:
     import polars as pl
 
-    from ctr.inputs import Inputs
+    from ctr.inputs.encode import Inputs
 
 PAGE = 10  # impressions of a session
 STEP = 1_000_000  # rows written at a time, and of a row group
@@ -158,7 +158,7 @@ def write_stretches(path: Path, frames: Iterator[pl.DataFrame]) -> None:
 
 
 def ingested(given: argparse.Namespace) -> dict[str, Any]:
-    from data.ingest import ingest
+    from data.log.ingest import ingest
 
     folder = given.out / "log"
     shutil.rmtree(folder, ignore_errors=True)
@@ -200,8 +200,8 @@ def compared(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def inputs_of(given: argparse.Namespace) -> Inputs:
-    from ctr.inputs import encode
-    from data.ingest import open_log
+    from ctr.inputs.encode import encode
+    from data.log.ingest import open_log
     from features.image_feature import no_image
 
     shop = open_log(given.out / "log", given.out / "shop")
@@ -218,14 +218,14 @@ def stepper(inputs: Inputs) -> Callable[[int], int]:
     """A function that takes step `number` of a training and says how many impressions were in it."""
     from dataclasses import replace
 
-    from ctr.feed import share_of
-    from ctr.order import part_of, shuffled
-    from ctr.training import prepare, take_step
+    from ctr.inputs.feed import share_of
+    from ctr.inputs.sampler import shuffled, split_sessions
+    from ctr.training.training import prepare, take_step
     from run.devices import set_up
 
     fabric = set_up(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     config = replace(config_of(0), ema_tables=False, table_optimizer="rowwise_adagrad")
-    part = part_of(inputs.shop, "train")
+    part = split_sessions(inputs.shop, "train")
     batches = shuffled(part, config.batch_sessions, seed=0, epoch=0)
     run = prepare(inputs, config, seed=0, steps=1_000_000, fabric=fabric, settings={})
 

@@ -28,9 +28,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 if TYPE_CHECKING:
-    from ctr.batches import Batch
     from ctr.config import CtrConfig
-    from ctr.inputs import Inputs
+    from ctr.inputs.batches import Batch
+    from ctr.inputs.encode import Inputs
 
 MILLION = 1_000_000
 LENGTHS = (50, 200, 1000)
@@ -163,7 +163,7 @@ class Ours:
 
     def __init__(self, length: int, per_session: int, *, items: int = MILLION, form: str = "none", score_place: str = "before"):
         from ctr.config import CtrConfig
-        from ctr.order import Part
+        from ctr.inputs.sampler import SplitSessions
 
         config = CtrConfig(
             click_items=length, id_size=ITEM, width=WIDTH, heads=HEADS, hidden=HIDDEN, ema=0, score_place=score_place,
@@ -174,12 +174,12 @@ class Ours:
         self.inputs = made_up(length, per_session, items, form, sessions=POOL * self.sessions)
         number = np.arange(POOL * self.sessions)
         count = np.full_like(number, per_session)
-        self.part = Part(rows=np.arange(count.sum()), sessions=number, start=number * per_session, count=count)
+        self.part = SplitSessions(rows=np.arange(count.sum()), sessions=number, start=number * per_session, count=count)
         self.step = stepper(self.inputs, config)
         self.taken = 0
 
     def batch(self, number: int) -> Batch:
-        from ctr.batches import assemble
+        from ctr.inputs.batches import assemble
 
         at = number % POOL * self.sessions
         return assemble(self.inputs, self.part, np.arange(at, at + self.sessions))
@@ -192,8 +192,8 @@ class Ours:
 
 def stepper(inputs: Inputs, config: CtrConfig) -> Callable[[Batch], float]:
     """The step of training itself: forward, backward with the tables' optimizer in it, AdamW for the network."""
-    from ctr.feed import Share
-    from ctr.training import prepare, take_step
+    from ctr.inputs.feed import Share
+    from ctr.training.training import prepare, take_step
     from run.devices import set_up
 
     run = prepare(inputs, config, seed=0, steps=1_000_000, fabric=set_up(), settings={})
@@ -204,9 +204,9 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
     """A log in memory: all items equally frequent, in histories of `length` clicks and in sessions, half of which are clicked."""
     import polars as pl
 
-    from ctr.inputs import Columns, Inputs, Layout, Table
-    from data.histories import History
-    from data.shop_folder import SPLITS, Shop
+    from ctr.inputs.encode import EncodedColumns, Inputs, Layout, Table
+    from data.log.histories import History
+    from data.log.shop_folder import SPLITS, Shop
     from features.image_feature import no_image
 
     rng = np.random.default_rng(0)
@@ -238,8 +238,8 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
         vectors = rng.random((items, VECTOR), dtype=np.float32) - 0.5
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    def columns(tables: tuple[Table, ...], rows: np.ndarray, lines: int) -> Columns:
-        return Columns(tables=tables, rows=rows, numeric=np.zeros((lines, 0), np.float32))
+    def columns(tables: tuple[Table, ...], rows: np.ndarray, lines: int) -> EncodedColumns:
+        return EncodedColumns(tables=tables, rows=rows, numeric=np.zeros((lines, 0), np.float32))
 
     return Inputs(
         layout=layout, items=columns((table,), np.arange(items, dtype=np.int32)[None], items),

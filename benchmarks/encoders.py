@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from data.picture_reader import Pictures
-    from data.pictures import PictureStore
-    from data.shop_folder import Shop
-    from pretrain.method import Method
+    from data.log.shop_folder import Shop
+    from data.pictures.reader import Pictures
+    from data.pictures.store import PictureStore
+    from pretrain.methods.method import Method
     from pretrain.training import Training
 
 SIDE = 64  # pixels of SimCLR's views
@@ -62,8 +62,8 @@ def main() -> None:
 def simclr(fabric: Fabric, root: Path, *, steps: int, rounds: int, pairs: int) -> list[dict[str, Any]]:
     """SimCLR at ResNet-18: our loop from a picture store and from JPEG files, Lightly's from the same files, and the bare step."""
     from benchmarks.side_by_side import line, step_by_step
-    from data.picture_reader import checked_files
-    from data.pictures import build_store
+    from data.pictures.reader import checked_files
+    from data.pictures.store import build_store
     from run.devices import default_jobs
 
     shop = write_shop(root / "shop", items=4 * BATCH, sessions=400, picture_side=256)
@@ -104,10 +104,10 @@ def by_turns(sides: dict[str, Callable[[], Any]], *, steps: int, rounds: int) ->
 
 def simclr_training(shop: Shop, fabric: Fabric) -> Training:
     """Ours, with Lightly's distortions: full strength, crops from 8 % of the area, blur."""
-    from pretrain.backbone import backbone
+    from pretrain.backbones.backbone import backbone
     from pretrain.config import PretrainConfig
-    from pretrain.method_configs import DistortionConfig
-    from pretrain.simclr import SimClr
+    from pretrain.methods.method_configs import DistortionConfig
+    from pretrain.methods.simclr import SimClr
     from pretrain.training import prepare
 
     config = PretrainConfig(
@@ -124,9 +124,9 @@ def our_loop(run: Training, pictures: Pictures) -> Iterator[Take]:
     """The loop of `train_encoder`, between two checkpoints."""
     from pretrain.feed import feed
     from pretrain.loop import take_step
-    from run.ahead import ahead
+    from run.prefetch import prefetch
 
-    with ahead(feed(run.method, pictures, first=run.state.step, rank=0, ranks=1, chunk=0)) as pieces:
+    with prefetch(feed(run.method, pictures, first=run.state.step, rank=0, ranks=1, chunk=0)) as pieces:
 
         def take(steps: int) -> None:
             for _ in range(steps):
@@ -166,7 +166,7 @@ def lightly_loop(files: list[Path], fabric: Fabric) -> Iterator[Take]:
     from lightly.transforms.simclr_transform import SimCLRTransform
     from torch.utils.data import DataLoader, Dataset
 
-    from pretrain.backbone import backbone
+    from pretrain.backbones.backbone import backbone
 
     class Files(Dataset):
         transform = SimCLRTransform(input_size=SIDE)
@@ -203,8 +203,8 @@ def embedding(fabric: Fabric, root: Path, *, pairs: int) -> dict[str, Any]:
     import torch
 
     from benchmarks.side_by_side import line, step_by_step
-    from data.picture_reader import picture_files
-    from pretrain.backbone import backbone
+    from data.pictures.reader import picture_files
+    from pretrain.backbones.backbone import backbone
     from pretrain.config import PretrainConfig
     from pretrain.embedding import default_batch, embedded
     from run.devices import default_jobs
@@ -230,12 +230,12 @@ def courier(fabric: Fabric, root: Path, *, rows: int, rounds: int) -> dict[str, 
     import torch
 
     from benchmarks.side_by_side import line
-    from data.pictures import PictureStore
-    from pretrain.backbone import backbone
+    from data.pictures.store import PictureStore
+    from pretrain.backbones.backbone import backbone
     from pretrain.config import PretrainConfig
-    from pretrain.courier import Courier
-    from pretrain.method import Step
-    from pretrain.method_configs import CourierConfig
+    from pretrain.methods.courier import Courier
+    from pretrain.methods.method import Step
+    from pretrain.methods.method_configs import CourierConfig
     from pretrain.page_views import page_views
     from pretrain.training import prepare
 
@@ -286,8 +286,8 @@ def views(fabric: Fabric, *, rounds: int) -> dict[str, Any]:
     import torch
 
     from benchmarks.side_by_side import in_turn, line
-    from pretrain.method_configs import DistortionConfig
-    from pretrain.two_views import distorted_view
+    from pretrain.methods.method_configs import DistortionConfig
+    from pretrain.methods.two_views import distorted_view
 
     pixels = torch.randint(0, 256, (2 * BATCH, 3 * SIDE // 2, 3 * SIDE // 2, 3), dtype=torch.uint8).to(fabric.device)
     items = np.arange(len(pixels))
@@ -309,7 +309,7 @@ def write_shop(folder: Path, *, items: int, sessions: int, picture_side: int = 0
     import polars as pl
     from PIL import Image
 
-    from data.shop_folder import load_shop
+    from data.log.shop_folder import load_shop
 
     rng = np.random.default_rng(0)
     share = 1 / np.arange(1, items + 1)

@@ -106,17 +106,17 @@ def made(folder: Path, form: str, place: str) -> tuple[Any, Any]:
 
     from ctr.config import CtrConfig
     from ctr.export import export
-    from ctr.finished import open_run
-    from ctr.inputs import encode
-    from ctr.model import build
+    from ctr.inputs.encode import encode
+    from ctr.inputs.vocabulary_files import write_model_spec
+    from ctr.model.ctr_model import build
     from ctr.score import Scorer
-    from ctr.serving import ServingModel
-    from ctr.vocabulary_files import write_known
-    from ctr.weights import save_weights
-    from data.shop_folder import load_shop
+    from ctr.serving.serving_model import ServingModel
+    from ctr.serving.trained_run import open_run
+    from ctr.training.weights import save_weights
+    from data.log.shop_folder import load_shop
     from features.embeddings import write_embeddings
     from features.image_feature import image_feature, no_image
-    from pretrain.backbone import backbone
+    from pretrain.backbones.backbone import backbone
     from pretrain.config import PretrainConfig
     from pretrain.similarity import normalise
     from run.config import as_dict, to_toml
@@ -162,7 +162,7 @@ def made(folder: Path, form: str, place: str) -> tuple[Any, Any]:
     inputs = encode(shop, feature, config)
     model = build(inputs.layout, config, 0)
     save_weights(folder / "run/best.safetensors", model.state_dict(), inputs)
-    write_known(folder / "run", inputs, config)
+    write_model_spec(folder / "run", inputs, config)
     found = open_run(folder / "run", data=str(folder / "shop"), embeddings=folder / "encoder/embeddings")
     export(found, folder / "export")
     return Scorer.load(folder / "export"), ServingModel(found.known.layout, found.known.config, found.weights)

@@ -13,9 +13,9 @@ from run.config import parse, positive
 from run.errors import UserError, entry
 
 if TYPE_CHECKING:
-    from ctr.finished import Finished
-    from ctr.later import Log
-    from ctr.model import CtrModel
+    from ctr.inputs.impression_parts import Log
+    from ctr.model.ctr_model import CtrModel
+    from ctr.serving.trained_run import TrainedRun
 
 ABOUT = """Predict all impressions of a shop folder, or of a parquet file of sessions, of any time, of the shop that the run was trained on.
 Such a file needs session_id, user_id, item_id, timestamp and the columns that the model was trained with; a column `click` is not needed
@@ -46,8 +46,8 @@ class BulkConfig:
 def main(argv: list[str] | None = None) -> None:
     """Parse flags and predict what is not there yet."""
     config = parse(BulkConfig, argv, prog="python -m ctr.bulk_predict", description=ABOUT)
-    from ctr.finished import open_run
-    from ctr.later import log_of
+    from ctr.inputs.impression_parts import log_of
+    from ctr.serving.trained_run import open_run
     from run.folder import locked
 
     is_file = config.data.endswith(".parquet")
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{rows:,} impressions predicted; parts and manifest.json in {config.out}")
 
 
-def bulk_predict(found: Finished, log: Log, out: Path, part_rows: int, threads: int = 0) -> int:
+def bulk_predict(found: TrainedRun, log: Log, out: Path, part_rows: int, threads: int = 0) -> int:
     """Write the parts that are not there yet; the number of impressions.
 
     Raises:
@@ -69,10 +69,11 @@ def bulk_predict(found: Finished, log: Log, out: Path, part_rows: int, threads: 
 
     import polars as pl
 
-    from ctr.later import cuts
+    from ctr.inputs.impression_parts import cuts
     from run.devices import set_up
     from run.errors import one_process
-    from run.folder import file_hash, read_json, write_atomic, write_json
+    from run.files import read_json, write_atomic, write_json
+    from run.folder import file_hash
     from run.progress import Progress
 
     one_process("ctr.bulk_predict")
@@ -110,8 +111,8 @@ def bulk_predict(found: Finished, log: Log, out: Path, part_rows: int, threads: 
     return manifest["rows"]
 
 
-def _model(found: Finished) -> CtrModel:
-    from ctr.model import CtrModel
+def _model(found: TrainedRun) -> CtrModel:
+    from ctr.model.ctr_model import CtrModel
 
     model = CtrModel(found.known.layout, found.known.config)
     try:
@@ -121,13 +122,13 @@ def _model(found: Finished) -> CtrModel:
     return model
 
 
-def _predicted(found: Finished, log: Log, part: Any, catalogue: Any, model: Any, fabric: Any) -> tuple[Any, Any]:
+def _predicted(found: TrainedRun, log: Log, part: Any, catalogue: Any, model: Any, fabric: Any) -> tuple[Any, Any]:
     """Rows of the log (n,) int64, ascending, and probabilities (n,) float64 of one part."""
     from dataclasses import replace
 
-    from ctr.inputs import encode_columns, encode_log
-    from ctr.later import ONLY_SPLIT, read_part
-    from ctr.predict import predict
+    from ctr.inputs.encode import encode_columns, encode_log
+    from ctr.inputs.impression_parts import ONLY_SPLIT, read_part
+    from ctr.training.predict import predict
 
     known = found.known
     shop, rows, users, user_of_session = read_part(log, part)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from ctr.finished import Finished
-    from ctr.inputs import Columns
-    from ctr.vocabulary import Ragged
+    from ctr.inputs.encode import EncodedColumns
+    from ctr.inputs.vocabulary import Ragged
+    from ctr.serving.trained_run import TrainedRun
 
 ABOUT = """Write all that scoring needs into one folder:
   model.pt2     the model as a program of torch.export; it runs without this toolkit
@@ -42,7 +42,7 @@ class ExportConfig:
 def main(argv: list[str] | None = None) -> None:
     """Parse flags and export."""
     config = parse(ExportConfig, argv, prog="python -m ctr.export", description=ABOUT)
-    from ctr.finished import open_run
+    from ctr.serving.trained_run import open_run
     from run.folder import locked
 
     with locked(config.out):
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{meta['form']}: {meta['items']:,} items, {meta['users']:,} users, {pictures}; exported to {config.out}")
 
 
-def export(found: Finished, out: Path, *, encoder_run: Path | None = None) -> dict[str, Any]:
+def export(found: TrainedRun, out: Path, *, encoder_run: Path | None = None) -> dict[str, Any]:
     """Write the export folder; what its meta.json holds.
 
     Raises:
@@ -62,12 +62,13 @@ def export(found: Finished, out: Path, *, encoder_run: Path | None = None) -> di
 
     import torch
 
-    from ctr.finished import encoder_of
-    from ctr.serving import ServingModel, exported
-    from ctr.vocabulary_files import FOLDER
-    from data.columns import is_text
-    from features.new_pictures import write_encoder
-    from run.folder import commit, file_hash, write_json
+    from ctr.inputs.vocabulary_files import FOLDER
+    from ctr.serving.serving_model import ServingModel, exported
+    from ctr.serving.trained_run import encoder_of
+    from data.log.columns import is_text
+    from features.picture_encoder import write_encoder
+    from run.files import write_json
+    from run.folder import commit, file_hash
 
     if any((out / name).exists() for name in ("checkpoints", "config.toml", "result.json", "items.parquet")):
         raise UserError(f"{out}: is a run or a shop folder; give another --out")
@@ -101,8 +102,8 @@ def export(found: Finished, out: Path, *, encoder_run: Path | None = None) -> di
 
 def _write_lookups(folder: Path, vocabularies: Any) -> None:
     """The vocabularies as lookups from a value to its row; their names are those of the vocabulary's files."""
-    from ctr.lookup import write_lookup
-    from ctr.vocabulary import Vocabulary
+    from ctr.inputs.vocabulary import Vocabulary
+    from ctr.serving.lookup import write_lookup
 
     for kind in ("item", "user", "context"):
         rules = getattr(vocabularies, kind)
@@ -114,11 +115,11 @@ def _write_lookups(folder: Path, vocabularies: Any) -> None:
         write_lookup(folder / "words", vocabularies.words.values, first=1)
 
 
-def _write_rows(folder: Path, ids: pl.Series, columns: Columns, texts: Ragged | None = None, **more: np.ndarray | None) -> None:
+def _write_rows(folder: Path, ids: pl.Series, columns: EncodedColumns, texts: Ragged | None = None, **more: np.ndarray | None) -> None:
     """Known items or users as .npy arrays: one row after another, so that one of them is one place on the disk."""
     import numpy as np
 
-    from ctr.lookup import write_lookup
+    from ctr.serving.lookup import write_lookup
 
     write_lookup(folder / "ids", ids, first=0)
     arrays = {"rows": np.ascontiguousarray(columns.rows.T), "numeric": columns.numeric, **more}

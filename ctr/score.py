@@ -16,8 +16,8 @@ from run.errors import SettingError, UserError, entry
 if TYPE_CHECKING:
     import numpy as np
 
-    from ctr.request import Id, Request
-    from features.new_pictures import Picture
+    from ctr.serving.request import Id, Request
+    from features.picture_encoder import Picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +55,15 @@ class Scorer:
     def __init__(self, folder: Path):
         import torch
 
-        from ctr.questions import Catalogue
-        from features.new_pictures import PictureEncoder
-        from run.folder import read_json
+        from ctr.serving.model_inputs import ExportedCatalogue
+        from features.picture_encoder import PictureEncoder
+        from run.files import read_json
 
         if not (folder / "meta.json").is_file():
             raise UserError(f"{folder}: {_no_export(folder)}")
         self.meta = read_json(folder / "meta.json")
         _check(folder, self.meta)
-        self.catalogue = Catalogue(folder, self.meta)
+        self.catalogue = ExportedCatalogue(folder, self.meta)
         self.encoder = PictureEncoder(folder / "encoder") if self.meta["encoder"] else None
         self.program = torch.export.load(folder / "model.pt2").module()
 
@@ -77,7 +77,7 @@ class Scorer:
         return cls(Path(folder))
 
     def score(self, **asked: Any) -> Scores:
-        """Click probabilities of one user's candidates; the fields are those of `ctr.request.check_request`.
+        """Click probabilities of one user's candidates; the fields are those of `ctr.serving.request.check_request`.
 
         Raises:
             RequestError: a field of the request is missing, unknown or of the wrong type.
@@ -90,8 +90,8 @@ class Scorer:
         Raises:
             UserError: the file is missing or no JSON object, or as `score`; it begins with the file's path.
         """
-        from ctr.request import RequestError
-        from run.folder import read_json
+        from ctr.serving.request import RequestError
+        from run.files import read_json
 
         asked = read_json(Path(path))
         if not isinstance(asked, dict):

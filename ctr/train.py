@@ -20,10 +20,11 @@ from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from run.config import as_dict, one_of, parse, positive, to_toml
 from run.errors import SettingError, UserError, entry
-from run.folder import locked, write_atomic
+from run.files import write_atomic
+from run.folder import locked
 
 if TYPE_CHECKING:
-    from data.shop_folder import Shop
+    from data.log.shop_folder import Shop
     from features.image_feature import ImageFeature
 
 FORMS = ("none", "cluster_id", "sim_score", "vector")
@@ -65,8 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     from contextlib import nullcontext
 
-    from ctr.loop import train_ctr
-    from data.split import check_scorable
+    from ctr.training.loop import train_ctr
+    from data.log.split import check_scorable
     from run.devices import set_up
 
     fabric = set_up(config.ctr.threads, config.ctr.precision)
@@ -89,14 +90,15 @@ def main(argv: list[str] | None = None) -> None:
 def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:
     """The feature that the flags ask for, from an embeddings folder or from a COURIER trained for it."""
     from features.embeddings import read_embeddings
+    from features.encoder_stages import Experiment, make_embeddings
     from features.image_feature import image_feature, items_shown_before, no_image
-    from features.make import make_embeddings
 
     if config.image_feature == "none":
         return no_image(len(shop.items))
     folder = config.embeddings
     if folder is None:
-        folder = make_embeddings(config.source, config.out, "courier", config.pretrain, config.seed).folder / "embeddings"
+        experiment = Experiment(root=config.out, source=config.source, pretrain=config.pretrain)
+        folder = make_embeddings(experiment, "courier", config.seed).folder / "embeddings"
     vectors = read_embeddings(folder, shop.items["item_id"])
     known, centre = items_shown_before(shop, "valid"), config.pretrain.centre
     return image_feature(config.image_feature, vectors, clusters=config.clusters, seed=config.seed, fit_on=known, centre=centre)

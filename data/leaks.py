@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from data.columns import IMPRESSION_RESERVED, feature_columns
-from data.shop_folder import Shop
+from data.log.columns import IMPRESSION_RESERVED, feature_columns
+from data.log.shop_folder import Shop
 from metrics.auc import auc
 
 SUSPICIOUS = 0.95  # AUC; whole CTR models stay well below

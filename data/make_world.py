@@ -12,7 +12,7 @@ import tyro
 from data.source import SourceConfig
 from run.config import parse
 from run.errors import entry
-from run.folder import read_json
+from run.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Write a built-in world as a shop folder: real or rendered pictures, simulated clicks. "
         "Without sizes and seed it is the world that eval.compare --data NAME makes for itself (presets small and paper).",
     )
-    from data.worlds import make_world
+    from data.worlds.build import make_world
 
     folder = make_world(
         config.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,8 @@ from run.errors import SettingError, UserError
 from run.folder import Stage
 
 if TYPE_CHECKING:
-    from data.picture_reader import Pictures
-    from data.shop_folder import Shop
+    from data.log.shop_folder import Shop
+    from data.pictures.reader import Pictures
 
 WORLD_NAMES = ("shop", "fashion")
 LARGE = 40_000_000  # impressions and events
@@ -60,7 +60,7 @@ class SourceConfig:
         """Where the folder's log stands as arrays on disk, made unless it is there; None: it is to be read into memory."""
         if self.ingest == "memory" or (self.ingest == "auto" and not is_large(folder)):
             return None
-        from data.ingest import VERSION, ingest
+        from data.log.ingest import VERSION, ingest
 
         stage = Stage(root, "log", self.key(root) | {"version": VERSION})
         if not stage.done:
@@ -75,11 +75,11 @@ class SourceConfig:
         """
         shop, options = self.shop(root), {"size": size, "workers": jobs, "max_bad_images": self.max_bad_images}
         if self.pictures_from == "files":
-            from data.picture_reader import checked_files
+            from data.pictures.reader import checked_files
 
             stage = Stage(root, "pictures/files", {"shop": shop_fingerprint(shop.folder)})
             return checked_files(shop, stage.folder, **options)
-        from data.pictures import build_store
+        from data.pictures.store import build_store
 
         return build_store(shop, self.store_folder(root, size=size), **options)
 
@@ -96,6 +96,11 @@ class SourceConfig:
     def is_world(self) -> bool:
         return self.data in WORLD_NAMES
 
+    def resolved(self) -> SourceConfig:
+        """The same source with absolute paths, as a run folder notes it: whoever reads the note may stand in another folder."""
+        folder = None if self.fashion_dir is None else self.fashion_dir.absolute()
+        return self if self.is_world or not self.data else replace(self, data=str(Path(self.data).absolute()), fashion_dir=folder)
+
 
 def shop_folder(config: SourceConfig, root: Path) -> Path:
     """The shop folder to work on; a built-in world is made under `root` unless it is there.
@@ -108,7 +113,7 @@ def shop_folder(config: SourceConfig, root: Path) -> Path:
         if not folder.is_dir():
             raise UserError(f"--data {config.data}: no such folder; give a shop folder, or one of {', '.join(WORLD_NAMES)}")
         return folder
-    from data.worlds import VERSION, make_world
+    from data.worlds.build import VERSION, make_world
 
     size = {"users": config.users, "items": config.items, "sessions": config.sessions, "seed": config.world_seed}
     stage = Stage(root, f"data/{config.data}", size | {"version": VERSION})
@@ -123,7 +128,7 @@ def is_large(folder: Path) -> bool:
     """Whether a shop folder's log is better left on the disk: its tables say how many rows they have."""
     if not (folder / "impressions.parquet").is_file():
         return False
-    from data.ingest import log_rows
+    from data.log.ingest import log_rows
 
     return log_rows(folder) > LARGE
 
@@ -132,10 +137,10 @@ def is_large(folder: Path) -> bool:
 def open_shop(folder: Path, fractions: tuple[float, float, float, float], allow_unordered_split: bool, log: Path | None) -> Shop:
     """`load_shop`, or with a `log` that `ingest` made `open_log`; once a process."""
     if log is not None:
-        from data.ingest import open_log
+        from data.log.ingest import open_log
 
         return open_log(log, folder)
-    from data.shop_folder import load_shop
+    from data.log.shop_folder import load_shop
 
     return load_shop(folder, fractions=fractions, allow_unordered_split=allow_unordered_split)
 
@@ -144,7 +149,7 @@ def open_shop(folder: Path, fractions: tuple[float, float, float, float], allow_
 def shop_fingerprint(folder: Path) -> str:
     """Which data set this is: a hash of its tables' content, its pictures' names, sizes and, but for built-in worlds, times of change.
 
-    A built-in world made twice has one fingerprint. What a picture store was decoded from is another question: see data/pictures.py.
+    A built-in world made twice has one fingerprint. What a picture store was decoded from is another question: see data/pictures/store.py.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.parquet")):

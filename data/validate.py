@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
-    from data.histories import History
-    from data.shop_folder import Shop
+    from data.log.histories import History
+    from data.log.shop_folder import Shop
 
 ABOUT = """Check a shop folder: print what it holds, what looks wrong in it (warning), and what a comparison would stop at (problem).
 
@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from data import comparison
-    from data.shop_folder import load_shop
+    from data import readiness
+    from data.log.shop_folder import load_shop
 
     shop = load_shop(config.folder, fractions=config.split_fractions, allow_unordered_split=config.allow_unordered_split)
     console = Console(highlight=False)
@@ -65,15 +65,15 @@ def main(argv: list[str] | None = None) -> int:
     for what, value in summary(shop):
         table.add_row(Text(what), Text(value))
     console.print(table)
-    for warning in comparison.warnings(shop):
+    for warning in readiness.warnings(shop):
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
-    problems = list(comparison.problems(shop))
+    problems = list(readiness.problems(shop))
     for problem in problems:
         console.print(f"problem: {problem}", markup=False, soft_wrap=True)
     if config.images:
         _check_pictures(shop, config, console)
     if problems:
-        console.print("not ok: the folder can be read, but a comparison cannot use it until the problems above are mended", soft_wrap=True)
+        console.print("not ok: the folder can be read, but a comparison cannot use it until the problems above are fixed", soft_wrap=True)
         return 1
     console.print("ok: the folder can be used")
     return 0
@@ -83,9 +83,9 @@ def summary(shop: Shop) -> Iterator[tuple[str, str]]:
     """What a shop holds, as lines of (what, value)."""
     import numpy as np
 
-    from data.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
-    from data.histories import cart_history, click_history, purchase_history
-    from data.shop_folder import ACTIONS, SPLITS
+    from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
+    from data.log.histories import cart_history, click_history, purchase_history
+    from data.log.shop_folder import ACTIONS, SPLITS
 
     items, impressions, sessions = shop.items.height, shop.impressions.height, len(shop.session_time)
     yield "items", _number(items)
@@ -129,8 +129,8 @@ def summary(shop: Shop) -> Iterator[tuple[str, str]]:
 
 
 def _click_source(shop: Shop) -> str:
-    from data.event_log import CLICK
-    from data.shop_folder import IMPRESSIONS
+    from data.log.events import CLICK
+    from data.log.shop_folder import IMPRESSIONS
 
     if shop.clicks_from == IMPRESSIONS:
         there = (shop.folder / "events.parquet").exists()
@@ -150,7 +150,7 @@ def one_class_sessions(shop: Shop) -> int:
 
 def _check_pictures(shop: Shop, config: ValidateConfig, console: Console) -> None:
     """Read every picture, list those that cannot be read, and refuse the folder when their share is too large."""
-    from data.picture_files import mend_of
+    from data.pictures.files import fix_for
 
     items = shop.items["image"].drop_nulls()
     names = items.unique(maintain_order=True).to_list()
@@ -165,15 +165,15 @@ def _check_pictures(shop: Shop, config: ValidateConfig, console: Console) -> Non
     if affected > config.max_bad_images * len(items):
         name, reason = next(iter(bad.items()))
         share = f"{_part(affected, len(items))} of the items with a picture have an unreadable one, first images/{name} ({reason})"
-        mend = f"{share}; {mend_of(list(bad.items()))}"
-        raise DataError("items.parquet", row=shop.items["image"].index_of(name), column="image", value=name, mend=mend)
+        fix = f"{share}; {fix_for(list(bad.items()))}"
+        raise DataError("items.parquet", row=shop.items["image"].index_of(name), column="image", value=name, fix=fix)
 
 
 def _unreadable(folder: Path, names: list[str], workers: int) -> Iterator[tuple[str, str]]:
     import warnings
     from concurrent.futures import ThreadPoolExecutor
 
-    from data.pictures import PictureError, read_picture
+    from data.pictures.store import PictureError, read_picture
     from run.progress import Progress
 
     def trouble(name: str) -> str | None:

@@ -16,13 +16,14 @@ from ctr.config import PRESETS as CTR_PRESETS
 from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
-from features.foreign import encoder_names
+from features.external import encoder_names
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
-from pretrain.methods import METHODS, check_needs
+from pretrain.methods.table import METHODS, check_needs
 from run.config import as_dict, names, one_of, parse, positive, to_toml
 from run.errors import SettingError, entry, one_process
-from run.folder import commit, locked, write_atomic, write_json
+from run.files import write_atomic, write_json
+from run.folder import commit, locked
 
 ENCODERS = (*METHODS, "none")
 FORMS = ("cluster_id", "sim_score", "vector")
@@ -89,20 +90,20 @@ def main(argv: list[str] | None = None) -> None:
 
 def compare(config: CompareConfig) -> dict[str, Any]:
     """Run all stages that are not there yet, measure, and write the results into `config.out`."""
+    from data.log.split import check_scorable
     from data.source import shop_fingerprint, shop_folder
-    from data.split import check_scorable
+    from eval.merge import write_users
     from eval.results import is_simulated, measure, oracle
-    from eval.slices import write_users
-    from eval.stages import WARM, Plan, ctr_stage, run_ctr, run_encoder, run_foreign, run_start, titles
+    from eval.stages import WARM, Comparison, ctr_stage, run_ctr, run_encoder, run_external, run_initial_encoder, titles
     from eval.table import print_table
-    from features.make import encoder_stage, is_foreign, needs_start, start_stage
+    from features.encoder_stages import encoder_stage, initial_encoder_stage, is_external, needs_initial_encoder
     from run.devices import default_jobs
     from run.parallel import run_all
 
     began = time.monotonic()
     jobs = config.jobs or default_jobs()
     write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
-    plan = Plan(
+    comparison = Comparison(
         root=config.out, source=config.source, pretrain=config.pretrain, ctr=config.ctr, clusters=config.clusters, threads=1,
         start=config.start,
     )  # fmt: skip
@@ -120,33 +121,33 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         config.source.pictures(config.out, size=config.pretrain.store_size, jobs=jobs)
 
     rows = rows_of(encoders, names("image_features", config.image_features), controls=config.controls)
-    for encoder in filter(is_foreign, encoders):  # first, for they may fail at once; one by one, each on all cores
-        run_foreign(plan, encoder, config.jobs)
-    trainings = [(plan, seed) for seed in seeds if any(needs_start(encoder, config.pretrain) for encoder in encoders)]
-    stages = [start_stage(config.source, config.out, config.pretrain, seed) for _, seed in trainings]
-    run_all(run_start, trainings, jobs=jobs, titles=titles("start of all encoders", stages, trainings))
-    trainings = [(plan, encoder, seed) for seed in seeds for encoder in encoders if not is_foreign(encoder)]
-    stages = [encoder_stage(config.source, config.out, encoder, config.pretrain, seed) for _, encoder, seed in trainings]
+    for encoder in filter(is_external, encoders):  # first, for they may fail at once; one by one, each on all cores
+        run_external(comparison, encoder, config.jobs)
+    trainings = [(comparison, seed) for seed in seeds if any(needs_initial_encoder(encoder, config.pretrain) for encoder in encoders)]
+    stages = [initial_encoder_stage(comparison, seed) for _, seed in trainings]
+    run_all(run_initial_encoder, trainings, jobs=jobs, titles=titles("start of all encoders", stages, trainings))
+    trainings = [(comparison, encoder, seed) for seed in seeds for encoder in encoders if not is_external(encoder)]
+    stages = [encoder_stage(comparison, encoder, seed) for _, encoder, seed in trainings]
     run_all(run_encoder, trainings, jobs=jobs, titles=titles("encoder", stages, trainings))
     if config.start == "warm":
-        trainings = [(plan, WARM, "none", seed) for seed in seeds]
+        trainings = [(comparison, WARM, "none", seed) for seed in seeds]
         run_all(run_ctr, trainings, jobs=jobs, titles=titles("ctr", [ctr_stage(*training) for training in trainings], trainings))
-    trainings = [(plan, *row, seed) for seed in seeds for row in [("baseline", "none"), *rows]]
+    trainings = [(comparison, *row, seed) for seed in seeds for row in [("baseline", "none"), *rows]]
     run_all(run_ctr, trainings, jobs=jobs, titles=titles("ctr", [ctr_stage(*training) for training in trainings], trainings))
 
     results: dict[str, Any] = {"data": config.source.data, "preset": config.preset, "simulated": is_simulated(folder)}
-    measured, sums = measure(plan, shop, rows, seeds, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
+    measured, sums = measure(comparison, shop, rows, seeds, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
     results |= measured
-    ceiling = oracle(plan, shop, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
+    ceiling = oracle(comparison, shop, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
     if ceiling is not None:
         results["oracle"] = ceiling
     results |= {"shop": shop_fingerprint(folder), "split_is_ordered": shop.split_is_ordered, "start": config.start, "commit": commit()}
     results["seconds"] = {"this_call": time.monotonic() - began}
     write_users(config.out / "users.parquet", sums, seeds)
     write_json(config.out / "results.json", results)
-    from eval.gallery import report
+    from eval.report.report_data import report
 
-    report(plan, shop, results)
+    report(comparison, shop, results)
     print_table(results)
     print(f"{config.out / 'results.json'}  {config.out / 'report.html'}")
     return results
@@ -154,9 +155,9 @@ def compare(config: CompareConfig) -> dict[str, Any]:
 
 def put_together(config: CompareConfig) -> dict[str, Any]:
     """Merge the slices named by `--from`, print the table, and write what was merged."""
-    from eval.gallery import notes
-    from eval.report import write_report
-    from eval.slices import merge
+    from eval.merge import merge
+    from eval.report.report import write_report
+    from eval.report.report_data import notes
     from eval.table import print_table
 
     files = [Path(name.strip()) for name in config.from_.split(",") if name.strip()]

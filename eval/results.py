@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from data.shop_folder import Shop
-from eval.slices import interval, pairs_of, select_forms
-from eval.stages import BASELINE, SHUFFLED, Plan, ctr_stage
+from data.log.shop_folder import Shop
+from eval.merge import interval, pairs_of, select_forms
+from eval.stages import BASELINE, SHUFFLED, Comparison, ctr_stage
 from eval.wording import is_control
-from features.make import encoder_stage, needs_start, start_stage
+from features.encoder_stages import encoder_stage, initial_encoder_stage, needs_initial_encoder
 from metrics.auc import auc
 from metrics.gauc import Weight, dense_codes, gauc
 from metrics.intervals import Draws, GaucSums, Resamples, auc_draws, difference, gauc_sums, resampled
@@ -25,7 +25,13 @@ _PACKAGES = ("torch", "torchvision", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu",
 
 
 def measure(
-    plan: Plan, shop: Shop, rows: Sequence[Row], seeds: Sequence[int], *, gauc_weight: Weight = "session", gauc_key: str = "session"
+    comparison: Comparison,
+    shop: Shop,
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    *,
+    gauc_weight: Weight = "session",
+    gauc_key: str = "session",
 ) -> tuple[dict[str, Any], dict[Row, GaucSums]]:
     """Everything `results.json` says of the rows (the baseline is measured besides), and the sums that rows of other runs are compared by.
 
@@ -43,12 +49,12 @@ def measure(
         raise UserError(f"{shop.folder}: all test impressions are of one user; an interval needs at least two")
     resamples = Resamples(shop.user[test])
     everyone: list[Row] = [(BASELINE, "none"), *rows]
-    scores = {row: np.stack([test_scores(plan, *row, seed, test) for seed in seeds]) for row in everyone}
+    scores = {row: np.stack([test_scores(comparison, *row, seed, test) for seed in seeds]) for row in everyone}
     aucs = {row: auc_draws(click, scores[row], resamples) for row in everyone}
     sums = {row: gauc_sums(click, scores[row], group, resamples, weight=gauc_weight) for row in everyone}
     gaucs = {row: resampled(sums[row], resamples) for row in everyone}
     counted = gauc(click, scores[everyone[0]][0], group, weight=gauc_weight)
-    valid = {row: _mean_valid_gauc(plan, row, seeds) for row in everyone}
+    valid = {row: _mean_valid_gauc(comparison, row, seeds) for row in everyone}
     selected = select_forms(valid, [row for row in rows if not is_control(row[0])])
 
     table = []
@@ -63,11 +69,11 @@ def measure(
             "delta_gauc": interval(difference(gaucs[row], gaucs[everyone[0]])),
             "selected": row in selected.values(),
             "valid_gauc": valid[row],
-            **_steps(plan, row, seeds),
-            "seconds": _seconds(plan, row, seeds),
+            **_steps(comparison, row, seeds),
+            "seconds": _seconds(comparison, row, seeds),
         })  # fmt: skip
     baseline = {"auc": _summary(aucs[everyone[0]]), "gauc": _summary(gaucs[everyone[0]]), "valid_gauc": valid[everyone[0]],
-                **_steps(plan, everyone[0], seeds), "seconds": _seconds(plan, everyone[0], seeds)}  # fmt: skip
+                **_steps(comparison, everyone[0], seeds), "seconds": _seconds(comparison, everyone[0], seeds)}  # fmt: skip
     results = {
         "seeds": list(seeds),
         "sessions_scored": counted.sessions_scored,
@@ -99,9 +105,9 @@ def users_scored(click: np.ndarray, user: np.ndarray, group: np.ndarray) -> int:
     return len(np.unique(user[mixed[code]]))
 
 
-def test_scores(plan: Plan, encoder: str, form: str, seed: int, test: np.ndarray) -> np.ndarray:
+def test_scores(comparison: Comparison, encoder: str, form: str, seed: int, test: np.ndarray) -> np.ndarray:
     """(I,) predicted click probability of the test impressions, in the order of `test`."""
-    table = pl.read_parquet(ctr_stage(plan, encoder, form, seed).folder / "predictions.parquet")
+    table = pl.read_parquet(ctr_stage(comparison, encoder, form, seed).folder / "predictions.parquet")
     table = table.filter(pl.col("split") == "test")
     rows = table["row"].to_numpy()
     place = np.argsort(rows)
@@ -111,7 +117,7 @@ def test_scores(plan: Plan, encoder: str, form: str, seed: int, test: np.ndarray
     return table["score"].to_numpy()[found]
 
 
-def oracle(plan: Plan, shop: Shop, *, gauc_weight: Weight = "session", gauc_key: str = "session") -> dict[str, float] | None:
+def oracle(comparison: Comparison, shop: Shop, *, gauc_weight: Weight = "session", gauc_key: str = "session") -> dict[str, float] | None:
     """AUC and GAUC of the very probabilities that a built-in world drew its clicks from: no model can beat them but by luck."""
     truth = shop.folder / "truth" / "impressions.parquet"
     if not is_simulated(shop.folder) or not truth.exists():
@@ -145,24 +151,24 @@ def _summary(draws: Draws) -> dict[str, Any]:
     return {"mean": float(draws.point.mean()), "per_seed": [float(value) for value in draws.point]}
 
 
-def _mean_valid_gauc(plan: Plan, row: Row, seeds: Sequence[int]) -> float:
-    return float(np.mean([ctr_stage(plan, *row, seed).result["valid_gauc"] for seed in seeds]))
+def _mean_valid_gauc(comparison: Comparison, row: Row, seeds: Sequence[int]) -> float:
+    return float(np.mean([ctr_stage(comparison, *row, seed).result["valid_gauc"] for seed in seeds]))
 
 
-def _steps(plan: Plan, row: Row, seeds: Sequence[int]) -> dict[str, list[int]]:
+def _steps(comparison: Comparison, row: Row, seeds: Sequence[int]) -> dict[str, list[int]]:
     """For each seed, the step of the CTR model that was kept and the last one."""
-    results = [ctr_stage(plan, *row, seed).result for seed in seeds]
+    results = [ctr_stage(comparison, *row, seed).result for seed in seeds]
     return {name: [result[name] for result in results] for name in ("best_step", "steps")}
 
 
-def _seconds(plan: Plan, row: Row, seeds: Sequence[int]) -> dict[str, float]:
+def _seconds(comparison: Comparison, row: Row, seeds: Sequence[int]) -> dict[str, float]:
     """Mean seconds of a row's stages over seeds; `start` is spent once a seed, for all encoders that begin with it."""
-    seconds = {"ctr": float(np.mean([ctr_stage(plan, *row, seed).result["seconds"] for seed in seeds]))}
+    seconds = {"ctr": float(np.mean([ctr_stage(comparison, *row, seed).result["seconds"] for seed in seeds]))}
     if row[1] != "none":
         encoder = row[0].removeprefix(SHUFFLED)
-        stages = [encoder_stage(plan.source, plan.root, encoder, plan.pretrain, seed) for seed in seeds]
+        stages = [encoder_stage(comparison, encoder, seed) for seed in seeds]
         seconds["encoder"] = float(np.mean([stage.result["seconds"] for stage in stages]))
-        if needs_start(encoder, plan.pretrain):
-            stages = [start_stage(plan.source, plan.root, plan.pretrain, seed) for seed in seeds]
+        if needs_initial_encoder(encoder, comparison.pretrain):
+            stages = [initial_encoder_stage(comparison, seed) for seed in seeds]
             seconds["start"] = float(np.mean([stage.result["seconds"] for stage in stages]))
     return seconds

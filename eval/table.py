@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eval.doubts import doubts
-from eval.paper import TABLE_5, in_paper
+from eval.caveats import caveats
+from eval.published import TABLE_5, in_paper
 from eval.wording import (
     SIMULATED,
     UNADJUSTED,
@@ -60,7 +60,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
         lines.append(headroom(results))
     if results.get("simulated"):
         lines.append(SIMULATED)
-    speaks_against = doubts(results)
+    speaks_against = caveats(results)
     if speaks_against:
         lines += ["", "Before believing it:", *(f"- {sentence}" for sentence in speaks_against)]
     out.print()

@@ -77,7 +77,7 @@ def write_clusters(folder: Path, item_id: pl.Series, cluster: np.ndarray, *, cen
     import numpy as np
     import polars as pl
 
-    from run.folder import write_atomic
+    from run.files import write_atomic
 
     table, arrays = io.BytesIO(), io.BytesIO()
     pl.DataFrame({"item_id": item_id, "cluster": cluster}).write_parquet(table)

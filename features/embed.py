@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features.foreign import encoder_names
+from features.external import encoder_names
 from run.config import one_of, parse, read_recipe, with_settings
 from run.errors import SettingError, UserError, entry
 
@@ -49,14 +49,14 @@ def main(argv: list[str] | None = None) -> None:
         EmbedConfig, argv, prog="python -m features.embed",
         description="Embed every item's picture once with a trained encoder: vectors.npy, items.parquet, meta.json.",
     )  # fmt: skip
-    from data.picture_reader import picture_files
+    from data.pictures.reader import picture_files
     from data.source import SourceConfig
 
     if config.encoder:
         source = SourceConfig(data=config.data, allow_unordered_split=True, max_bad_images=config.max_bad_images)
-        embed_foreign(config.encoder, source, config.out)
+        embed_external(config.encoder, source, config.out)
         return
-    from features.make import embed_catalogue
+    from features.encoder_stages import embed_catalogue
     from pretrain.config import PretrainConfig
     from run.devices import default_jobs
 
@@ -83,13 +83,13 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{len(shop.items):,} items, {seen:,} with a picture: embeddings in {config.out}")
 
 
-def embed_foreign(encoder: str, source: SourceConfig, out: Path) -> None:
+def embed_external(encoder: str, source: SourceConfig, out: Path) -> None:
     """Embed every item with an encoder made elsewhere; a killed call is gone on with."""
-    from features.foreign import embed_shop, foreign_stage
+    from features.external import embed_shop, external_stage
     from run.folder import locked
 
     with locked(out):
-        shop, key = source.shop(out), foreign_stage(source, out, encoder).hash
+        shop, key = source.shop(out), external_stage(source, out, encoder).hash
         embedded = embed_shop(shop, encoder, out, key=key, workers=0, max_bad_images=source.max_bad_images)
     print(f"{len(shop.items):,} items, {embedded:,} with an embedding: embeddings in {out}")
 

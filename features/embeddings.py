@@ -15,7 +15,7 @@ import polars as pl
 
 from pretrain.similarity import normalise
 from run.errors import DataError, UserError
-from run.folder import read_json, write_atomic, write_json
+from run.files import read_json, write_atomic, write_json
 
 
 def write_embeddings(folder: Path, item_id: pl.Series, vectors: np.ndarray, meta: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
     except Exception as error:  # numpy and polars raise many kinds for a broken file
         raise UserError(f"{folder}: not readable as embeddings ({type(error).__name__}: {error})") from None
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
-        raise DataError(folder / "vectors.npy", value=f"{vectors.dtype} {vectors.shape}", mend="give a float array of shape (N, D)")
+        raise DataError(folder / "vectors.npy", value=f"{vectors.dtype} {vectors.shape}", fix="give a float array of shape (N, D)")
     wanted = item_id if item_id.dtype == pl.String else item_id.cast(pl.Int64)
     held = table["item_id"]
     if (held.dtype == pl.String) != (wanted.dtype == pl.String):
@@ -88,20 +88,20 @@ def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
             folder / "items.parquet",
             column="item_id",
             value=held.dtype,
-            mend=f"the shop's ids are {wanted.dtype}; give embeddings of this shop",
+            fix=f"the shop's ids are {wanted.dtype}; give embeddings of this shop",
         )
     table = table.with_columns(item_id=held.cast(wanted.dtype), row=pl.col("row")).unique("item_id", keep="first")
     rows = pl.DataFrame({"item_id": wanted}).join(table, on="item_id", how="left", maintain_order="left")["row"].to_numpy()
     found = ~np.isnan(rows)
     if not found.any():
-        raise DataError(folder / "items.parquet", column="item_id", mend="holds none of the shop's items; embed them with features.embed")
+        raise DataError(folder / "items.parquet", column="item_id", fix="holds none of the shop's items; embed them with features.embed")
     warn_of_missing(folder, found)
     places = rows[found].astype(np.int64)
     if places.min() < 0 or places.max() >= len(vectors):
-        raise DataError(folder / "items.parquet", column="row", value=int(places.max()), mend=f"vectors.npy has {len(vectors)} rows")
+        raise DataError(folder / "items.parquet", column="row", value=int(places.max()), fix=f"vectors.npy has {len(vectors)} rows")
     out = np.zeros((len(wanted), vectors.shape[1]), dtype=np.float32)
     out[found] = vectors[places]
     bad = np.flatnonzero(~np.isfinite(out).all(1))
     if len(bad):
-        raise DataError(folder / "vectors.npy", row=int(rows[bad[0]]), mend=f"not a finite number (item {wanted[int(bad[0])]!r})")
+        raise DataError(folder / "vectors.npy", row=int(rows[bad[0]]), fix=f"not a finite number (item {wanted[int(bad[0])]!r})")
     return normalise(out)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data.shop_folder import SPLITS, Shop
+from data.log.shop_folder import SPLITS, Shop
 from pretrain.similarity import common_part, without_common
 from run.config import one_of
 

@@ -8,7 +8,7 @@ so that many pairs of models cost little.
 With K > 1 paired seeds, each resample also draws K of the K seed differences with replacement (both factors at once:
 Owen 2007, "The pigeonhole bootstrap", arXiv:0712.1111, which errs on the wide side where seeds and users interact). Few
 seeds make a plain bootstrap too narrow twice over (Hesterberg 2015, "What teachers should know about the bootstrap",
-arXiv:1411.5279, on narrowness bias), and both are mended here:
+arXiv:1411.5279, on narrowness bias), and both are fixed here:
 - their spread is short by sqrt((K-1)/K), so each seed's deviation from the mean is scaled by sqrt(K/(K-1)) first;
 - their tails are a normal's, where a spread known from K numbers needs Student's t. Each draw's deviation is divided by
   sqrt(chi2/df) of its own, with Satterthwaite's degrees of freedom df = (V_users + V_seeds)^2 / (V_seeds^2 / (K-1)). As

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from pretrain.method_configs import (
+from pretrain.methods.method_configs import (
     ClipConfig,
     CourierConfig,
     DistortionConfig,
@@ -92,7 +92,7 @@ class PretrainConfig:
             raise SettingError("head_first", self.head_first, f"warmup {self.warmup} and head_first together must stay below 1")
 
 
-def start_config(config: PretrainConfig) -> PretrainConfig:
+def initial_config(config: PretrainConfig) -> PretrainConfig:
     """Settings of the SimCLR training whose weights all encoders begin with (`weights` "pictures")."""
     return replace(config, weights="random", head="whitened", pictures=config.start_pictures)
 

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.picture_reader import Pictures
-from data.shop_folder import Shop
+from data.log.shop_folder import Shop
+from data.pictures.reader import Pictures
 from metrics.gauc import gauc
 from pretrain.config import PretrainConfig
 from pretrain.page_views import pretraining_items
 from pretrain.similarity import centred, collapse, sim_scores
 from pretrain.views import whole
-from run.ahead import ahead
+from run.prefetch import prefetch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -62,7 +62,7 @@ def embedded(
     net.eval()
     batch = batch or default_batch(device.type, config.image_size)
     parts = [items[start : start + batch] for start in range(0, len(items), batch)]
-    with ahead((part, torch.from_numpy(pictures.read(part))) for part in parts) as batches:
+    with prefetch((part, torch.from_numpy(pictures.read(part))) for part in parts) as batches:
         for part, pixels in batches:
             with torch.autocast(device.type, enabled=False) if fabric is None else fabric.autocast():
                 out = net(whole(pixels.to(device), config.image_size)).float()
@@ -74,7 +74,9 @@ def default_batch(device: str, image_size: int) -> int:
     return max(1, min(_BATCH, _PIXELS.get(device, _PIXELS["cuda"]) // image_size**2))
 
 
-def validate(net: nn.Module, shop: Shop, pictures: Pictures, config: PretrainConfig, fabric: Fabric | None = None) -> tuple[float, float]:
+def validation_gauc(
+    net: nn.Module, shop: Shop, pictures: Pictures, config: PretrainConfig, fabric: Fabric | None = None
+) -> tuple[float, float]:
     """(SimScore's GAUC in validation sessions, spread of the unit embeddings): what a checkpoint is chosen by, and collapse."""
     vectors = embed(net, pictures, config, batch=config.chunk, fabric=fabric)
     spread = collapse(vectors)

@@ -9,8 +9,8 @@ from itertools import count, pairwise
 import torch
 from torch import Tensor
 
-from data.picture_reader import Pictures
-from pretrain.method import Method, Step
+from data.pictures.reader import Pictures
+from pretrain.methods.method import Method, Step
 
 
 @dataclass(frozen=True, kw_only=True)

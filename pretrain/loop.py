@@ -1,4 +1,4 @@
-"""The one training loop of all encoders: draw, look, pay, step; validate, keep the best, go on after a kill."""
+"""The one training loop of all encoders: draw, look, pay, step; validation_gauc, keep the best, go on after a kill."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.picture_reader import Pictures
-from data.shop_folder import Shop
-from pretrain.backbone import add_common, backbone, whiten_head
+from data.log.shop_folder import Shop
+from data.pictures.reader import Pictures
+from pretrain.backbones.backbone import add_common, backbone, whiten_head
 from pretrain.config import PretrainConfig
-from pretrain.embedding import validate
+from pretrain.embedding import validation_gauc
 from pretrain.feed import Piece, feed
-from pretrain.method import Outputs, Step
-from pretrain.methods import make_method
+from pretrain.gradient_cache import loss_of_step
+from pretrain.methods.method import Outputs, Step
+from pretrain.methods.table import make_method
 from pretrain.page_views import pretraining_items
-from pretrain.passes import loss_of_step
 from pretrain.training import State, Training, prepare, resume, snapshot
 from pretrain.views import whole
-from run.ahead import ahead
 from run.checkpoint import save_checkpoint
 from run.devices import scales_losses, set_up
+from run.distributed import any_rank
 from run.errors import Stopped, UserError
-from run.folder import MetricsLog, write_atomic
+from run.files import write_atomic
+from run.folder import MetricsLog
+from run.prefetch import prefetch
 from run.progress import Progress
 from run.randomness import permutation
 from run.schedule import rise_and_cosine
@@ -65,14 +67,14 @@ def train_encoder(
     method = make_method(name, shop, store.present, config, seed)
     net = first_weights(method.head_common if method else 0.0, shop, store, config, seed=seed).to(fabric.device)
     if method is None:
-        state = State(best_gauc=validate(net, shop, store, config)[0])
+        state = State(best_gauc=validation_gauc(net, shop, store, config)[0])
         return _finish(folder, state, net.state_dict())
     run = prepare(name, net, method, shop, config, seed=seed, fabric=fabric)
     resumed = resume(run, folder / "last.pt")
     log = MetricsLog(folder, resume_step=run.state.step if resumed else None) if fabric.is_global_zero else None
     pieces = feed(method, store, first=run.state.step, rank=fabric.global_rank, ranks=fabric.world_size, chunk=config.chunk)
     progress = Progress(f"{title or name} seed {seed}", total=config.pictures, unit="pictures", start=run.state.pictures)
-    with ahead(pieces) as taken, stop_requests() as asked_to_stop, progress as bar:
+    with prefetch(pieces) as taken, stop_requests() as asked_to_stop, progress as bar:
         last_save = time.monotonic()
         began = last_save - run.state.seconds
         while run.state.pictures < config.pictures:
@@ -81,10 +83,10 @@ def train_encoder(
             bar.advance(run.state.pictures - before, note=f"loss {line['loss']:.3f}")
             checkpoint = passed_checkpoint(before, run.state.pictures, config)
             if checkpoint:
-                line |= judge(run, shop, store)
+                line |= validate(run, shop, store)
             if log:
                 log.write(line)
-            stop = any_rank(run, asked_to_stop())
+            stop = any_rank(run.fabric, asked_to_stop())
             if log and (checkpoint or stop or time.monotonic() - last_save > config.checkpoint_seconds):
                 last_save = time.monotonic()
                 run.state.seconds = last_save - began
@@ -144,19 +146,10 @@ def keep_step(path: Path, step: Step, outputs: Outputs) -> Path:
     return path
 
 
-def any_rank(run: Training, asked: bool) -> bool:
-    """True on all ranks if `asked` is on any, so that they stop after the same step."""
-    if run.fabric.world_size == 1:
-        return asked
-    total = run.fabric.all_reduce(torch.tensor(float(asked), device=run.fabric.device), reduce_op="sum")
-    assert isinstance(total, Tensor)
-    return total.item() > 0
-
-
-def judge(run: Training, shop: Shop, store: Pictures) -> dict[str, float]:
+def validate(run: Training, shop: Shop, store: Pictures) -> dict[str, float]:
     """Validate, and keep the weights where they are the best so far; valid_gauc and std (the spread) for the log."""
     net = run.parts["backbone"]
-    score, spread = validate(net, shop, store, run.config, run.fabric)
+    score, spread = validation_gauc(net, shop, store, run.config, run.fabric)
     if score > run.state.best_gauc:
         run.state.best_gauc, run.state.best_pictures = score, run.state.pictures
         run.best = {key: tensor.detach().cpu().clone() for key, tensor in net.state_dict().items()}

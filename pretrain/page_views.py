@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.histories import click_history, padded
-from data.shop_folder import SPLITS, Shop
+from data.log.histories import click_history, padded
+from data.log.shop_folder import SPLITS, Shop
 from run.randomness import permutation
 
 

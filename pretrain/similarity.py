@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from data.histories import click_history, padded
-from data.shop_folder import Shop
+from data.log.histories import click_history, padded
+from data.log.shop_folder import Shop
 
 
 def normalise(vectors: np.ndarray) -> np.ndarray:

@@ -12,11 +12,12 @@ import tyro
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
-from pretrain.config import PretrainConfig, start_config
-from pretrain.methods import METHODS, has_start, parts_read
+from pretrain.config import PretrainConfig, initial_config
+from pretrain.methods.table import METHODS, parts_read, uses_initial_weights
 from run.config import as_dict, one_of, parse, to_toml, with_settings
 from run.errors import entry
-from run.folder import locked, write_atomic, write_json
+from run.files import write_atomic, write_json
+from run.folder import locked
 
 ENCODERS = tuple(METHODS)
 
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"note: {flag} is of another method; {config.encoder} does not read it", file=sys.stderr)
     from contextlib import nullcontext
 
-    from data.split import check_scorable
+    from data.log.split import check_scorable
     from pretrain.loop import train_encoder
     from run.devices import default_jobs, set_up
 
@@ -63,8 +64,8 @@ def main(argv: list[str] | None = None) -> None:
             shop = config.source.shop(config.out)
             check_scorable(shop, "valid")
             store = config.source.pictures(config.out, size=pretrain.store_size, jobs=default_jobs())
-        if has_start(config.encoder, pretrain):
-            train_encoder("simclr", shop, store, start_config(pretrain), seed=config.seed, folder=config.out / "start", title="start")
+        if uses_initial_weights(config.encoder, pretrain):
+            train_encoder("simclr", shop, store, initial_config(pretrain), seed=config.seed, folder=config.out / "start", title="start")
             pretrain = replace(pretrain, weights=str(config.out / "start" / "best.safetensors"))
         result = train_encoder(config.encoder, shop, store, pretrain, seed=config.seed, folder=config.out)
         if not first:
@@ -82,7 +83,7 @@ def unread(config: TrainConfig) -> list[str]:
     """Flags that were given another value than the preset's, and belong to a method that is not trained (the start is)."""
     preset = with_settings(PretrainConfig(), PRETRAIN_PRESETS[config.preset], source=config.preset)
     read = set(parts_read(config.encoder, config.pretrain))
-    if has_start(config.encoder, config.pretrain):
+    if uses_initial_weights(config.encoder, config.pretrain):
         read |= set(parts_read("simclr", config.pretrain))  # what all begin with
     found = []
     for part in (one.name for one in fields(PretrainConfig) if is_dataclass(getattr(preset, one.name))):

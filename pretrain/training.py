@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from data.shop_folder import Shop
+from data.log.shop_folder import Shop
 from data.source import shop_fingerprint
-from pretrain.backbone import linear_head, recompute_blocks
+from pretrain.backbones.backbone import linear_head, recompute_blocks
 from pretrain.config import PACE, PretrainConfig
-from pretrain.method import Method
-from pretrain.methods import parts_read
+from pretrain.methods.method import Method
+from pretrain.methods.table import parts_read
 from run.checkpoint import load_checkpoint, refuse_other_settings
 from run.devices import restore_scaler, scaler_state
 from run.folder import file_hash

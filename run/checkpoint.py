@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from run.errors import UserError
-from run.folder import write_atomic
+from run.files import write_atomic
 
 _SHORT = 40  # characters of a setting's value that an error repeats
 

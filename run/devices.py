@@ -48,26 +48,6 @@ def scales_losses(fabric: Fabric) -> bool:
     return getattr(fabric.strategy.precision, "scaler", None) is not None
 
 
-def join_group(fabric: Fabric) -> None:
-    """Be part of a process group, which torchrun's ranks are already: one of this process alone is kept in memory, without a port."""
-    import torch.distributed as dist
-
-    if not dist.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if fabric.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-
-
-def summed(fabric: Fabric, *numbers: float) -> list[float]:
-    """Each number's sum over ranks, in one message."""
-    import torch
-
-    if fabric.world_size == 1:
-        return list(numbers)
-    total = fabric.all_reduce(torch.tensor(numbers, dtype=torch.float64, device=fabric.device), reduce_op="sum")
-    assert isinstance(total, torch.Tensor)
-    return total.tolist()
-
-
 def scaler_state(fabric: Fabric) -> dict[str, Any]:
     """The loss scale that "16-mixed" has come to, as plain numbers for a checkpoint; empty in every other precision."""
     return fabric.strategy.precision.state_dict()

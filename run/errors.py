@@ -1,4 +1,4 @@
-"""Errors a user can mend: one line that says where, what and the mend; never a traceback."""
+"""Errors a user can fix: one line that says where, what and the fix; never a traceback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """Something outside the program is wrong and the user can mend it."""
+    """Something outside the program is wrong and the user can fix it."""
 
     def __reduce__(self):
         return UserError, (str(self),)  # from a worker to its parent, an error travels as its words
@@ -23,14 +23,14 @@ class Stopped(UserError):
 
 
 class DataError(UserError):
-    """A file holds something it must not: names file, row, column, value and the mend.
+    """A file holds something it must not: names file, row, column, value and the fix.
 
     Args:
         file: the file's name as the user knows it.
         row: row number in the file, from 0; None where the trouble is not in one row.
         column: the column's name, or None.
         value: the offending value; left out of the message when not given.
-        mend: what to do about it.
+        fix: what to do about it.
     """
 
     _ABSENT = object()
@@ -39,7 +39,7 @@ class DataError(UserError):
         self,
         file: object,
         *,
-        mend: str,
+        fix: str,
         row: int | None = None,
         column: str | None = None,
         value: object = _ABSENT,
@@ -48,14 +48,14 @@ class DataError(UserError):
         where += [f"column {column!r}"] if column is not None else []
         what = "" if value is self._ABSENT else f"value {_shown(value)}; "
         place = ", ".join(where)
-        super().__init__(f"{file}: {place + ': ' if place else ''}{what}{mend}")
+        super().__init__(f"{file}: {place + ': ' if place else ''}{what}{fix}")
 
 
 class SettingError(UserError):
     """A setting has a value it must not have."""
 
-    def __init__(self, setting: str, value: object, mend: str):
-        super().__init__(f"setting '{setting}': value {_shown(value)}; {mend}")
+    def __init__(self, setting: str, value: object, fix: str):
+        super().__init__(f"setting '{setting}': value {_shown(value)}; {fix}")
 
 
 def _shown(value: object, longest: int = 120) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from data.worlds import make_world
+from data.worlds.build import make_world
 from tests.made_worlds import SIZES, write_photos
 from tests.shops import write_shop
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctr.inputs import CLUSTER, Columns, Inputs
-from ctr.model import CtrModel
-from data.histories import History
-from data.shop_folder import Shop
+from ctr.inputs.encode import CLUSTER, EncodedColumns, Inputs
+from ctr.model.ctr_model import CtrModel
+from data.log.histories import History
+from data.log.shop_folder import Shop
 
 
 def naive_logits(model: CtrModel, inputs: Inputs, rows: list[int]) -> Tensor:
@@ -96,7 +96,7 @@ def _item(model: CtrModel, inputs: Inputs, item: int) -> Tensor:
     return columns if inputs.titles is None else torch.cat([columns, _text(model, inputs.titles, item)])
 
 
-def _columns(model: CtrModel, columns: Columns, at: int) -> Tensor:
+def _columns(model: CtrModel, columns: EncodedColumns, at: int) -> Tensor:
     tables = dict(model.tables.named_tables())
     embedded = [tables[t.name][int(columns.rows[k, at])] for k, t in enumerate(columns.tables) if t.name != CLUSTER]
     return torch.cat([*embedded, torch.from_numpy(columns.numeric[at])])

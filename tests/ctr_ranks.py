@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-import ctr.loop
+import ctr.training.loop
 from ctr.config import PRESETS, CtrConfig
-from ctr.loop import train_ctr
+from ctr.training.loop import train_ctr
 from tests.ctr_shop import make_shop, pictures
 
 ROOT = Path(__file__).parent.parent
@@ -38,16 +38,16 @@ def train(folder: str | Path, *, stop_at: int | None = None, **settings: Any) ->
     """
     shop, style = make_shop(sessions=SESSIONS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ctr.loop, "_LOG_STEPS", 1)
+        patch.setattr(ctr.training.loop, "_LOG_STEPS", 1)
         if stop_at is not None:
-            take_step = ctr.loop.take_step
+            take_step = ctr.training.loop.take_step
 
             def dies(run, share):
                 if run.state.step == stop_at:
                     raise Stop
                 return take_step(run, share)
 
-            patch.setattr(ctr.loop, "take_step", dies)
+            patch.setattr(ctr.training.loop, "take_step", dies)
         try:
             return train_ctr(shop, pictures(style, "cluster_id"), dataclasses.replace(CONFIG, **settings), seed=0, folder=Path(folder))
         except Stop:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ctr.runs import HistoryRuns
-from data.event_log import ACTIONS, EventRows, by_action
-from data.shop_folder import SPLITS, Events, Shop, load_shop
+from ctr.inputs.length_buckets import BucketedHistory
+from data.log.events import ACTIONS, EventRows, by_action
+from data.log.shop_folder import SPLITS, Events, Shop, load_shop
 from features.image_feature import ImageFeature, no_image
 
 DIM = 8
@@ -99,7 +99,7 @@ def pictures(style: np.ndarray, form: str, *, seed: int = 0, missing: float = 0.
     return ImageFeature(form=form, present=present, vectors=vectors)
 
 
-def items_of(history: HistoryRuns, session: int) -> list[int]:
+def items_of(history: BucketedHistory, session: int) -> list[int]:
     """Which distinct items of the batch a session's history holds, oldest first."""
     for run in history.runs:
         for row in np.flatnonzero(run.session.numpy() == session):

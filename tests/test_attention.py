@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctr import attention, runs
-from ctr.attention import HistoryNetwork, SelfAttention, TargetAttention
-from ctr.runs import HistoryRuns, cut, runs_of
+from ctr.inputs import length_buckets as runs
+from ctr.inputs.length_buckets import BucketedHistory, cut, length_buckets
+from ctr.model import attention
+from ctr.model.attention import HistoryNetwork, SelfAttention, TargetAttention
 
 LENGTHS = st.lists(st.integers(0, 12), min_size=1, max_size=12)
 
@@ -22,7 +23,7 @@ def test_every_history_is_in_one_run_with_its_items_in_order_and_all_impressions
     count = np.array([random.randint(1, 4) for _ in lengths])
     place = np.array([random.randint(0, 9) for _ in range(lengths.sum())], dtype=np.int64)
     found, shown = {}, {}
-    for run in runs_of(place, lengths, count, each_impression=each_impression):
+    for run in length_buckets(place, lengths, count, each_impression=each_impression):
         real = torch.ones_like(run.item, dtype=torch.bool) if run.real is None else run.real
         assert run.real is None or not real.all()
         for row, session in enumerate(run.session.tolist()):
@@ -119,7 +120,7 @@ def test_impressions_read_a_few_at_a_time_give_the_same_result_and_gradients(poo
     network = HistoryNetwork(6, 2, width=8, heads=2, pooling=pooling, score_place="before")
     lengths, count = np.array([4, 0, 3, 4]), np.array([3, 1, 2, 1])
     place = np.arange(lengths.sum())
-    history = HistoryRuns(torch.arange(11), runs_of(place, lengths, count, each_impression=True))
+    history = BucketedHistory(torch.arange(11), length_buckets(place, lengths, count, each_impression=True))
     pairs = [torch.randn(len(run.item), 3, run.item.shape[1], 2) for run in history.runs]
     batch = Impressions(count)
     items = torch.randn(11, 6)

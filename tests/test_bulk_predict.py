@@ -14,8 +14,8 @@ import pytest
 
 import ctr.bulk_predict
 from ctr.bulk_predict import main as bulk
-from ctr.later import cuts, log_of
-from data.shop_folder import load_shop
+from ctr.inputs.impression_parts import cuts, log_of
+from data.log.shop_folder import load_shop
 from tests.trained_ctr import make_run
 
 ROOT = Path(__file__).parent.parent

@@ -9,15 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.shop_folder import load_shop
-from pretrain.clip import Clip, clip_loss, clip_loss_of
+from data.log.shop_folder import load_shop
 from pretrain.config import PretrainConfig
-from pretrain.courier import Courier
-from pretrain.method import Step
-from pretrain.method_configs import ClipConfig, CourierConfig
-from pretrain.methods import make_method
+from pretrain.methods.clip import Clip, clip_loss, clip_loss_of
+from pretrain.methods.courier import Courier
+from pretrain.methods.method import Step
+from pretrain.methods.method_configs import ClipConfig, CourierConfig
+from pretrain.methods.table import make_method
+from pretrain.methods.text import Titles
 from pretrain.page_views import PageViews
-from pretrain.text import Titles
 from run.errors import UserError
 
 TITLES = Titles(

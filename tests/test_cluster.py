@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data.shop_folder import load_shop
+from data.log.shop_folder import load_shop
 from features.cluster import main
 from features.clustering import nearest
 from features.embeddings import write_embeddings

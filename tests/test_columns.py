@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from data.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, FeatureColumns, feature_columns
-from data.shop_folder import load_shop
+from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, FeatureColumns, feature_columns
+from data.log.shop_folder import load_shop
 from run.errors import DataError
 
 
@@ -43,7 +43,7 @@ def test_each_table_of_a_shop_keeps_its_own_columns(shop_folder):
 
 
 @pytest.mark.parametrize(
-    ("values", "mend"),
+    ("values", "fix"),
     [
         (pl.Series([[1, 2]]), "one column a value"),
         (pl.Series([[1, 2]], dtype=pl.Array(pl.Int64, 2)), "one column a value"),
@@ -54,8 +54,8 @@ def test_each_table_of_a_shop_keeps_its_own_columns(shop_folder):
         (pl.Series([0]).cast(pl.Duration), "as a number"),
     ],
 )
-def test_a_column_of_another_type_is_refused_by_name_and_never_skipped(values, mend):
+def test_a_column_of_another_type_is_refused_by_name_and_never_skipped(values, fix):
     with pytest.raises(DataError) as error:
         feature_columns(pl.DataFrame({"good": [1], "odd": values}), reserved=(), file="items.parquet")
     assert "items.parquet: column 'odd'" in str(error.value)
-    assert mend in str(error.value)
+    assert fix in str(error.value)

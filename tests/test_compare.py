@@ -14,11 +14,11 @@ import polars as pl
 import pytest
 
 from data.source import SourceConfig
-from eval.slices import select_forms
-from features.make import encoder_stage, start_stage
+from eval.merge import select_forms
+from features.encoder_stages import Experiment, encoder_stage, initial_encoder_stage
 from metrics.auc import auc
 from metrics.gauc import gauc
-from pretrain.config import PretrainConfig, start_config
+from pretrain.config import PretrainConfig, initial_config
 from run.folder import Stage
 
 ROOT = Path(__file__).parent.parent
@@ -180,8 +180,9 @@ def test_the_start_has_a_folder_and_seconds_of_its_own(undisturbed):
 
 def test_a_start_is_named_so_and_keeps_the_hash_that_its_settings_have_as_simclr(tmp_path):
     source, config = SourceConfig(data=str(tmp_path)), PretrainConfig()
-    start = start_stage(source, tmp_path, config, 1)
-    assert start.hash == encoder_stage(source, tmp_path, "simclr", start_config(config), 1).hash
+    experiment = Experiment(root=tmp_path, source=source, pretrain=config)
+    start = initial_encoder_stage(experiment, 1)
+    assert start.hash == encoder_stage(replace(experiment, pretrain=initial_config(config)), "simclr", 1).hash
     assert start.folder == tmp_path / "encoders" / f"start-seed1-{start.hash}"
 
 

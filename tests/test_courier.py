@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretrain.config import PretrainConfig
-from pretrain.contrast import contrast
-from pretrain.courier import Courier
-from pretrain.method_configs import CourierConfig
+from pretrain.methods.courier import Courier
+from pretrain.methods.courier_losses import contrast
+from pretrain.methods.method_configs import CourierConfig
+from pretrain.methods.reconstruction import attention, reconstruct
 from pretrain.page_views import PageViews, rows_of_step
-from pretrain.reconstruction import attention, reconstruct
 
 
 def slow_attention(query, keys, scale):

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pretrain.config import PretrainConfig
-from pretrain.contrast import hinge, pull
-from pretrain.courier import Courier, mismatched
-from pretrain.method_configs import CourierConfig
+from pretrain.methods.courier import Courier, mismatched
+from pretrain.methods.courier_losses import hinge, pull
+from pretrain.methods.method_configs import CourierConfig
+from pretrain.methods.reconstruction import MultiheadReconstruction, reconstruct, summary
 from pretrain.page_views import PageViews
-from pretrain.reconstruction import MultiheadReconstruction, reconstruct, summary
 
 VIEWS = PageViews(
     page=np.array([[0, 1, 2], [3, 4, -1], [5, 1, 0], [2, 6, 3]]),

@@ -14,9 +14,9 @@ import polars as pl
 import pytest
 import torch
 
-import ctr.loop
-from ctr.checkpoint import prune, what_is_broken
-from ctr.weights import read_weights
+import ctr.training.loop
+from ctr.training.checkpoint import prune, what_is_broken
+from ctr.training.weights import read_weights
 from run.errors import UserError
 from tests.ctr_ranks import CONFIG, ROOT, Stop, train
 
@@ -126,7 +126,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(broken, whol
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr("ctr.checkpoint.everyones_sums", dies)
+        patch.setattr("ctr.training.checkpoint.gather_sums", dies)
         with pytest.raises(Stop):
             ctr_again(broken)
     assert steps(broken) == [".step-00000013", "step-00000011", "step-00000012"]
@@ -135,7 +135,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(broken, whol
 
 
 def ctr_again(folder):
-    from ctr.loop import train_ctr
+    from ctr.training.loop import train_ctr
     from tests.ctr_ranks import SESSIONS, make_shop, pictures
 
     shop, style = make_shop(sessions=SESSIONS)
@@ -174,14 +174,14 @@ def test_a_run_killed_again_and_again_ends_with_the_metrics_of_an_undisturbed_on
 
 
 def test_sigterm_saves_and_says_so(tmp_path, monkeypatch, whole):
-    take_step = ctr.loop.take_step
+    take_step = ctr.training.loop.take_step
 
     def asked(run, share):
         if run.state.step == 7:
             os.kill(os.getpid(), signal.SIGTERM)
         return take_step(run, share)
 
-    monkeypatch.setattr(ctr.loop, "take_step", asked)
+    monkeypatch.setattr(ctr.training.loop, "take_step", asked)
     with pytest.raises(UserError, match="stopped at step 8, as asked; the same command goes on from here"):
         train(tmp_path, **(SETTINGS | {"checkpoint_seconds": 1000}))
     assert steps(tmp_path) == ["step-00000008"]

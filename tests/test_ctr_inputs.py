@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ctr.batches import assemble
 from ctr.config import PRESETS, CtrConfig
-from ctr.inputs import encode
-from ctr.order import part_of, shuffled
-from data.event_log import by_action
+from ctr.inputs.batches import assemble
+from ctr.inputs.encode import encode
+from ctr.inputs.sampler import shuffled, split_sessions
+from data.log.events import by_action
 from run.errors import SettingError, UserError
 from tests.ctr_shop import items_of, make_shop, pictures
 
@@ -61,7 +61,7 @@ def test_columns_whose_names_differ_by_a_dot_have_tables_of_their_own():
 def test_a_batch_holds_every_impression_of_its_sessions_with_its_item_and_history():
     shop, style = make_shop()
     inputs = encode(shop, pictures(style, "cluster_id"), TINY)
-    part = part_of(shop, "train")
+    part = split_sessions(shop, "train")
     places = np.array([5, 17, 3, 40])
     batch = assemble(inputs, part, places)
     rows = batch.row.numpy()
@@ -81,7 +81,7 @@ def test_a_batch_holds_every_impression_of_its_sessions_with_its_item_and_histor
 
 def test_an_epoch_shows_each_session_once_in_an_order_of_its_own():
     shop, _ = make_shop()
-    part = part_of(shop, "train")
+    part = split_sessions(shop, "train")
     first, again, second = (np.concatenate(shuffled(part, 32, seed=1, epoch=e)) for e in (0, 0, 1))
     assert sorted(first) == list(range(len(part.sessions)))
     assert (first == again).all()

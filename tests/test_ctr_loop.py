@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import ctr.loop
-import ctr.training
+import ctr.training.loop
+import ctr.training.training
 from ctr.config import PRESETS, CtrConfig
-from ctr.loop import train_ctr
+from ctr.training.loop import train_ctr
 from metrics.auc import auc
 from run.errors import UserError
 from tests.ctr_shop import make_shop, pictures
@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
 def test_a_run_stopped_midway_goes_on_to_the_same_bits_and_the_same_losses(tmp_path, monkeypatch, ema):
     config = dataclasses.replace(TINY, checkpoint_seconds=0, ema=ema)
     whole = train(tmp_path / "whole", "cluster_id", config)
-    take_step, calls = ctr.loop.take_step, []
+    take_step, calls = ctr.training.loop.take_step, []
 
     def stop(run, share):
         calls.append(run.state.step)
@@ -87,7 +87,7 @@ def test_a_run_stopped_midway_goes_on_to_the_same_bits_and_the_same_losses(tmp_p
             raise KeyboardInterrupt
         return take_step(run, share)
 
-    monkeypatch.setattr(ctr.loop, "take_step", stop)
+    monkeypatch.setattr(ctr.training.loop, "take_step", stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", "cluster_id", config)
@@ -110,13 +110,13 @@ def test_a_run_killed_by_signal_9_goes_on_to_the_same_bits(tmp_path):
 
 def test_a_start_with_other_settings_is_refused_by_their_names(tmp_path, monkeypatch):
     config = dataclasses.replace(TINY, checkpoint_seconds=0)
-    save = ctr.loop.save
+    save = ctr.training.loop.save
 
     def save_and_stop(*words):
         save(*words)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ctr.loop, "save", save_and_stop)
+    monkeypatch.setattr(ctr.training.loop, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, config=config)
     with pytest.raises(UserError, match=r"checkpoints: begun with other settings \(learning_rate: .* then, .* now, seed: 0 then, 5 now\)"):
@@ -176,7 +176,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path):
 
 def test_a_warm_start_is_the_trained_baseline_before_its_first_step(tmp_path, monkeypatch):
     baseline = train(tmp_path / "baseline")
-    monkeypatch.setattr(ctr.training, "rise_and_cosine", lambda done, rise: 0.0)
+    monkeypatch.setattr(ctr.training.training, "rise_and_cosine", lambda done, rise: 0.0)
     for form in ("cluster_id", "sim_score", "vector", "none"):
         start = tmp_path / "baseline" if form == "vector" else tmp_path / "baseline" / "best.safetensors"
         config = dataclasses.replace(TINY, epochs=1, init_from=start)

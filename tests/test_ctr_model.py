@@ -5,13 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ctr import runs
-from ctr.batches import assemble
 from ctr.config import PRESETS, CtrConfig
-from ctr.inputs import encode
-from ctr.model import build
-from ctr.order import Part, part_of
-from ctr.scores import Cosines
+from ctr.inputs import length_buckets as runs
+from ctr.inputs.batches import assemble
+from ctr.inputs.encode import encode
+from ctr.inputs.sampler import SplitSessions, split_sessions
+from ctr.model.ctr_model import build
+from ctr.model.sim_score import Cosines
 from run.errors import SettingError
 from tests.ctr_naive import naive_logits, window_of
 from tests.ctr_shop import items_of, make_shop, pictures
@@ -38,7 +38,7 @@ def by_row(model, batch):
 @pytest.mark.parametrize(("form", "pooling", "score_place"), KINDS)
 def test_users_without_any_history_have_finite_logits_and_gradients(form, pooling, score_place):
     shop, inputs, model = setting(form, pooling, score_place, events=0)
-    batch = assemble(inputs, part_of(shop, "train"), np.arange(20))
+    batch = assemble(inputs, split_sessions(shop, "train"), np.arange(20))
     assert all(run.item.numel() == 0 for history in batch.histories for run in history.runs)
     logits = model(batch)
     F.binary_cross_entropy_with_logits(logits, batch.click).backward()
@@ -51,7 +51,7 @@ def test_users_without_any_history_have_finite_logits_and_gradients(form, poolin
 def test_loss_and_gradients_are_those_of_impressions_read_one_by_one(form, pooling, score_place, call, monkeypatch):
     monkeypatch.setattr(runs, "_CALL", call)
     shop, inputs, model = setting(form, pooling, score_place)
-    batch = assemble(inputs, part_of(shop, "train"), np.arange(15))
+    batch = assemble(inputs, split_sessions(shop, "train"), np.arange(15))
     lengths = [len(items_of(history, session)) for history in batch.histories for session in range(15)]
     assert {0, 1, 2, 3} < set(lengths)
     assert 1 in np.bincount(batch.session)
@@ -72,7 +72,7 @@ def test_loss_and_gradients_are_those_of_impressions_read_one_by_one(form, pooli
 @pytest.mark.parametrize(("form", "pooling", "score_place"), KINDS)
 def test_bf16_changes_the_logits_by_its_rounding_alone(form, pooling, score_place):
     shop, inputs, model = setting(form, pooling, score_place)
-    batch = assemble(inputs, part_of(shop, "train"), np.arange(25))
+    batch = assemble(inputs, split_sessions(shop, "train"), np.arange(25))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(batch)
         F.binary_cross_entropy_with_logits(logits, batch.click).backward()
@@ -83,8 +83,8 @@ def test_bf16_changes_the_logits_by_its_rounding_alone(form, pooling, score_plac
 @pytest.mark.parametrize("form", FORMS)
 def test_impressions_in_another_order_have_the_same_logits(form):
     shop, inputs, model = setting(form)
-    part = part_of(shop, "train")
-    turned = Part(
+    part = split_sessions(shop, "train")
+    turned = SplitSessions(
         rows=np.concatenate([part.rows[a : a + n][::-1] for a, n in zip(part.start, part.count, strict=True)]),
         sessions=part.sessions, start=part.start, count=part.count,
     )  # fmt: skip
@@ -107,7 +107,7 @@ def test_all_but_the_image_feature_has_the_same_names_shapes_and_first_weights(f
 @pytest.mark.parametrize("form", FORMS[1:])
 def test_the_image_feature_reaches_the_logits(form):
     shop, inputs, model = setting(form)
-    batch = assemble(inputs, part_of(shop, "train"), np.arange(30))
+    batch = assemble(inputs, split_sessions(shop, "train"), np.arange(30))
     before = model(batch)
     image = [p for name, p in model.named_parameters() if {"image", "image_cluster"} & set(name.split("."))]
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_the_image_feature_reaches_the_logits(form):
 def test_sim_score_is_equation_8_for_every_pair_and_zero_without_a_picture(mask, mean, spread):
     shop, inputs, model = setting("sim_score")
     model.cosines = Cosines(mean, spread, mask)
-    batch = assemble(inputs, part_of(shop, "train"), np.arange(30))
+    batch = assemble(inputs, split_sessions(shop, "train"), np.arange(30))
     missing = repeats = seen = 0
     for log, history in zip(inputs.histories, batch.histories, strict=True):
         for run, pairs in zip(history.runs, model._pairs(batch, history), strict=True):
@@ -154,7 +154,7 @@ def test_the_signal_reaches_the_logits_of_an_untrained_model():
     shop, inputs, _ = setting()
     wide = CtrConfig(hidden=(64, 64, 64, 64, 64, 64))
     deep = build(inputs.layout, wide, seed=0)
-    batch = assemble(inputs, part_of(shop, "train"), np.arange(60))
+    batch = assemble(inputs, split_sessions(shop, "train"), np.arange(60))
     seen = []
     for layer in deep.hidden:
         layer.register_forward_hook(lambda _, x, y: seen.append(y.std(0).mean().item()))

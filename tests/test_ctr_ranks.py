@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from safetensors import safe_open
 
-from ctr.order import share
+from ctr.inputs.sampler import share
 from ctr.train import main
 from run.folder import read_metrics
 from tests.ctr_ranks import train, with_ranks

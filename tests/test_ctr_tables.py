@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from ctr.batches import assemble
 from ctr.config import PRESETS, CtrConfig
-from ctr.feed import Share, batches_per_epoch
-from ctr.inputs import encode
-from ctr.model import build
-from ctr.order import part_of
-from ctr.tables import draw_rows
-from ctr.training import averaged, prepare, take_step
+from ctr.inputs.batches import assemble
+from ctr.inputs.encode import encode
+from ctr.inputs.feed import Share, batches_per_epoch
+from ctr.inputs.sampler import split_sessions
+from ctr.model.ctr_model import build
+from ctr.model.tables import draw_rows
+from ctr.training.training import averaged, prepare, take_step
 from run.devices import set_up
 from run.errors import SettingError
 from tests.ctr_shop import make_shop, pictures
@@ -26,7 +26,7 @@ def one_step(config, batches=1):
     """A training after some steps, its plain twin before them, and the batches."""
     shop, style = make_shop()
     inputs = encode(shop, pictures(style, "cluster_id"), config)
-    train = part_of(shop, "train")
+    train = split_sessions(shop, "train")
     steps = config.epochs * batches_per_epoch(train, config)
     run = prepare(inputs, config, seed=3, steps=steps, fabric=set_up(1), settings={})
     taken = [assemble(inputs, train, np.arange(30 * n, 30 * n + 30)) for n in range(batches)]

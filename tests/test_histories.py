@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.event_log import ACTIONS, EventRows, by_action
-from data.histories import NEVER, History, cart_history, click_history, jagged, padded, purchase_history
-from data.shop_folder import Shop, load_shop
-from data.time_keys import before, order_by_group_and_time
+from data.arrays.time_keys import before, order_by_group_and_time
+from data.log.events import ACTIONS, EventRows, by_action
+from data.log.histories import NEVER, History, cart_history, click_history, jagged, padded, purchase_history
+from data.log.shop_folder import Shop, load_shop
 from run.errors import SettingError
 from tests.shops import write_shop
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.event_log import ACTIONS, EventRows, by_action
-from data.event_parts import Parts, even_cuts, sort_parts
-from data.histories import cart_history, click_history, purchase_history
-from data.ingest import ingest, log_rows, open_log
-from data.shop_folder import SPLITS, Shop, load_shop
+from data.log.event_parts import EventParts, even_cuts, sort_parts
+from data.log.events import ACTIONS, EventRows, by_action
+from data.log.histories import cart_history, click_history, purchase_history
+from data.log.ingest import ingest, log_rows, open_log
+from data.log.shop_folder import SPLITS, Shop, load_shop
 from data.source import SourceConfig
 from run.errors import UserError
 from tests.shops import write_shop
@@ -186,15 +186,17 @@ def test_nothing_but_skips_or_clicks_counts_before_later_faults(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import data.event_parts, data.ingest
+import data.log.event_parts, data.log.ingest
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 {module}.{name} = die
-data.ingest.ingest(sys.argv[1], Path(sys.argv[2]), stretch=64)
+data.log.ingest.ingest(sys.argv[1], Path(sys.argv[2]), stretch=64)
 """
 
 
-@pytest.mark.parametrize(("module", "name"), [("data.ingest", "build_shop"), ("data.ingest", "sort_parts"), ("data.ingest", "open_log")])
+@pytest.mark.parametrize(
+    ("module", "name"), [("data.log.ingest", "build_shop"), ("data.log.ingest", "sort_parts"), ("data.log.ingest", "open_log")]
+)
 def test_a_killed_ingest_is_made_anew(module, name, shop_folder, tmp_path):
     code = KILLED.format(module=module, name=name)
     command = [sys.executable, "-c", code, str(shop_folder), str(tmp_path / "log")]
@@ -225,7 +227,7 @@ def test_a_log_goes_to_the_disk_by_itself_above_a_number_of_rows(shop_folder, tm
 def test_a_changed_folder_is_ingested_anew_and_an_ingested_one_is_not(shop_folder, tmp_path, monkeypatch):
     config = SourceConfig(data=str(shop_folder), ingest="disk")
     config.shop(tmp_path)
-    monkeypatch.setattr("data.ingest.build_shop", None)
+    monkeypatch.setattr("data.log.ingest.build_shop", None)
     assert config.shop(tmp_path).item.tolist() == load_shop(shop_folder).item.tolist()
 
 
@@ -241,7 +243,7 @@ def test_events_sorted_in_parts_are_those_sorted_at_once(rows, most, cuts, piece
     folder = tmp_path_factory.mktemp("parts")
     table = np.array(rows, dtype=np.int64).reshape(-1, 4)
     events = EventRows(*(table[:, n].astype(kind) for n, kind in enumerate((np.int32, np.int32, np.int64, np.int8))))
-    parts = Parts(folder / "parts", np.array([0, *sorted(cuts), 6]), most)
+    parts = EventParts(folder / "parts", np.array([0, *sorted(cuts), 6]), most)
     for piece in np.array_split(np.arange(len(table)), pieces):
         parts.append(events.take(piece))
     found = sort_parts(parts, folder, users=6, total=len(table))

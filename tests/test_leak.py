@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data.histories import cart_history, click_history, padded, purchase_history
-from data.shop_folder import SPLITS, load_shop
+from data.log.histories import cart_history, click_history, padded, purchase_history
+from data.log.shop_folder import SPLITS, load_shop
 from pretrain.page_views import page_views
 from pretrain.similarity import sim_scores
 from tests.shops import write_shop

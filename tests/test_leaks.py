@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from data.leaks import leaky_columns
-from data.shop_folder import load_shop
+from data.log.shop_folder import load_shop
 from data.validate import main
 from tests.shops import write_shop
 

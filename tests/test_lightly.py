@@ -6,8 +6,8 @@ import torch
 from lightly.loss import NegativeCosineSimilarity, NTXentLoss
 
 from pretrain.config import PretrainConfig
-from pretrain.simclr import nt_xent
-from pretrain.simsiam import SimSiam, negative_cosine
+from pretrain.methods.simclr import nt_xent
+from pretrain.methods.simsiam import SimSiam, negative_cosine
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])

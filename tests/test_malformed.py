@@ -1,4 +1,4 @@
-"""Malformed shop folders: one line that names file, row, column, value and the mend; exit code 2; never a traceback."""
+"""Malformed shop folders: one line that names file, row, column, value and the fix; exit code 2; never a traceback."""
 
 from __future__ import annotations
 
@@ -283,12 +283,12 @@ def assert_refused(argv: list[str], pieces: tuple[str, ...], capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(("changes", "pieces"), [pytest.param(c, p, id=name) for name, c, p in TABLES])
-def test_a_bad_table_is_refused_with_place_value_and_mend(changes, pieces, tmp_path, capsys):
+def test_a_bad_table_is_refused_with_place_value_and_fix(changes, pieces, tmp_path, capsys):
     assert_refused([str(write_shop(tmp_path / "shop", pictures=False, **changes))], pieces, capsys)
 
 
 @pytest.mark.parametrize(("spoil", "pieces"), [pytest.param(s, p, id=name) for name, s, p in FOLDERS])
-def test_a_bad_folder_is_refused_with_place_and_mend(spoil, pieces, tmp_path, capsys):
+def test_a_bad_folder_is_refused_with_place_and_fix(spoil, pieces, tmp_path, capsys):
     spoil(tmp_path / "shop")
     assert_refused([str(tmp_path / "shop")], pieces, capsys)
 

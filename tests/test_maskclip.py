@@ -8,18 +8,18 @@ import polars as pl
 import pytest
 import torch
 
-from data.pictures import build_store
-from data.shop_folder import load_shop
-from pretrain.backbone import backbone, feature_map, linear_head
+from data.log.shop_folder import load_shop
+from data.pictures.store import build_store
+from pretrain.backbones.backbone import backbone, feature_map, linear_head
 from pretrain.config import PretrainConfig
-from pretrain.distillation import FeatureDecoder, HiddenPatches, Quantiser, Teacher, at_masked, distillation_loss, masked_places
 from pretrain.feed import feed
+from pretrain.gradient_cache import loss_of_step
 from pretrain.loop import first_weights, take_step, train_encoder
-from pretrain.maskclip import masked_words
-from pretrain.method_configs import ClipConfig, CourierConfig, MaskClipConfig
-from pretrain.methods import make_method
-from pretrain.passes import loss_of_step
-from pretrain.text import read_titles
+from pretrain.methods.distillation import FeatureDecoder, HiddenPatches, Quantiser, Teacher, at_masked, distillation_loss, masked_places
+from pretrain.methods.maskclip import masked_words
+from pretrain.methods.method_configs import ClipConfig, CourierConfig, MaskClipConfig
+from pretrain.methods.table import make_method
+from pretrain.methods.text import read_titles
 from pretrain.training import prepare
 from run.checkpoint import load_checkpoint
 from run.devices import set_up

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.clip import clip_loss
+from pretrain.methods.clip import clip_loss
 
 loss = pytest.importorskip("open_clip.loss")
 

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import data.picture_reader as reader
-from data.picture_reader import checked_files, picture_files
-from data.pictures import build_store
-from data.shop_folder import load_shop
+import data.pictures.reader as reader
+from data.log.shop_folder import load_shop
+from data.pictures.reader import checked_files, picture_files
+from data.pictures.store import build_store
 from data.source import SourceConfig
 from features.embed import main as embed_command
-from pretrain.backbone import backbone
+from pretrain.backbones.backbone import backbone
 from pretrain.config import PretrainConfig
 from pretrain.embedding import embed
 from pretrain.train import main as train
@@ -139,7 +139,7 @@ def test_headers_are_read_once_for_the_same_files(damaged, tmp_path, monkeypatch
     again = checked_files(damaged, tmp_path, **options)
     assert len(looked) == 19
     assert again.bad == first.bad
-    write_pictures(damaged.folder / "images", [damaged.items["image"][3]])  # mended
+    write_pictures(damaged.folder / "images", [damaged.items["image"][3]])  # fixed
     assert checked_files(damaged, tmp_path, **options).present[3]
     assert len(looked) == 2 * 19
 

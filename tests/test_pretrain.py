@@ -16,17 +16,17 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
-from data.pictures import build_store
-from data.shop_folder import SPLITS, load_shop
+from data.log.shop_folder import SPLITS, load_shop
+from data.pictures.store import build_store
 from metrics.gauc import gauc
 from pretrain import loop
-from pretrain.backbone import backbone, whiten_head
+from pretrain.backbones.backbone import backbone, whiten_head
 from pretrain.config import PRESETS, PretrainConfig
-from pretrain.courier import Courier
 from pretrain.embedding import embed
 from pretrain.loop import first_weights, learning_rate, passed_checkpoint, train_encoder
-from pretrain.method_configs import ClipConfig, CourierConfig, DistortionConfig
-from pretrain.methods import check_needs
+from pretrain.methods.courier import Courier
+from pretrain.methods.method_configs import ClipConfig, CourierConfig, DistortionConfig
+from pretrain.methods.table import check_needs
 from pretrain.page_views import newest, page_views
 from pretrain.similarity import collapse, sim_scores
 from pretrain.train import TrainConfig, unread

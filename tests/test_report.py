@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from data.pictures import PictureStore
-from eval import gallery, plots
-from eval.doubts import doubts
-from eval.plots import ForestRow, Line, binned, forest, line_chart, number_text, ticks
-from eval.report import AttentionExample, ClusterPictures, write_report
+from data.pictures.store import PictureStore
+from eval.caveats import caveats
+from eval.report import plots
+from eval.report import report_data as gallery
+from eval.report.plots import ForestRow, Line, binned, forest, line_chart, number_text, ticks
+from eval.report.report import AttentionExample, ClusterPictures, write_report
 from eval.results import users_scored
 from eval.table import markdown_table, print_table
 from eval.wording import ONE_SEED, SIMULATED, UNADJUSTED, answer, best_row, bounds, p_value, points
@@ -286,9 +287,9 @@ SOUND = {"users_scored": 900, "split_is_ordered": True}
     ({"split_is_ordered": False}, "goes back in time"),
 ])  # fmt: skip
 def test_what_speaks_against_a_result_is_said_in_terminal_and_notes(changed, said):
-    assert doubts(RESULTS | SOUND) == []
+    assert caveats(RESULTS | SOUND) == []
     assert "Before believing it" not in printed(RESULTS | SOUND)
-    (found,) = doubts(RESULTS | SOUND | changed)
+    (found,) = caveats(RESULTS | SOUND | changed)
     assert said in found
     terminal = " ".join(printed(RESULTS | SOUND | changed).split())
     assert f"Before believing it: - {found}" in terminal
@@ -300,8 +301,8 @@ def test_ctr_models_that_were_best_at_their_last_step_are_doubted_from_one_half_
         rows = [one | {"best_step": [best[1 + n]], "steps": [750]} for n, one in enumerate(RESULTS["rows"][: len(best) - 1])]
         return RESULTS | {"baseline": RESULTS["baseline"] | {"best_step": [best[0]], "steps": [750]}, "rows": rows}
 
-    assert doubts(results(375, 375, 750)) == []
-    (found,) = doubts(results(750, 375))
+    assert caveats(results(375, 375, 750)) == []
+    (found,) = caveats(results(750, 375))
     assert found.startswith("1 of 2 CTR trainings were best at their last step")
 
 

@@ -14,7 +14,8 @@ from run.checkpoint import load_checkpoint, save_checkpoint
 from run.config import as_dict, names, parse, positive, to_toml
 from run.devices import scales_losses, set_up
 from run.errors import DataError, SettingError, UserError, entry
-from run.folder import MetricsLog, Stage, folder_hash, locked, read_metrics, write_atomic
+from run.files import write_atomic
+from run.folder import MetricsLog, Stage, folder_hash, locked, read_metrics
 from run.parallel import run_all
 from run.randomness import keyed_init, normal, permutation, uniform
 
@@ -82,7 +83,7 @@ def test_an_unknown_name_in_a_list_is_refused_with_the_nearest():
 
 
 def test_an_error_names_file_row_column_value_and_mend(capsys):
-    error = DataError("impressions.parquet", row=812, column="click", value=2, mend="clicks are 0 or 1")
+    error = DataError("impressions.parquet", row=812, column="click", value=2, fix="clicks are 0 or 1")
     assert str(error) == "impressions.parquet: row 812, column 'click': value 2; clicks are 0 or 1"
 
     @entry
@@ -180,7 +181,7 @@ def test_an_atomic_write_replaces_the_whole_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-@pytest.mark.parametrize("error", [UserError("a"), DataError("f", row=1, column="c", value=2, mend="m"), SettingError("s", 1, "m")])
+@pytest.mark.parametrize("error", [UserError("a"), DataError("f", row=1, column="c", value=2, fix="m"), SettingError("s", 1, "m")])
 def test_an_error_in_a_worker_comes_through_with_its_words(error):
     with pytest.raises(UserError) as caught:
         run_all(raising, [(error,), (error,)], jobs=2)

@@ -13,16 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ctr.batches import assemble
 from ctr.config import PRESETS, CtrConfig
 from ctr.export import main as export
-from ctr.inputs import encode
-from ctr.model import build
-from ctr.order import part_of
+from ctr.inputs.batches import assemble
+from ctr.inputs.encode import encode
+from ctr.inputs.sampler import split_sessions
+from ctr.model.ctr_model import build
 from ctr.score import Scorer, Scores
 from ctr.score import main as score
-from ctr.serving import Question, ServingModel, exported
-from data.shop_folder import load_shop
+from ctr.serving.serving_model import ModelInputs, ServingModel, exported
+from data.log.shop_folder import load_shop
 from run.errors import UserError
 from tests.ctr_shop import items_of, make_shop, pictures
 from tests.trained_ctr import asked_of, make_run, told
@@ -53,7 +53,7 @@ def question(inputs, batch):
 
     words, lengths = batch.words.values(), batch.words.lengths().long()
     cut = int(lengths[:items].sum())
-    return Question(
+    return ModelInputs(
         user_rows=rows(inputs.layout.user)[0],
         user_numeric=batch.user_numeric[0],
         item_rows=rows(inputs.layout.item),
@@ -84,7 +84,7 @@ def test_the_exported_program_gives_the_trained_models_logits(form, pooling, sco
     serving = ServingModel(inputs.layout, config, model.state_dict())
     dim = 0 if inputs.vectors is None else inputs.vectors.shape[1]
     program = serving if pooling == "target" and form != "sim_score" else exported(serving, dim).module()  # exporting takes a second
-    part, lengths = part_of(shop, "test"), set()
+    part, lengths = split_sessions(shop, "test"), set()
     with torch.no_grad():
         for session in range(25):
             batch = assemble(inputs, part, np.array([session]))

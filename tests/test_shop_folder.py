@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data.shop_folder import ACTIONS, SPLITS, Shop, load_shop
+from data.log.shop_folder import ACTIONS, SPLITS, Shop, load_shop
 from run.errors import UserError
 from tests.shops import START, shop_frames, write_shop
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pretrain.config import PretrainConfig
-from pretrain.simclr import SimClr, nt_xent
+from pretrain.methods.simclr import SimClr, nt_xent
 from pretrain.views import cropped, distorted, normalised, to_float, whole
 
 

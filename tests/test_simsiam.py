@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.pictures import build_store
-from data.shop_folder import load_shop
+from data.log.shop_folder import load_shop
+from data.pictures.store import build_store
 from pretrain.config import PretrainConfig
 from pretrain.loop import train_encoder
-from pretrain.method_configs import SimSiamConfig
-from pretrain.simsiam import SimSiam, negative_cosine
+from pretrain.methods.method_configs import SimSiamConfig
+from pretrain.methods.simsiam import SimSiam, negative_cosine
 from run.errors import SettingError
 from run.folder import read_metrics
 from tests.shops import write_shop

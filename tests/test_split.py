@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.shop_folder import SPLITS, Shop, load_shop
-from data.split import FRACTIONS, check_order, is_ordered, split_by_time
+from data.log.shop_folder import SPLITS, Shop, load_shop
+from data.log.split import FRACTIONS, check_order, is_ordered, split_by_time
 from run.errors import DataError, SettingError
 from tests.shops import write_shop
 

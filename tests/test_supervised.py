@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.pictures import build_store
-from data.shop_folder import SPLITS, load_shop
+from data.log.shop_folder import SPLITS, load_shop
+from data.pictures.store import build_store
 from pretrain.config import PretrainConfig
 from pretrain.loop import train_encoder
-from pretrain.method_configs import SupervisedConfig
+from pretrain.methods.method_configs import SupervisedConfig
+from pretrain.methods.supervised import Supervised
 from pretrain.page_views import PageViews, page_views
-from pretrain.supervised import Supervised
 from run.errors import SettingError, UserError
 from run.folder import read_metrics
 from tests.shops import write_shop

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 import torch
 
-from data.shop_folder import load_shop
-from pretrain.method_configs import ClipConfig
-from pretrain.text import MASK, UNKNOWN, embed_titles, read_titles, text_tower
+from data.log.shop_folder import load_shop
+from pretrain.methods.method_configs import ClipConfig
+from pretrain.methods.text import MASK, UNKNOWN, embed_titles, read_titles, text_tower
 from run.errors import UserError
 from tests.shops import write_shop
 

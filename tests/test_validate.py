@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from data.comparison import problems
-from data.shop_folder import load_shop
+from data.log.shop_folder import load_shop
+from data.readiness import problems
 from data.validate import main
 from pretrain.page_views import page_views
 from tests.shops import Change, write_shop
@@ -84,7 +84,7 @@ def test_what_a_comparison_lacks_is_a_problem_with_its_mend_and_exit_code_1(said
 
 
 def test_what_the_pretraining_period_lacks_is_what_courier_refuses(tmp_path):
-    """The count in `data.comparison` and the page views of COURIER are the same, as long as no history is cut."""
+    """The count in `data.readiness` and the page views of COURIER are the same, as long as no history is cut."""
     found = set()
     for users in (30, *range(41, 49)):
         shop = load_shop(write_shop(tmp_path / str(users), pictures=False, users=users, events_frame=None))

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctr.config import PRESETS, CtrConfig
-from ctr.id_hash import hash64
-from ctr.inputs import encode, fit
-from ctr.vocabulary import Hashed, Ragged, Vocabulary, fit_ids, fit_scale, fit_values, fit_words, word_rows
-from ctr.vocabulary_files import read_known, write_known
-from data.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
-from data.words import words_of
+from ctr.inputs.encode import encode, fit
+from ctr.inputs.id_hash import hash64
+from ctr.inputs.vocabulary import Hashed, Ragged, Vocabulary, fit_ids, fit_scale, fit_values, fit_words, word_rows
+from ctr.inputs.vocabulary_files import read_model_spec, write_model_spec
+from data.arrays.words import words_of
+from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
 from features.image_feature import digest, image_feature, no_image
 from run.errors import DataError, UserError
 from tests.ctr_shop import make_shop, pictures
@@ -158,7 +158,7 @@ def test_words_are_runs_of_letters_and_single_characters_of_scripts_without_spac
 
 @pytest.mark.parametrize("chunk", [1, 2, 1 << 20])
 def test_words_of_titles_and_queries_share_a_table_and_lists_keep_their_places(monkeypatch, chunk):
-    monkeypatch.setattr("ctr.vocabulary._CHUNK", chunk)
+    monkeypatch.setattr("ctr.inputs.vocabulary._CHUNK", chunk)
     titles, queries = pl.Series(["red dress", None, "red shoe"]), pl.Series(["dress", "hat"])
     words = fit_words([titles, queries], [np.ones(3), np.ones(2)], 8, 2)
     dress, red = 1, 2
@@ -262,8 +262,8 @@ def test_what_a_run_knew_is_read_back_and_gives_the_same_arrays(tmp_path, form, 
     config = dataclasses.replace(TINY, hash_ids=hash_ids, init_from=tmp_path / "a")
     feature = learned(style, form)
     inputs = encode(shop, feature, config)
-    write_known(tmp_path, inputs, config)
-    known = read_known(tmp_path)
+    write_model_spec(tmp_path, inputs, config)
+    known = read_model_spec(tmp_path)
     assert known.config == config
     assert known.layout == inputs.layout
     assert known.feature == digest(feature)
@@ -280,11 +280,11 @@ def test_what_a_run_knew_is_read_back_and_gives_the_same_arrays(tmp_path, form, 
 def test_a_changed_or_missing_file_is_refused_by_name(tmp_path):
     shop, style = make_shop()
     with pytest.raises(UserError, match=r"vocabulary\.json: no such file; give the run folder"):
-        read_known(tmp_path)
-    write_known(tmp_path, encode(shop, learned(style, "cluster_id"), TINY), TINY)
+        read_model_spec(tmp_path)
+    write_model_spec(tmp_path, encode(shop, learned(style, "cluster_id"), TINY), TINY)
     (tmp_path / "vocabulary/words.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"words\.parquet: missing, or not the file that the training wrote"):
-        read_known(tmp_path)
+        read_model_spec(tmp_path)
 
 
 def unit(style):

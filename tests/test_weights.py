@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
-from pretrain.backbone import backbone, linear_head
-from pretrain.weights import FixedBatchNorm, fit, imagenet_state, read_state
+from pretrain.backbones.backbone import backbone, linear_head
+from pretrain.backbones.weights import FixedBatchNorm, fit, imagenet_state, read_state
 from run.errors import UserError
 
 PICTURES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))

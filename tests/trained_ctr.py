@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 
 from ctr.config import PRESETS, CtrConfig
 from ctr.train import main as train
-from data.histories import cart_history, click_history, padded, purchase_history
-from data.pictures import build_store
-from data.shop_folder import Shop, load_shop
-from features.make import embed_catalogue
-from pretrain.backbone import backbone
+from data.log.histories import cart_history, click_history, padded, purchase_history
+from data.log.shop_folder import Shop, load_shop
+from data.pictures.store import build_store
+from features.encoder_stages import embed_catalogue
+from pretrain.backbones.backbone import backbone
 from pretrain.config import PretrainConfig
 from run.config import as_dict, to_toml
 from tests.shops import write_shop

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from data.pictures import PictureStore
-from data.shop_folder import Shop
-from pretrain.backbone import backbone
+from data.log.shop_folder import Shop
+from data.pictures.store import PictureStore
+from pretrain.backbones.backbone import backbone
 from pretrain.config import PretrainConfig
 from pretrain.feed import feed
+from pretrain.gradient_cache import loss_of_step
 from pretrain.loop import train_encoder
-from pretrain.method import Method
-from pretrain.methods import make_method
-from pretrain.passes import loss_of_step
+from pretrain.methods.method import Method
+from pretrain.methods.table import make_method
 from pretrain.training import prepare
 from run.checkpoint import load_checkpoint
 from run.devices import set_up

@@ -1,0 +1,113 @@
+"""Batches of whole sessions: every distinct item of a batch stands in it once, and targets and histories point at it.
+
+U distinct items, S sessions, B impressions, Q distinct queries, L history items, P most impressions in a session.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from ctr.inputs.encode import Inputs
+from ctr.inputs.length_buckets import BucketedHistory, length_buckets
+from ctr.inputs.sampler import SplitSessions
+from data.arrays.ranges import ranges
+from data.log.histories import jagged
+
+
+class Batch(NamedTuple):
+    """A named tuple, for Fabric moves and casts its parts."""
+
+    ids: KeyedJaggedTensor  # one row a key: U, S or B table rows for an item's, a user's, a context column
+    words: KeyedJaggedTensor | None  # key "word": the words of U titles (if any), then of Q queries (if any)
+    item_numeric: Tensor  # (U, M)
+    user_numeric: Tensor  # (S, M')
+    context_numeric: Tensor  # (B, M'')
+    vectors: Tensor | None  # (U, D) zero rows where absent
+    present: Tensor  # (U,) bool
+    histories: tuple[BucketedHistory, ...]  # clicks, purchases, cart
+    target: Tensor  # (B,) int64: which distinct item
+    session: Tensor  # (B,) int64: which session
+    query: Tensor  # (B,) int64: which distinct query
+    grid: Tensor  # (S, P) int64: the sessions' targets side by side; 0 where a session has fewer
+    slot: Tensor  # (B,) int64: the impression's place in its session, so that grid[session, slot] = target
+    click: Tensor  # (B,) float32
+    row: Tensor  # (B,) int64 rows of impressions.parquet
+
+
+def assemble(inputs: Inputs, part: SplitSessions, places: np.ndarray) -> Batch:
+    """Gather the batch of the sessions at `places` (S,)."""
+    shop = inputs.shop
+    sessions, count = part.sessions[places], part.count[places]
+    rows = part.rows[ranges(part.start[places], count)]
+    session = np.repeat(np.arange(len(places)), count)
+    slot = ranges(np.zeros_like(count), count)
+    items, targets, histories = _distinct(inputs, rows, sessions, count)
+    users = shop.session_user[sessions]
+    queries, query = np.unique(inputs.query[rows], return_inverse=True)
+    grid = np.zeros((len(places), count.max(initial=1)), dtype=np.int64)
+    grid[session, slot] = targets
+    layout = inputs.layout
+    return Batch(
+        ids=_ids(
+            [table.name for table in (*layout.item, *layout.user, *layout.context)],
+            [*inputs.items.rows[:, items], *inputs.users.rows[:, users], *inputs.context.rows[:, rows]],
+        ),
+        words=_words(inputs, items, queries),
+        item_numeric=torch.from_numpy(inputs.items.numeric[items]),
+        user_numeric=torch.from_numpy(inputs.users.numeric[users]),
+        context_numeric=torch.from_numpy(inputs.context.numeric[rows]),
+        vectors=None if inputs.vectors is None else torch.from_numpy(inputs.vectors[items]),
+        present=torch.from_numpy(inputs.present[items]),
+        histories=histories,
+        target=torch.from_numpy(targets),
+        session=torch.from_numpy(session),
+        query=torch.from_numpy(query),
+        grid=torch.from_numpy(grid),
+        slot=torch.from_numpy(slot),
+        click=torch.from_numpy(shop.click[rows].astype(np.float32)),
+        row=torch.from_numpy(rows),
+    )
+
+
+def _distinct(
+    inputs: Inputs, rows: np.ndarray, sessions: np.ndarray, count: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, tuple[BucketedHistory, ...]]:
+    """The distinct items (U,), targets (B,) as places among them, and the histories."""
+    distinct, runs = [], []
+    for history in inputs.histories:
+        values, lengths = jagged(history, sessions, session_time=inputs.shop.session_time)
+        items, place = np.unique(values, return_inverse=True)
+        distinct.append(items)
+        runs.append(length_buckets(place, lengths, count, each_impression=inputs.each_impression))
+    items, place = np.unique(np.concatenate([inputs.shop.item[rows], *distinct]), return_inverse=True)
+    targets, *places = np.split(place, np.cumsum([len(rows), *map(len, distinct)])[:-1])
+    histories = (BucketedHistory(torch.from_numpy(at), of) for at, of in zip(places, runs, strict=True))
+    return items, targets, tuple(histories)
+
+
+def _ids(keys: list[str], rows: list[np.ndarray]) -> KeyedJaggedTensor:
+    """Table rows of each key as one jagged row, so that keys of U, S and B values share a tensor without padding."""
+    lengths = [len(part) for part in rows]
+    return KeyedJaggedTensor(
+        keys=keys,
+        values=torch.from_numpy(np.concatenate(rows).astype(np.int64)),
+        lengths=torch.tensor(lengths, dtype=torch.int32),
+        stride=1,
+        length_per_key=lengths,
+        offset_per_key=np.cumsum([0, *lengths]).tolist(),
+    )
+
+
+def _words(inputs: Inputs, items: np.ndarray, queries: np.ndarray) -> KeyedJaggedTensor | None:
+    texts = ((inputs.titles, items), (inputs.queries, queries))
+    taken = [ragged.take(index) for ragged, index in texts if ragged is not None]
+    if not taken:
+        return None
+    values = np.concatenate([rows for rows, _ in taken]).astype(np.int64)
+    lengths = np.concatenate([lengths for _, lengths in taken]).astype(np.int32)
+    return KeyedJaggedTensor(keys=["word"], values=torch.from_numpy(values), lengths=torch.from_numpy(lengths))

@@ -1,0 +1,51 @@
+"""The batches of a training in order, each rank's share of them, and where in the data a step stands: one number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ctr.config import CtrConfig
+from ctr.inputs.batches import Batch, assemble
+from ctr.inputs.encode import Inputs
+from ctr.inputs.sampler import SplitSessions, in_order, share, shuffled
+
+
+class Share(NamedTuple):
+    """One rank's part of a batch."""
+
+    batch: Batch
+    counts: bool  # False: this rank's part is empty, and the batch's first session stands in for it, for ranks step together
+    impressions: int  # of all ranks
+
+
+def batches_per_epoch(part: SplitSessions, config: CtrConfig) -> int:
+    """Steps of one pass over a split."""
+    return math.ceil(len(part.sessions) / config.batch_sessions)
+
+
+def feed(inputs: Inputs, part: SplitSessions, config: CtrConfig, *, seed: int, first: int, rank: int, ranks: int) -> Iterator[Share]:
+    """A rank's shares of the batches of the steps `first`, first + 1, ... until the epochs end."""
+    per_epoch = batches_per_epoch(part, config)
+    epoch, begin = divmod(first, per_epoch)
+    while epoch < config.epochs:
+        batches = shuffled(part, config.batch_sessions, seed=seed, epoch=epoch)
+        for number in range(begin, per_epoch):
+            yield share_of(inputs, part, batches[number], rank=rank, ranks=ranks)
+        epoch, begin = epoch + 1, 0
+
+
+def feed_in_order(inputs: Inputs, part: SplitSessions, batch_sessions: int, *, rank: int, ranks: int) -> Iterator[Share]:
+    """A rank's shares of all sessions of a split, oldest first."""
+    for places in in_order(part, batch_sessions):
+        yield share_of(inputs, part, places, rank=rank, ranks=ranks)
+
+
+def share_of(inputs: Inputs, part: SplitSessions, places: np.ndarray, *, rank: int, ranks: int) -> Share:
+    """The share of a batch whose sessions stand at `places` in a split."""
+    own = share(places, rank, ranks)
+    counts = len(own) > 0
+    return Share(assemble(inputs, part, own if counts else places[:1]), counts, int(part.count[places].sum()))

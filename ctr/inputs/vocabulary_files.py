@@ -1,0 +1,131 @@
+"""What a run leaves for whoever applies its model to other data: vocabularies, layout, settings, the image feature's constants.
+
+`vocabulary/` holds one parquet file a vocabulary (column `value`, in the order of its rows), `image.npz`, and `vocabulary.json`, written
+last, which names the others with a hash of each. Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ctr.config import CtrConfig
+from ctr.inputs.encode import Inputs, Layout, Rules, Table, Vocabularies
+from ctr.inputs.vocabulary import Hashed, Scale, Vocabulary
+from features.image_feature import ImageRule, digest
+from run.config import as_dict, with_settings
+from run.errors import UserError
+from run.files import read_json, write_atomic, write_json
+from run.folder import sha256
+
+VERSION = 1
+FOLDER = "vocabulary"
+_LIST = "vocabulary.json"
+_ARRAYS = ("common", "middle", "centres")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What a trained model knows, but for its weights."""
+
+    vocabularies: Vocabularies
+    layout: Layout
+    config: CtrConfig
+    rule: ImageRule | None  # None: no image feature, or one made without a rule
+    feature: str  # a hash of the image feature of the items it was trained on
+
+
+def write_model_spec(folder: Path, inputs: Inputs, config: CtrConfig) -> None:
+    """Write `folder/vocabulary/`."""
+    folder = folder / FOLDER
+    hashes: dict[str, str] = {}
+
+    def keep(name: str, content: bytes) -> str:
+        write_atomic(folder / name, content)
+        hashes[name] = hashlib.sha256(content).hexdigest()
+        return name
+
+    def values(name: str, vocabulary: Vocabulary) -> str:
+        table = io.BytesIO()
+        pl.DataFrame({"value": vocabulary.values}).write_parquet(table)
+        return keep(f"{name}.parquet", table.getvalue())
+
+    def ids(name: str, known: Vocabulary | Hashed | None) -> Any:
+        return dataclasses.asdict(known) if isinstance(known, Hashed) else known and values(name, known)
+
+    def rules(of: Rules) -> dict[str, Any]:
+        columns = [[name, values(f"{of.kind}-{place}", known)] for place, (name, known) in enumerate(of.categorical.items())]
+        numeric = [dataclasses.asdict(scale) for scale in of.numeric]
+        return {"ids": ids(f"{of.kind}-ids", of.ids), "categorical": columns, "numeric": numeric}
+
+    known = inputs.vocabularies
+    content: dict[str, Any] = {name: rules(getattr(known, name)) for name in ("item", "user", "context")}
+    content["words"] = None if known.words is None else values("words", known.words)
+    content |= {"titles": known.titles, "queries": known.queries, "layout": dataclasses.asdict(inputs.layout), "image": None}
+    if (rule := inputs.feature.rule) is not None:
+        arrays = {name: array for name in _ARRAYS if (array := getattr(rule, name)) is not None}
+        stored = io.BytesIO()
+        np.savez(stored, **arrays)
+        content["image"] = {name: value for name, value in vars(rule).items() if name not in _ARRAYS}
+        content["image"]["file"] = keep("image.npz", stored.getvalue())
+    content |= {"config": as_dict(config), "feature": digest(inputs.feature), "version": VERSION, "files": hashes}
+    write_json(folder / _LIST, content)
+
+
+def read_model_spec(folder: Path, *, values: bool = True) -> ModelSpec:
+    """Read `folder/vocabulary/`.
+
+    Args:
+        values: read the vocabularies' values and check them; without, they are empty, and only their types are known.
+
+    Raises:
+        UserError: it is missing, of another version, or a file is not the one that was written.
+    """
+    folder = folder / FOLDER
+    if not (folder / _LIST).is_file():
+        raise UserError(f"{folder / _LIST}: no such file; give the run folder of a CTR model (of ctr.train, trained to its end)")
+    content = read_json(folder / _LIST)
+    if content.get("version") != VERSION:
+        raise UserError(f"{folder / _LIST}: version {content.get('version')}, but {VERSION} is read here; train the model anew")
+    for name, wanted in content["files"].items():
+        path = folder / name
+        if not values and path.suffix == ".parquet":
+            continue
+        if not path.is_file() or sha256(path) != wanted:
+            raise UserError(f"{path}: missing, or not the file that the training wrote; copy the run folder again or train anew")
+
+    def read(name: str) -> Vocabulary:
+        return Vocabulary(values=pl.read_parquet(folder / name, glob=False, n_rows=None if values else 0)["value"])
+
+    def rules(kind: str) -> Rules:
+        part = content[kind]
+        ids = Hashed(**part["ids"]) if isinstance(part["ids"], dict) else part["ids"] and read(part["ids"])
+        categorical = {name: read(file) for name, file in part["categorical"]}
+        return Rules(kind=kind, ids=ids, categorical=categorical, numeric=tuple(Scale(**scale) for scale in part["numeric"]))
+
+    rule = None
+    if content["image"] is not None:
+        image = dict(content["image"])
+        with np.load(folder / image.pop("file"), allow_pickle=False) as arrays:
+            rule = ImageRule(**image, **{name: arrays[name] for name in arrays.files})
+    layout = content["layout"]
+    for part in ("item", "user", "context"):
+        layout[part] = tuple(Table(**table) for table in layout[part])
+    settings = {name: value for name, value in content["config"].items() if value is not None}
+    return ModelSpec(
+        vocabularies=Vocabularies(
+            item=rules("item"), user=rules("user"), context=rules("context"),
+            words=None if content["words"] is None else read(content["words"]), titles=content["titles"], queries=content["queries"],
+        ),
+        layout=Layout(**layout),
+        config=with_settings(CtrConfig(), settings, source=str(folder / _LIST)),
+        rule=rule,
+        feature=content["feature"],
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The CTR model: embedding tables, attention over histories, the MLP."""

@@ -1,0 +1,187 @@
+"""What a user did before, read by attention: a history of items becomes one vector.
+
+U distinct items of a batch, n of one history, B impressions, W width, H heads; a run has s sessions, b impressions, L history items. Where
+nothing in a history depends on the target, it is read once a session. What only depends on an item is computed once an item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ctr.inputs.length_buckets import BucketedHistory, LengthBucket
+from ctr.model.linear import LinearWithImage, take_rows
+
+if TYPE_CHECKING:
+    from ctr.inputs.batches import Batch
+
+_AT_ONCE = 1 << 20  # places in histories (impressions x L) that are read for their target at once
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with residual and layer norm, then the mean over the real items (Appendix A)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+
+    def reader(self) -> tuple[Tensor, Tensor]:
+        """Weight (3W, W) and bias (3W,) of the linear map whose result `forward` takes beside the items themselves."""
+        return self.qkv.weight, self.qkv.bias
+
+    def forward(self, x_sLW: Tensor, read_sLR: Tensor, real_sL: Tensor | None, target_sW: Tensor | None = None) -> Tensor:
+        """(s, W). No row may be without a real item; the target plays no part."""
+        y_sLW = F.layer_norm(self.attend(x_sLW, read_sLR, real_sL), (x_sLW.shape[-1],), eps=self.norm.eps)
+        return _weighted_sum(_shares(y_sLW, real_sL), y_sLW) * self.norm.weight + self.norm.bias
+
+    def attend(self, x_sLW: Tensor, read_sLR: Tensor, real_sL: Tensor | None) -> Tensor:
+        """(s, L, W): items and what attention adds to them, before the layer norm."""
+        q, k, v = read_sLR.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=None if real_sL is None else real_sL[:, None, None])
+        return x_sLW + self.out(mixed.transpose(1, 2).flatten(2))
+
+    def with_scores(self, x_sLW: Tensor, read_sLR: Tensor, real_sL: Tensor | None, pair_sPLF: Tensor, weight_WF: Tensor) -> Tensor:
+        """(s, P, W): the mean over l of norm(z_l + weight pair_pl) for each of P targets, where z is `attend`'s result.
+
+        The norm of z + w p needs |z|^2, z w and w w alone, so that no (P, L, W) numbers are made: with z and w centred over W,
+        |z + w p|^2 = |z|^2 + 2 (z w) p + p (w w) p. In float32, since it is a difference of squares.
+        """
+        z_sLW = self.attend(x_sLW, read_sLR, real_sL)
+        with torch.autocast(z_sLW.device.type, enabled=False):
+            z_sLW, w_WF, pair_sPLF = z_sLW.float(), weight_WF.float(), pair_sPLF.float()
+            z_sLW, w_WF = z_sLW - z_sLW.mean(-1, keepdim=True), w_WF - w_WF.mean(0)
+            by_weight_sLF = z_sLW @ w_WF
+            crossed_sPL = (pair_sPLF * (2 * by_weight_sLF[:, None] + pair_sPLF @ (w_WF.T @ w_WF))).sum(-1)
+            square_sPL = z_sLW.square().sum(-1)[:, None] + crossed_sPL
+            share_sPL = torch.rsqrt(square_sPL.clamp(min=0) / len(w_WF) + self.norm.eps) * _shares(z_sLW, real_sL)[:, None]
+            pooled_sPW = share_sPL @ z_sLW + (share_sPL[..., None, :] @ pair_sPLF)[..., 0, :] @ w_WF.T
+            return pooled_sPW * self.norm.weight + self.norm.bias
+
+
+class TargetAttention(nn.Module):
+    """DIN's pooling by the target item (Zhou et al. 2018, arXiv:1706.06978): sum_k w(h_k, t) h_k.
+
+    The weights are not normalised; w is an MLP over [h, t, h - t, h * t].
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.first = nn.Linear(4 * width, width)
+        self.last = nn.Linear(width, 1)
+
+    def reader(self) -> tuple[Tensor, Tensor]:
+        """Weight (W, W) and bias (W,) of the linear map whose result `forward` takes beside the items themselves."""
+        on_h, _, on_difference, _ = self.first.weight.chunk(4, dim=1)
+        return on_h + on_difference, self.first.bias
+
+    def forward(self, x_bLW: Tensor, read_bLR: Tensor, real_bL: Tensor | None, target_bW: Tensor | None) -> Tensor:
+        """(b, W)."""
+        assert target_bW is not None
+        _, on_t, on_difference, on_product = self.first.weight.chunk(4, dim=1)
+        from_product = torch.bmm(x_bLW, (target_bW[:, None] * on_product).transpose(1, 2))
+        from_target = F.linear(target_bW, on_t - on_difference)
+        weight_bL = self.last(torch.relu(read_bLR + from_product + from_target[:, None]))[..., 0]
+        return _weighted_sum(weight_bL if real_bL is None else weight_bL * real_bL, x_bLW)
+
+
+class HistoryNetwork(nn.Module):
+    """One history (clicks, purchases or cart): items -> projection -> attention and pooling -> projection.
+
+    Args:
+        item_size: numbers in an item without its image feature.
+        image_size: numbers in an item's image feature, or 2 for the pair feature of sim_score; 0: none.
+        pooling: "self" or "target".
+        score_place: where a pair feature enters: "before" the attention, in the item, or "after" it, before the layer norm.
+    """
+
+    def __init__(self, item_size: int, image_size: int, *, width: int, heads: int, pooling: str, score_place: str = "before"):
+        super().__init__()
+        self.project = LinearWithImage(item_size, image_size, width)
+        self.pool = SelfAttention(width, heads) if pooling == "self" else TargetAttention(width)
+        self.out = nn.Linear(width, width)
+        self.score_place = score_place
+
+    def forward(
+        self, item_UD: Tensor, image_UF: Tensor | None, pairs: Sequence[Tensor] | None, history: BucketedHistory, batch: Batch
+    ) -> Tensor:
+        """(B, W): zeros for an empty history.
+
+        Args:
+            image_UF: the image feature of items, or None.
+            pairs: for each run the image feature (s, P, L, F) of (target, history item), or None.
+        """
+        projected_nW = self._project(item_UD, image_UF, history.item)
+        read_nR = F.linear(projected_nW, *self.pool.reader())
+        shared = pairs is None and isinstance(self.pool, SelfAttention)
+        target_BW = self._project(item_UD, image_UF, batch.target) if isinstance(self.pool, TargetAttention) else None
+        pooled = []
+        for number, run in enumerate(history.runs):
+            x_sLW, read_sLR = take_rows(projected_nW, run.item), take_rows(read_nR, run.item)
+            if shared:
+                pooled.append(self.pool(x_sLW, read_sLR, run.real))
+            else:
+                pooled.append(self._for_targets(x_sLW, read_sLR, run, None if pairs is None else pairs[number], target_BW, batch.slot))
+        out = self.out(torch.cat(pooled))
+        if shared:
+            return take_rows(_put(out, [run.session for run in history.runs], len(batch.grid)), batch.session)
+        return _put(out, [run.impression for run in history.runs], len(batch.target))
+
+    def _project(self, item_UD: Tensor, image_UF: Tensor | None, index: Tensor) -> Tensor:
+        return self.project(take_rows(item_UD, index), None if image_UF is None else take_rows(image_UF, index))
+
+    def _for_targets(
+        self, x_sLW: Tensor, read_sLR: Tensor, run: LengthBucket, pair_sPLF: Tensor | None, target_BW: Tensor | None, slot_B: Tensor
+    ) -> Tensor:
+        """(b, W): the run's histories read for each of their impressions."""
+        slot_b = slot_B[run.impression]
+        if pair_sPLF is not None and self.score_place == "after":
+            assert isinstance(self.pool, SelfAttention)
+            assert self.project.image is not None
+            pooled_sPW = self.pool.with_scores(x_sLW, read_sLR, run.real, pair_sPLF, self.project.image.weight)
+            return take_rows(pooled_sPW.flatten(0, 1), run.row * pooled_sPW.shape[1] + slot_b)
+
+        def read(row: Tensor, slot: Tensor, target: Tensor | None) -> Tensor:
+            x, mapped = take_rows(x_sLW, row), take_rows(read_sLR, row)
+            if pair_sPLF is not None:
+                assert self.project.image is not None
+                pair, weight = pair_sPLF[row, slot], self.project.image.weight
+                x, mapped = x + F.linear(pair, weight), mapped + F.linear(pair, self.pool.reader()[0] @ weight)
+            return self.pool(x, mapped, None if run.real is None else run.real[row], target)
+
+        step = max(1, _AT_ONCE // x_sLW.shape[1])
+        target_bW = None if target_BW is None else take_rows(target_BW, run.impression)
+        parts = []
+        for at in range(0, max(1, len(slot_b)), step):
+            row, slot = run.row[at : at + step], slot_b[at : at + step]
+            target = None if target_bW is None else target_bW[at : at + step]
+            parts.append(
+                read(row, slot, target)
+                if len(slot_b) <= step
+                else checkpoint(read, row, slot, target, use_reentrant=False, preserve_rng_state=False)
+            )
+        return torch.cat(parts)
+
+
+def _shares(like_sLX: Tensor, real_sL: Tensor | None) -> Tensor:
+    """(s, L): one over the number of a row's real items; 0 where there is none."""
+    rows, length, _ = like_sLX.shape
+    if real_sL is None:
+        return like_sLX.new_full((), 1 / length).expand(rows, length)
+    return (real_sL / real_sL.sum(1, keepdim=True)).to(like_sLX.dtype)
+
+
+def _weighted_sum(weight_sL: Tensor, x_sLW: Tensor) -> Tensor:
+    return torch.bmm(weight_sL[:, None], x_sLW)[:, 0]
+
+
+def _put(rows: Tensor, places: list[Tensor], size: int) -> Tensor:
+    """(size, W): each row at its place; zeros elsewhere."""
+    return rows.new_zeros(size, rows.shape[1]).index_copy(0, torch.cat(places), rows)

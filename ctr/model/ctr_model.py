@@ -1,0 +1,86 @@
+"""The paper's CTR model (Appendix A): user, item, query and context -> MLP -> logit of a click.
+
+U distinct items, S sessions, B impressions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ctr.config import CtrConfig
+from ctr.inputs.batches import Batch
+from ctr.inputs.encode import CLUSTER, Layout, Table
+from ctr.inputs.length_buckets import BucketedHistory
+from ctr.model.linear import take_rows
+from ctr.model.network import Network, with_presence
+from ctr.model.sim_score import Cosines, similarity
+from ctr.model.tables import EmbeddingTables
+from run.randomness import keyed_init
+
+
+class CtrModel(Network):
+    """Logits of a batch's impressions.
+
+    Args:
+        of_tables: `device` and `precision` of `EmbeddingTables`.
+    """
+
+    def __init__(self, layout: Layout, config: CtrConfig, **of_tables: str):
+        super().__init__(layout, config)
+        self.cosines = Cosines(layout.cosine_mean, layout.cosine_spread, config.mask_same_item)
+        tables = (*layout.item, *layout.user, *layout.context)
+        self.tables = EmbeddingTables(tables, words=layout.words, word_dim=config.token_size, **of_tables)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(B,) logits."""
+        found, texts = self.tables(batch.ids, batch.words)
+        titles, queries = self._texts(texts, len(batch.present))
+        item_UD = _joined(found, self.layout.item, batch.item_numeric, titles)
+        image_UF = self._image(found, batch)
+        user = take_rows(_joined(found, self.layout.user, batch.user_numeric), batch.session)
+        histories = [
+            network(item_UD, image_UF, self._pairs(batch, history), history, batch)
+            for network, history in zip(self.histories.values(), batch.histories, strict=True)
+        ]
+        query = [] if queries is None else [take_rows(queries, batch.query)]
+        context = _joined(found, self.layout.context, batch.context_numeric)
+        target_image = None if image_UF is None else take_rows(image_UF, batch.target)
+        return self.mlp([user, *histories, take_rows(item_UD, batch.target), *query, context], target_image)
+
+    def _texts(self, texts: Tensor | None, items: int) -> tuple[Tensor | None, Tensor | None]:
+        """Titles (U, W) and queries (Q, W), which stand one behind the other."""
+        if texts is None:
+            return None, None
+        cut = items if self.layout.titles else 0
+        return (texts[:cut] if self.layout.titles else None), (texts[cut:] if self.layout.queries else None)
+
+    def _image(self, found: dict[str, Tensor], batch: Batch) -> Tensor | None:
+        """(U, F): the image feature of the items, or None."""
+        if self.layout.form == "cluster_id":
+            return found[CLUSTER]
+        if self.layout.form == "vector":
+            assert batch.vectors is not None
+            return with_presence(batch.vectors, batch.present)
+        return None
+
+    def _pairs(self, batch: Batch, history: BucketedHistory) -> list[Tensor] | None:
+        """For each run of a history (s, P, L, 2), the image feature of targets and history items; or None."""
+        if self.layout.form != "sim_score":
+            return None
+        assert batch.vectors is not None
+        return [similarity(batch.vectors, batch.present, history, run, batch.grid, self.cosines) for run in history.runs]
+
+
+def build(layout: Layout, config: CtrConfig, seed: int) -> CtrModel:
+    """A model with first weights by (seed, name, row)."""
+    model = CtrModel(layout, config)
+    keyed_init(model, seed)
+    model.tables.draw(seed)
+    return model
+
+
+def _joined(found: dict[str, Tensor], tables: tuple[Table, ...], numeric: Tensor, text: Tensor | None = None) -> Tensor:
+    """(n, D): embeddings, numbers and text of n items, users or impressions, but for the image feature."""
+    parts = [found[table.name] for table in tables if table.name != CLUSTER] + [numeric]
+    return torch.cat(parts if text is None else [*parts, text], dim=1)

@@ -1,0 +1,73 @@
+"""The CTR model but for its tables: histories and the MLP, the same in training and in serving (Appendix A).
+
+B impressions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctr.config import CtrConfig
+from ctr.inputs.encode import CLUSTER, HISTORIES, Layout, Table
+from ctr.model.attention import HistoryNetwork
+from ctr.model.linear import LinearWithImage
+
+
+class Layer(nn.Linear):
+    """A linear layer after a ReLU, with first weights that keep the signal's size (He et al. 2015, arXiv:1502.01852).
+
+    torch's own would shrink it to less than a half in each layer: after five the logits hardly depend on the input, and
+    what only pairs of inputs tell (this look, that user) is not learned in a small log.
+    """
+
+    def reset_parameters(self) -> None:
+        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Network(nn.Module):
+    """The weights outside the tables.
+
+    The image feature enters in the columns of an item (vector, cluster_id) or of a pair of target and history item
+    (sim_score); every other weight has the same name, shape and first value in all forms.
+    """
+
+    def __init__(self, layout: Layout, config: CtrConfig):
+        super().__init__()
+        self.layout = layout
+        text = config.token_size
+        item = _size(layout.item, layout.item_numeric) + text * layout.titles
+        of_item = {"vector": layout.vector_size + 1, "cluster_id": config.cluster_size}.get(layout.form, 0)
+        in_history = 2 if layout.form == "sim_score" else of_item
+        sizes: dict[str, Any] = {name: getattr(config, name) for name in ("width", "heads", "pooling", "score_place")}
+        self.histories = nn.ModuleDict({name: HistoryNetwork(item, in_history, **sizes) for name in HISTORIES})
+        user = _size(layout.user, layout.user_numeric) + len(HISTORIES) * config.width
+        other = text * layout.queries + _size(layout.context, layout.context_numeric)
+        self.first = LinearWithImage(user + item + other, of_item, config.hidden[0])
+        self.hidden = nn.ModuleList(Layer(a, b) for a, b in zip(config.hidden, config.hidden[1:], strict=False))
+        self.logit = nn.Linear(config.hidden[-1], 1)
+
+    def mlp(self, parts: list[Tensor], target_image: Tensor | None) -> Tensor:
+        """(B,) logits.
+
+        Args:
+            parts: (B, n) each: user, histories, target item, query where there is one, context.
+            target_image: (B, F) the target's own image feature, or None.
+        """
+        x = self.first(torch.cat(parts, dim=1), target_image)
+        for layer in self.hidden:
+            x = layer(torch.relu(x))
+        return self.logit(torch.relu(x))[:, 0]
+
+
+def with_presence(vectors: Tensor, present: Tensor) -> Tensor:
+    """(n, D + 1): the image feature of the form "vector"."""
+    return torch.cat([vectors, present[:, None].to(vectors.dtype)], dim=1)
+
+
+def _size(tables: tuple[Table, ...], numeric: int) -> int:
+    return sum(table.dim for table in tables if table.name != CLUSTER) + numeric

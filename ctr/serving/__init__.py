@@ -1,0 +1,1 @@
+"""A trained CTR model applied: export, scorer, bulk prediction."""

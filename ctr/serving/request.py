@@ -1,0 +1,209 @@
+"""What a scorer is asked, checked before anything is computed: an error names the field, the value and the fix."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctr.inputs.encode import HISTORIES
+from features.picture_encoder import Picture
+from run.errors import UserError
+
+Id = int | str
+FIELDS = ("user", "history", "candidates", "query", "context", "pictures")
+_ANYWHERE = ("image",)  # a column of items.parquet that is no feature
+_ABSENT = object()
+
+
+class RequestError(UserError):
+    """A field of a request holds something it must not.
+
+    Args:
+        field: where it stands, as history.clicks[3].
+        fix: what to do about it.
+        value: what it holds; left out of the message when not given.
+
+    Attributes:
+        said: the message without what it begins with, "request: "; a request of a file has the file's name there.
+    """
+
+    def __init__(self, field: str, fix: str, *, value: object = _ABSENT):
+        text = "" if value is _ABSENT else f"value {_shown(value)}; "
+        self.said = f"{field}: {text}{fix}"
+        super().__init__(f"request: {self.said}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestColumns:
+    """The columns that a model reads of items, users or impressions: name -> text | true/false | integers | numbers."""
+
+    kind: str  # item | user | context
+    text_id: bool = False
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """An item: known by its id alone, or told."""
+
+    id: Id
+    told: Mapping[str, Any] | None  # its columns; None: as the export knows it
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """A user: known by its id alone, or told."""
+
+    id: Id | None  # None: a visitor that has none
+    told: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One user's candidates."""
+
+    user: User
+    histories: tuple[tuple[Item, ...], ...]  # in the order of HISTORIES, oldest first
+    candidates: tuple[Item, ...]
+    query: str = ""
+    context: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # a value for each candidate
+    pictures: Mapping[Id, Picture] = field(default_factory=dict)
+
+
+def check_request(asked: Mapping[str, Any], item: RequestColumns, user: RequestColumns, context: RequestColumns) -> Request:
+    """A request from plain values, as JSON gives them.
+
+    Args:
+        asked: `user` (id or object; null: a visitor without an id), `candidates` (ids or objects), and where wanted `history` (an object of
+            clicks, purchases and cart, or the list of clicks), `query`, `context` (a column's value, or a list of one for each candidate),
+            `pictures` (item id -> path).
+
+    Raises:
+        RequestError: a field is missing, unknown, or of the wrong type.
+    """
+    if not isinstance(asked, Mapping):
+        raise RequestError("all of it", "give an object with user and candidates", value=asked)
+    _known("", asked, FIELDS)
+    for needed in ("user", "candidates"):
+        if needed not in asked:
+            raise RequestError(needed, f"missing; give {'an id, or null' if needed == 'user' else 'a list of item ids'}")
+    candidates = _items("candidates", asked["candidates"], item)
+    if not candidates:
+        raise RequestError("candidates", "give at least one item", value=[])
+    told = asked.get("history") or {}
+    histories = {"clicks": told} if isinstance(told, list | tuple) else told
+    if not isinstance(histories, Mapping):
+        raise RequestError("history", "give a list of clicked items, or an object of clicks, purchases and cart", value=told)
+    _known("history.", histories, HISTORIES)
+    query = asked.get("query")
+    if not isinstance(query, str | None):
+        raise RequestError("query", "give a text", value=query)
+    return Request(
+        user=_user(asked["user"], user),
+        histories=tuple(_items(f"history.{name}", histories.get(name) or [], item) for name in HISTORIES),
+        candidates=candidates,
+        query=query or "",
+        context=_context(asked.get("context") or {}, context, len(candidates)),
+        pictures=_pictures(asked.get("pictures") or {}, item),
+    )
+
+
+def _items(where: str, listed: Any, of: RequestColumns) -> tuple[Item, ...]:
+    if not isinstance(listed, list | tuple):
+        raise RequestError(where, "give a list of item ids or objects", value=listed)
+    found = (_told(f"{where}[{place}]", told, of) for place, told in enumerate(listed))
+    return tuple(Item(id=_id(place, value, of), told=told) for place, value, told in found)
+
+
+def _user(told: Any, of: RequestColumns) -> User:
+    where, value, columns = _told("user", told, of)
+    return User(id=None if value is None else _id(where, value, of), told=columns)
+
+
+def _told(where: str, told: Any, of: RequestColumns) -> tuple[str, Any, dict[str, Any] | None]:
+    """Where the id of an item or user stands, the id as it is given, and the columns of one that is told."""
+    name = f"{of.kind}_id"
+    if not isinstance(told, Mapping):
+        return where, told, None
+    if name not in told:
+        raise RequestError(f"{where}.{name}", f"missing; give the {of.kind}'s id")
+    _known(f"{where}.", told, (name, *of.columns, *_ANYWHERE))
+    values = {column: _value(f"{where}.{column}", told.get(column), kind) for column, kind in of.columns.items()}
+    return f"{where}.{name}", told[name], values
+
+
+def _id(where: str, value: Any, of: RequestColumns) -> Id:
+    if isinstance(value, bool) or not isinstance(value, str if of.text_id else int):
+        fix = f"{of.kind} ids of this model are {'texts' if of.text_id else 'integers'}"
+        raise RequestError(where, fix + (", or null for a visitor without one" if of.kind == "user" else ""), value=value)
+    if isinstance(value, int):
+        _whole(where, value)
+    return value
+
+
+def _whole(where: str, value: int) -> None:
+    if not -(2**63) <= value < 2**63:
+        raise RequestError(where, "integers must fit 64 bits with sign", value=value)
+
+
+def _value(where: str, value: Any, kind: str) -> Any:
+    """A column's value; None is a missing one."""
+    if value is None:
+        return None
+    types = {"text": (str,), "true/false": (bool,), "integers": (int,), "numbers": (int, float)}[kind]
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "true/false"):
+        raise RequestError(where, f"the model was trained on {kind}; write it as that, or null where it is not known", value=value)
+    if kind == "numbers" and math.isinf(value):
+        raise RequestError(where, "give a finite number, or null where it is not known", value=value)
+    if kind == "integers":
+        _whole(where, value)
+    return value
+
+
+def _context(told: Any, of: RequestColumns, count: int) -> dict[str, list[Any]]:
+    if not isinstance(told, Mapping):
+        raise RequestError("context", "give an object: a column's value, or a list of one for each candidate", value=told)
+    _known("context.", told, of.columns)
+    out = {}
+    for name, kind in of.columns.items():
+        values = told.get(name)
+        if isinstance(values, list | tuple) and len(values) != count:
+            fix = f"{len(values)} values for {count} candidates; give one for each, or one for all"
+            raise RequestError(f"context.{name}", fix, value=values)
+        each = values if isinstance(values, list | tuple) else [values] * count
+        out[name] = [_value(f"context.{name}[{place}]", value, kind) for place, value in enumerate(each)]
+    return out
+
+
+def _pictures(told: Any, of: RequestColumns) -> dict[Id, Picture]:
+    import os
+
+    if not isinstance(told, Mapping):
+        raise RequestError("pictures", "give an object: the item's id, and the path of its picture", value=told)
+    out: dict[Id, Picture] = {}
+    for key, picture in told.items():
+        if not of.text_id and isinstance(key, str) and key.lstrip("-").isdigit():
+            key = int(key)  # JSON's keys are texts
+        if picture is None:
+            continue
+        if not isinstance(picture, bytes | str | os.PathLike):
+            raise RequestError(f"pictures.{key}", "give a path, the bytes of a file, or null for no picture", value=picture)
+        out[_id(f"pictures.{key}", key, of)] = picture
+    return out
+
+
+def _known(where: str, told: Mapping[str, Any], known: Iterable[str]) -> None:
+    names = list(known)
+    for name in told:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}"
+            raise RequestError(f"{where}{name}", f"no such field; {fix}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

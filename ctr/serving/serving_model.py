@@ -1,0 +1,197 @@
+"""The trained model over plain tables, for one user and his candidates: what `torch.export` takes, and TorchRec is not needed for.
+
+Legend: U distinct items of candidates and histories, C candidates, L history items, W width, K tables, M numbers, F image feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctr.config import CtrConfig
+from ctr.inputs.encode import CLUSTER, Layout, Table
+from ctr.model.attention import HistoryNetwork, SelfAttention, TargetAttention
+from ctr.model.network import Network, with_presence
+from ctr.model.sim_score import Cosines, pair_feature
+from run.errors import UserError
+
+
+class ModelInputs(NamedTuple):
+    """One user's candidates; items are told once and pointed at."""
+
+    user_rows: Tensor  # (K,) int64 table rows of the user
+    user_numeric: Tensor  # (M,) float32
+    item_rows: Tensor  # (U, K) int64
+    item_numeric: Tensor  # (U, M) float32
+    title_words: Tensor  # (T,) int64: table rows of the words of all U titles, end to end
+    title_start: Tensor  # (U,) int64: where each title begins
+    vectors: Tensor  # (U, D) float32 zero rows where absent; D = 0 but for vector and sim_score
+    present: Tensor  # (U,) bool: the item has a picture
+    clicks: Tensor  # (L,) int64: which of the U items, oldest first; -1 = padding, of which an empty history has one
+    purchases: Tensor  # (L',) likewise
+    cart: Tensor  # (L'',) likewise
+    candidates: Tensor  # (C,) int64: which of the U items
+    query_words: Tensor  # (Q,) int64 table rows
+    context_rows: Tensor  # (C, K) int64
+    context_numeric: Tensor  # (C, M) float32
+
+
+class ServingModel(Network):
+    """(C,) logits of a `ModelInputs`'s candidates: those of `CtrModel` for one session.
+
+    The network's parts have the names that they have in `CtrModel`, so that its weights are loaded as they are.
+
+    Args:
+        weights: of best.safetensors.
+    """
+
+    def __init__(self, layout: Layout, config: CtrConfig, weights: Mapping[str, Tensor]):
+        super().__init__(layout, config)
+        self.cosines = Cosines(layout.cosine_mean, layout.cosine_spread, config.mask_same_item)
+        self.tables = nn.ParameterList(_table(weights, table.name) for table in (*layout.item, *layout.user, *layout.context))
+        self.words = nn.Parameter(_table(weights, "word")) if layout.words else None
+        network = {name: value for name, value in weights.items() if not name.startswith("tables.")}
+        own = {name for name in self.state_dict() if name != "words" and not name.startswith("tables.")}
+        if own != set(network):
+            raise UserError(f"weights of another model: {sorted(own ^ set(network))[0]!r}; export with the code that trained them")
+        self.load_state_dict(network, strict=False)
+        self.requires_grad_(False).eval()
+
+    def forward(
+        self,
+        user_rows: Tensor,
+        user_numeric: Tensor,
+        item_rows: Tensor,
+        item_numeric: Tensor,
+        title_words: Tensor,
+        title_start: Tensor,
+        vectors: Tensor,
+        present: Tensor,
+        clicks: Tensor,
+        purchases: Tensor,
+        cart: Tensor,
+        candidates: Tensor,
+        query_words: Tensor,
+        context_rows: Tensor,
+        context_numeric: Tensor,
+    ) -> Tensor:
+        layout = self.layout
+        of_item, of_user, of_context = self._looked_up(item_rows, user_rows[None], context_rows)
+        titles = [self._means(title_words, title_start)] if layout.titles else []
+        item_UD = torch.cat([*_others(layout.item, of_item), item_numeric, *titles], dim=1)
+        image_UF = None
+        if layout.form == "vector":
+            image_UF = with_presence(vectors, present)
+        elif layout.form == "cluster_id":
+            image_UF = of_item[[table.name for table in layout.item].index(CLUSTER)]
+        pooled = []
+        for network, history_L in zip(self.histories.values(), (clicks, purchases, cart), strict=True):
+            assert isinstance(network, HistoryNetwork)
+            pair_CLF = _pairs(vectors, present, candidates, history_L, self.cosines) if layout.form == "sim_score" else None
+            pooled.append(pool(network, item_UD, image_UF, pair_CLF, history_L, candidates))
+        count = candidates.shape[0]
+        user = torch.cat([*of_user, user_numeric[None]], dim=1).expand(count, -1)
+        query = []
+        if layout.queries:
+            start = torch.zeros(1, dtype=torch.int64, device=query_words.device)
+            query = [self._means(query_words, start).expand(count, -1)]
+        target_image = None if image_UF is None else image_UF[candidates]
+        return self.mlp([user, *pooled, item_UD[candidates], *query, *of_context, context_numeric], target_image)
+
+    def _means(self, words: Tensor, start: Tensor) -> Tensor:
+        """(n, dim) the mean embedding of each text's words; zeros for a text without any."""
+        assert self.words is not None
+        return F.embedding_bag(words, self.words, start, mode="mean")
+
+    def _looked_up(self, *rows: Tensor) -> list[list[Tensor]]:
+        """The embeddings (n, dim) of each table's column of (n, K) rows, for items, users and contexts."""
+        tables = iter(self.tables)
+        return [[F.embedding(column, next(tables)) for column in part.unbind(1)] for part in rows]
+
+
+def pool(
+    network: HistoryNetwork, item_UD: Tensor, image_UF: Tensor | None, pair_CLF: Tensor | None, history_L: Tensor, candidates_C: Tensor
+) -> Tensor:
+    """(C, W) one user's history for each candidate: `HistoryNetwork` of one session; padding is all of a history or nothing of it."""
+    projected_UW = network.project(item_UD, image_UF)
+    x_CLW, any_real = projected_UW[history_L.clamp(min=0)][None], (history_L >= 0).any()
+    after = network.score_place == "after"
+    if pair_CLF is not None and not after:
+        assert network.project.image is not None
+        x_CLW = x_CLW + network.project.image(pair_CLF)
+    if isinstance(network.pool, SelfAttention):
+        read_CLR = F.linear(x_CLW, *network.pool.reader())
+        if pair_CLF is not None and after:
+            assert network.project.image is not None
+            pooled_CW = network.pool.with_scores(x_CLW, read_CLR, None, pair_CLF[None], network.project.image.weight)[0]
+        else:
+            pooled_CW = network.pool(x_CLW, read_CLR, None)
+    else:
+        assert isinstance(network.pool, TargetAttention)
+        x_CLW = x_CLW.expand(candidates_C.shape[0], -1, -1)
+        pooled_CW = network.pool(x_CLW, F.linear(x_CLW, *network.pool.reader()), None, projected_UW[candidates_C])
+    return (network.out(pooled_CW) * any_real).expand(candidates_C.shape[0], -1)
+
+
+def _pairs(vectors: Tensor, present: Tensor, candidates_C: Tensor, history_L: Tensor, cosines: Cosines) -> Tensor:
+    """(C, L, 2): the pair feature of `ctr.model.sim_score.similarity`."""
+    history = history_L.clamp(min=0)
+    both_CL = present[candidates_C][:, None] & (present[history] & (history_L >= 0))[None]
+    return pair_feature(vectors[candidates_C] @ vectors[history].T, both_CL, candidates_C[:, None] != history_L[None], cosines)
+
+
+def _table(weights: Mapping[str, Tensor], name: str) -> Tensor:
+    """The weights (rows, dim) of the table of that name, wherever TorchRec's collections keep it."""
+    for key, value in weights.items():
+        if key.startswith("tables.") and key.endswith(f".{name}.weight"):
+            return value.float()
+    raise UserError(f"weights of another model: no table {name!r}; export with the code that trained them")
+
+
+def _others(tables: tuple[Table, ...], found: list[Tensor]) -> list[Tensor]:
+    """All embeddings but the image feature's."""
+    return [part for table, part in zip(tables, found, strict=True) if table.name != CLUSTER]
+
+
+def exported(model: ServingModel, dim: int) -> torch.export.ExportedProgram:
+    """The model as a program of its own, for any number of items, candidates, words and history items.
+
+    Args:
+        dim: D, length of an embedding; 0 but for vector and sim_score.
+    """
+    sizes = {name: torch.export.Dim(name, min=0) for name in ("words", "query_length")}
+    sizes |= {name: torch.export.Dim(name, min=1) for name in ("items", "click_length", "purchase_length", "cart_length", "count")}
+    first = {
+        "item_rows": "items", "item_numeric": "items", "title_words": "words", "title_start": "items", "vectors": "items",
+        "present": "items", "clicks": "click_length", "purchases": "purchase_length", "cart": "cart_length", "candidates": "count",
+        "query_words": "query_length", "context_rows": "count", "context_numeric": "count",
+    }  # fmt: skip
+    shapes = {name: {0: sizes[first[name]]} if name in first else None for name in ModelInputs._fields}
+    with torch.no_grad():
+        return torch.export.export(model, tuple(_sample(model.layout, dim)), dynamic_shapes=shapes)
+
+
+def _sample(layout: Layout, dim: int) -> ModelInputs:
+    """Any question with 2 or more of everything: sizes of 0 and 1 would become constants of the program."""
+    ids, numbers = torch.int64, torch.float32
+    return ModelInputs(
+        user_rows=torch.zeros(len(layout.user), dtype=ids),
+        user_numeric=torch.zeros(layout.user_numeric, dtype=numbers),
+        item_rows=torch.zeros(7, len(layout.item), dtype=ids),
+        item_numeric=torch.zeros(7, layout.item_numeric, dtype=numbers),
+        title_words=torch.zeros(11, dtype=ids),
+        title_start=torch.arange(7),
+        vectors=torch.zeros(7, dim, dtype=numbers),
+        present=torch.ones(7, dtype=torch.bool),
+        clicks=torch.arange(3),
+        purchases=torch.arange(4),
+        cart=torch.arange(5),
+        candidates=torch.arange(6),
+        query_words=torch.zeros(9, dtype=ids),
+        context_rows=torch.zeros(6, len(layout.context), dtype=ids),
+        context_numeric=torch.zeros(6, layout.context_numeric, dtype=numbers),
+    )

@@ -1,0 +1,1 @@
+"""Training a CTR model: loop, sharded tables, checkpoints, predictions."""

@@ -1,0 +1,130 @@
+"""Checkpoints of a CTR training: folders that hold what all ranks have, whole or not at all, from which any number of ranks goes on.
+
+`checkpoints/step-00000123/` is written beside and renamed once every rank is done. It holds the tensors (torch.distributed.checkpoint),
+`state.json` (where the training stood, and its settings) and `sums.json` (the SHA-256 of every file). That library pickles its index:
+a checkpoint is the run's own and to be trusted like code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from torch.distributed import checkpoint
+
+from ctr.training.training import State, Training, best_of, restore, restore_best, tensors_of
+from run.checkpoint import refuse_other_settings
+from run.distributed import gather_objects, summed
+from run.errors import UserError
+from run.files import read_json, write_atomic, write_json
+from run.folder import sha256
+
+FOLDER = "checkpoints"
+SUMS, STATE = "sums.json", "state.json"
+
+
+def save(run: Training, folder: Path) -> None:
+    """Write a checkpoint of where the training stands; older ones go, but for the newest `keep_checkpoints` and their best weights."""
+    path = step_path(folder, run.state.step)
+    beside, rank = path.with_name(f".{path.name}"), run.fabric.global_rank
+    if rank == 0:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+    run.fabric.barrier()
+    checkpoint.save(tensors_of(run), storage_writer=checkpoint.FileSystemWriter(beside))
+    sums = gather_sums({file.name: sha256(file) for file in beside.glob(f"__{rank}_*")})
+    if rank == 0:
+        write_atomic(beside / STATE, json.dumps({"state": asdict(run.state), "settings": run.settings}, indent=1).encode())
+        for file in beside.iterdir():
+            sums.setdefault(file.name, sha256(file))
+        write_json(beside / SUMS, sums)
+        shutil.rmtree(path, ignore_errors=True)  # one that was refused, and is made anew
+        os.replace(beside, path)
+        prune(folder, run.config.keep_checkpoints)
+    run.fabric.barrier()  # what comes next may read it
+
+
+def load(run: Training, folder: Path) -> bool:
+    """Take the newest whole checkpoint back, whatever the number of ranks that wrote it; False: there is none, the run begins.
+
+    One that is cut off or changed is named on stderr, and the one before it is taken.
+
+    Raises:
+        UserError: there are checkpoints, but none is whole, or the run was begun with other settings.
+    """
+    path = newest_whole(run, folder)
+    if path is None:
+        return False
+    saved = read_json(path / STATE)
+    refuse_other_settings(folder / FOLDER, saved["settings"], run.settings)
+    tensors = tensors_of(run)
+    checkpoint.load(tensors, storage_reader=checkpoint.FileSystemReader(path))
+    restore(run, tensors)
+    run.state = State(**saved["state"])
+    return True
+
+
+def load_best(run: Training, folder: Path) -> None:
+    """Give the model the weights of its best validation, which the checkpoint of that step holds."""
+    tensors = best_of(run)
+    checkpoint.load(tensors, storage_reader=checkpoint.FileSystemReader(step_path(folder, run.state.best_step)))
+    restore_best(run, tensors)
+
+
+def remove(folder: Path) -> None:
+    """Delete all checkpoints."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def step_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint after so many steps stands."""
+    return folder / FOLDER / f"step-{step:08d}"
+
+
+def newest_whole(run: Training, folder: Path) -> Path | None:
+    """The newest checkpoint whose sums hold, and those of its best step; each rank reads a share of the files."""
+    found: list[Path] = run.fabric.broadcast(sorted((folder / FOLDER).glob("step-*"), reverse=True))
+    for path in found:
+        broken = what_is_broken(path, rank=run.fabric.global_rank, ranks=run.fabric.world_size)
+        if broken:
+            print(broken if path is found[-1] else f"{broken}; the checkpoint before it is taken", file=sys.stderr)
+        if summed(run.fabric, float(bool(broken))) == [0.0]:
+            return path
+    if found:
+        names = ", ".join(path.name for path in found)
+        raise UserError(f"{folder / FOLDER}: none of its checkpoints is whole ({names}); delete it to begin again")
+    return None
+
+
+def what_is_broken(path: Path, *, rank: int = 0, ranks: int = 1) -> str:
+    """Words for the first file that is not as it was written, of every `ranks`-th from `rank` on; "" where there is none."""
+    try:
+        sums: dict[str, str] = json.loads((path / SUMS).read_text())
+        wrong = next((name for name, wanted in list(sums.items())[rank::ranks] if sha256(path / name) != wanted), None)
+        if wrong is None and STATE in sums:
+            best = json.loads((path / STATE).read_text())["state"]["best_step"]
+            other = step_path(path.parent.parent, best)
+            return "" if not best or other == path else what_is_broken(other, rank=rank, ranks=ranks)
+    except OSError as error:
+        return f"{error.filename or path}: {error.strerror}"
+    except ValueError:
+        return f"{path / SUMS}: not readable"
+    return f"{path / (wrong or STATE)}: cut off or changed since it was written"
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete checkpoints but the newest `keep` and those that hold the best weights of these."""
+    found = sorted((folder / FOLDER).glob("step-*"))
+    kept = set(found[-keep:])
+    bests = {step_path(folder, read_json(path / STATE)["state"]["best_step"]) for path in kept}
+    for path in set(found) - kept - bests:
+        shutil.rmtree(path)
+
+
+def gather_sums(own: dict[str, str]) -> dict[str, str]:
+    """The checksums of the files that each rank wrote, of all ranks."""
+    return {name: value for sums in gather_objects(own) for name, value in sums.items()}

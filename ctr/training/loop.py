@@ -1,0 +1,168 @@
+"""The training loop of a CTR model: shuffle sessions, look, pay, step; validate, keep the best, go on after a kill."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ctr.config import CtrConfig
+from ctr.inputs.encode import Inputs, encode
+from ctr.inputs.feed import batches_per_epoch, feed
+from ctr.inputs.sampler import split_sessions
+from ctr.inputs.vocabulary_files import write_model_spec
+from ctr.training.checkpoint import load, load_best, remove, save
+from ctr.training.predict import measures, predict, write_predictions
+from ctr.training.sharding import gathered
+from ctr.training.training import Training, averaged, prepare, settings_of, take_step
+from ctr.training.weights import save_weights
+from data.log.shop_folder import Shop
+from data.source import shop_fingerprint
+from features.image_feature import ImageFeature, digest
+from run.checkpoint import refuse_other_settings
+from run.devices import set_up
+from run.distributed import summed
+from run.errors import Stopped, UserError
+from run.files import read_json, write_json
+from run.folder import MetricsLog, file_hash
+from run.prefetch import prefetch
+from run.progress import Progress
+from run.stop import stop_requests
+
+_LOG_STEPS = 20  # steps whose mean loss makes a line of metrics.jsonl
+_SETTINGS = "settings.json"  # what a finished run was trained with
+
+
+def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int, folder: Path) -> dict[str, Any]:
+    """Train one CTR model on the train split.
+
+    The average of weights with the lowest log loss on the valid split predicts valid and test. Leaves in `folder`:
+    predictions.parquet, best.safetensors, metrics.jsonl, TensorBoard events and, last of all, result.json. A killed run goes on from
+    `checkpoints/` and ends with the same bits; the folder goes when the run is done. Under torchrun, ranks share tables and the
+    sessions of each batch, and end as one rank does but for rounding; the first rank writes.
+
+    Args:
+        feature: what the model is told of the pictures.
+        seed: of the first weights and the order of sessions; never of the data.
+
+    Returns:
+        What result.json holds: valid_auc, valid_gauc, valid_log_loss, the same of test, best_step, steps, impressions, seconds. A run that
+        was finished before is not trained again.
+
+    Raises:
+        UserError: a split is empty, the loss is not a number, or `folder` holds a run, begun or finished, with other settings.
+        Stopped: SIGTERM came; the training stands in `folder`.
+    """
+    fabric = set_up(config.threads, config.precision)
+    inputs = encode(shop, feature, config)
+    train = split_sessions(shop, "train")
+    if not len(shop.rows("valid")):
+        raise UserError(f"{shop.folder}: the valid split has no impressions; set the split column or log more sessions")
+    per_epoch = batches_per_epoch(train, config)
+    settings = settings_of(config, inputs.layout, seed)
+    settings |= {"shop": shop_fingerprint(shop.folder), "embeddings": digest(feature), "init_from": str(file_hash(config.start))}
+    done = finished_before(folder, settings)
+    if done is not None:
+        if fabric.is_global_zero:
+            remove(folder)  # where a kill came just before it
+        return done
+    run = prepare(inputs, config, seed=seed, steps=config.epochs * per_epoch, fabric=fabric, settings=settings)
+    resumed = load(run, folder)
+    state = run.state
+    log = MetricsLog(folder, resume_step=state.step if resumed else None) if fabric.is_global_zero else None
+    shares = feed(inputs, train, config, seed=seed, first=state.step, rank=fabric.global_rank, ranks=fabric.world_size)
+    total = config.epochs * len(train.rows)
+    title = f"ctr {feature.form} seed {seed}"
+    if resumed and log:
+        print(f"{title}: going on from step {state.step:,}, {state.impressions:,} of {total:,} impressions", file=sys.stderr)
+    progress = Progress(title, total=total, unit="impressions", start=state.impressions)
+    with prefetch(shares) as taken, stop_requests() as asked_to_stop, progress as bar:
+        last_save = time.monotonic()
+        began = last_save - state.seconds
+        while state.step < run.steps and state.worse < config.patience:
+            before = state.impressions
+            value = take_step(run, next(taken))
+            bar.advance(state.impressions - before, note=f"loss {value:.4f}")
+            validation = is_validation(state.step, per_epoch, config)
+            note_loss(run, value, log, write=validation)
+            if validation:
+                validate(run, inputs, log)
+            stop, due = summed(fabric, asked_to_stop(), time.monotonic() - last_save >= config.checkpoint_seconds)
+            if validation or stop or due:
+                last_save = time.monotonic()
+                state.seconds = last_save - began
+                save(run, folder)
+            if stop:
+                raise Stopped(f"ctr {feature.form}: stopped at step {state.step:,}, as asked; the same command goes on from here")
+    if log:
+        log.close()
+    return finish(run, inputs, folder)
+
+
+def finished_before(folder: Path, settings: dict[str, str]) -> dict[str, Any] | None:
+    """What an earlier call with these settings left in result.json; None where there is none.
+
+    Raises:
+        UserError: the folder holds a finished run with other settings.
+    """
+    if not (folder / "result.json").exists():
+        return None
+    refuse_other_settings(folder, read_json(folder / _SETTINGS), settings)
+    return read_json(folder / "result.json")
+
+
+def note_loss(run: Training, value: float, log: MetricsLog | None, *, write: bool) -> None:
+    """Add a step's loss to those whose mean makes a line of the log; the line is written every so many steps, and where `write`."""
+    state = run.state
+    state.loss_sum, state.loss_count = state.loss_sum + value, state.loss_count + 1
+    if state.loss_count < _LOG_STEPS and not write:
+        return
+    if log:
+        rate = run.optimizer.param_groups[0]["lr"]
+        log.write({"step": state.step, "loss": state.loss_sum / state.loss_count, "learning_rate": rate})
+    state.loss_sum, state.loss_count = 0.0, 0
+
+
+def is_validation(step: int, batches_per_epoch: int, config: CtrConfig) -> bool:
+    """True after the steps that divide each epoch into `validations_per_epoch` parts, the epoch's last one included."""
+    parts = config.validations_per_epoch
+    return step * parts // batches_per_epoch > (step - 1) * parts // batches_per_epoch
+
+
+def validate(run: Training, inputs: Inputs, log: MetricsLog | None) -> None:
+    """Validate the averaged weights and note it in the state and in the log; the checkpoint that follows holds them."""
+    state = run.state
+    with averaged(run) as model:
+        found = predict(model, inputs, "valid", run.fabric, run.config)
+    values = measures(found, inputs.shop.session)
+    if log:
+        log.write({"step": state.step} | {f"valid_{name}": value for name, value in values.items()})
+    log_loss = values["log_loss"]
+    if log_loss is None:
+        raise UserError(f"the valid log loss is not a number at step {state.step}; lower the learning rates")
+    if log_loss >= state.best_log_loss:
+        state.worse += 1
+    else:
+        state.best_log_loss, state.best_step, state.worse = log_loss, state.step, 0
+
+
+def finish(run: Training, inputs: Inputs, folder: Path) -> dict[str, Any]:
+    """Predict valid and test with the best weights and write what a run leaves; what result.json holds."""
+    load_best(run, folder)
+    splits = {split: predict(run.model, inputs, split, run.fabric, run.config) for split in ("valid", "test")}
+    weights = dict(gathered(run.model, run.fabric.device))
+    result: dict[str, Any] = {}
+    for split, found in splits.items():
+        result |= {f"{split}_{name}": value for name, value in measures(found, inputs.shop.session).items()}
+    result |= {name: getattr(run.state, name) for name in ("best_step", "impressions", "seconds")}
+    result["steps"] = run.state.step
+    if run.fabric.is_global_zero:
+        save_weights(folder / "best.safetensors", weights, inputs)
+        write_model_spec(folder, inputs, run.config)
+        write_predictions(folder / "predictions.parquet", splits)
+        write_json(folder / _SETTINGS, run.settings)
+        write_json(folder / "result.json", result)
+        remove(folder)
+    run.fabric.barrier()  # what comes next may read what is left
+    return result

@@ -1,0 +1,258 @@
+"""One training of a CTR model as an object: its moving parts, and a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torchrec.distributed.model_parallel import DistributedModelParallel
+
+from ctr.config import CtrConfig
+from ctr.inputs.encode import Inputs, Layout
+from ctr.inputs.feed import Share
+from ctr.model.ctr_model import CtrModel
+from ctr.training.sharding import TableShard, draw_shards, like, local_shards, network_of, set_table_rate, shard
+from ctr.training.weights import warm_start
+from run.distributed import join_group, sum_gradients, summed
+from run.errors import UserError
+from run.randomness import keyed_init
+from run.schedule import rise_and_cosine
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+# settings that may change when a run goes on
+_NO_RESULT = ("checkpoint_seconds", "keep_checkpoints", "threads", "table_sharding")
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+_SWAPPED = 1 << 16  # rows of a table that change places at once
+
+
+@dataclass(kw_only=True)
+class State:
+    """Where a training stands, but for its weights."""
+
+    step: int = 0
+    impressions: int = 0
+    seconds: float = 0.0
+    loss_sum: float = 0.0  # since the last line of metrics
+    loss_count: int = 0
+    best_log_loss: float = math.inf  # on the valid split
+    best_step: int = 0
+    worse: int = 0  # validations since the best
+
+
+@dataclass(kw_only=True)
+class Training:
+    """The moving parts of one training; all ranks hold the same but for `parts`."""
+
+    config: CtrConfig
+    fabric: Fabric
+    form: str  # of the image feature
+    steps: int  # until the epochs end
+    model: DistributedModelParallel  # a CtrModel whose tables are sharded
+    network: dict[str, nn.Parameter]  # the weights outside the tables
+    parts: list[TableShard]  # this rank's rows of the tables
+    optimizer: torch.optim.Optimizer  # AdamW, of the network
+    average: dict[str, Tensor]  # the average of each weight that has one: network's by name, tables' as (name, first row)
+    settings: dict[str, str]  # see `settings_of`
+    state: State = field(default_factory=State)
+
+
+def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric: Fabric, settings: dict[str, str]) -> Training:
+    """A training before its first step.
+
+    Args:
+        settings: what a start must agree in with the run that goes on from it.
+    """
+    join_group(fabric)
+    model = CtrModel(inputs.layout, config, device="meta", precision=config.table_precision)
+    keyed_init(model, seed)
+    sharded = shard(model, config, fabric.device)
+    network, parts = network_of(sharded), local_shards(sharded)
+    draw_shards(parts, seed)
+    if config.start is not None:
+        warm_start(sharded.module, network, parts, config.start, inputs)
+    optimizer = torch.optim.AdamW(network.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    run = Training(
+        config=config, fabric=fabric, form=inputs.layout.form, steps=steps, model=sharded, network=network, parts=parts,
+        optimizer=optimizer, average={}, settings=settings,
+    )  # fmt: skip
+    run.average = {name: weight.clone() for name, weight in followed(run).items()}
+    return run
+
+
+def take_step(run: Training, taken: Share) -> float:
+    """Look, pay, step; the mean loss in nats over the impressions of all ranks.
+
+    Tables move inside the backward pass, so that the loss is looked at before it.
+
+    Raises:
+        UserError: the loss is not a number.
+    """
+    set_rates(run)
+    run.model.train()
+    with run.fabric.autocast():
+        logits = run.model(run.fabric.to_device(taken.batch))
+    own = F.binary_cross_entropy_with_logits(logits.float(), taken.batch.click.to(logits.device), reduction="sum")
+    loss = own * taken.counts / taken.impressions
+    (value,) = summed(run.fabric, loss.item())
+    if not math.isfinite(value):
+        raise UserError(f"ctr {run.form}: loss {value} at step {run.state.step}; lower the learning rates")
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    for weight in run.network.values():  # where nothing of a share reaches a weight, others' may: ranks must send the same sizes
+        weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    sum_gradients(run.fabric, list(run.network.values()))
+    run.optimizer.step()
+    follow(run)
+    run.state.step += 1
+    run.state.impressions += taken.impressions
+    return value
+
+
+def set_rates(run: Training) -> None:
+    """Set the learning rates of the step to come: a linear rise, then a half cosine to 0."""
+    share = rise_and_cosine(run.state.step / run.steps, rise=run.config.warm_up)
+    for group in run.optimizer.param_groups:
+        group["lr"] = run.config.learning_rate * share
+    set_table_rate(run.model, run.config.table_learning_rate * share)
+
+
+def followed(run: Training) -> dict[str, Tensor]:
+    """The weights that the average follows, by the names they have in it."""
+    if not run.config.ema:
+        return {}
+    weights: dict[str, Tensor] = {name: weight.detach() for name, weight in run.network.items()}
+    if run.config.ema_tables:
+        weights |= {part_key(part.name, part.first): part.weight for part in run.parts}
+    return weights
+
+
+def part_key(name: str, first: int) -> str:
+    """What rows of a table from `first` on are called in an average."""
+    return f"{name}@{first}"
+
+
+@torch.no_grad()
+def follow(run: Training) -> None:
+    """average <- keep * average + (1 - keep) * weights. A small `keep` at the start forgets the first weights."""
+    if run.average:
+        keep = min(run.config.ema, (1 + run.state.step) / (10 + run.state.step))
+        torch._foreach_lerp_(list(run.average.values()), list(followed(run).values()), 1 - keep)
+
+
+@contextmanager
+def averaged(run: Training) -> Iterator[DistributedModelParallel]:
+    """The model with the average in the place of its weights, which come back afterwards; no third copy is made."""
+    swap(run)
+    try:
+        yield run.model
+    finally:
+        swap(run)
+
+
+@torch.no_grad()
+def swap(run: Training) -> None:
+    """Exchange weights and average, so many rows at a time."""
+    for weight, average in zip(followed(run).values(), run.average.values(), strict=True):
+        for one, other in zip(weight.split(_SWAPPED), average.split(_SWAPPED), strict=True):
+            held = one.clone()
+            one.copy_(other)
+            other.copy_(held)
+
+
+def settings_of(config: CtrConfig, layout: Layout, seed: int) -> dict[str, str]:
+    """What a start must agree in with the run that goes on from it, as plain text; not the number of ranks."""
+    values = {field.name: getattr(config, field.name) for field in fields(CtrConfig) if field.name not in _NO_RESULT}
+    values |= {"seed": seed, "image feature": layout.form, "tables": asdict(layout)}
+    return {name: repr(value) for name, value in values.items()}
+
+
+def tensors_of(run: Training) -> dict[str, Any]:
+    """All tensors that a run needs to go on bit for bit: those of tables as they stand in memory, those of the network end to end."""
+    adam = [adam_state(run.optimizer, weight) for weight in run.network.values()]
+    return {
+        "network": {
+            "weights": flat(run.network.values()),
+            "average": flat(network_average(run)),
+            **{name: flat(state[name] for state in adam) for name in _ADAM},
+        },
+        "tables": sharded_tables(run),
+        "table average": table_average(run),
+        "table optimizer": run.model.fused_optimizer.state_dict()["state"],
+    }
+
+
+def restore(run: Training, tensors: dict[str, Any]) -> None:
+    """Give a run the `tensors_of` it that were read from a checkpoint; those of tables are there already."""
+    adam = [adam_state(run.optimizer, weight) for weight in run.network.values()]
+    unflat(tensors["network"]["weights"], run.network.values())
+    unflat(tensors["network"]["average"], network_average(run))
+    for name in _ADAM:
+        unflat(tensors["network"][name], [state[name] for state in adam])
+
+
+def best_of(run: Training) -> dict[str, Any]:
+    """Where the weights of a checkpoint's validation are read into: averages where it holds them; the model's own tables."""
+    averages = bool(run.config.ema and run.config.ema_tables)
+    return {
+        "network": {"average" if run.config.ema else "weights": flat(run.network.values())},
+        "table average" if averages else "tables": sharded_tables(run),
+    }
+
+
+def restore_best(run: Training, tensors: dict[str, Any]) -> None:
+    """Give the model the network of `best_of`, read from a checkpoint."""
+    (weights,) = tensors["network"].values()
+    unflat(weights, run.network.values())
+
+
+def sharded_tables(run: Training) -> dict[str, ShardedTensor]:
+    """The tables over ranks, by the names of their weights."""
+    return {name: weight for name, weight in run.model.state_dict().items() if isinstance(weight, ShardedTensor)}
+
+
+def network_average(run: Training) -> list[Tensor]:
+    """The network's part of the average."""
+    return [run.average[name] for name in run.network if name in run.average]
+
+
+def table_average(run: Training) -> dict[str, ShardedTensor]:
+    """The tables' part of the average, over ranks as they are."""
+    if not (run.config.ema and run.config.ema_tables):
+        return {}
+    found = {}
+    for name, table in sharded_tables(run).items():
+        firsts = [piece.metadata.shard_offsets[0] for piece in table.local_shards()]
+        found[name] = like(table, {first: run.average[part_key(name, first)] for first in firsts})
+    return found
+
+
+def adam_state(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[str, Tensor]:
+    """AdamW's state of one weight; before the first step, what it begins with."""
+    state = optimizer.state[weight]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+    return state
+
+
+def flat(tensors: Iterable[Tensor]) -> Tensor:
+    """Tensors end to end as one of one axis, for a checkpoint pays by the tensor."""
+    parts = [tensor.detach().flatten() for tensor in tensors]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+@torch.no_grad()
+def unflat(whole: Tensor, tensors: Iterable[Tensor]) -> None:
+    """Fill tensors with what `flat` made of their like."""
+    tensors = list(tensors)
+    for tensor, part in zip(tensors, whole.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))

@@ -1,0 +1,112 @@
+"""Trained weights as a file that travels (safetensors), and going on from them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctr.inputs.encode import CLUSTER, Inputs
+from ctr.model.linear import ImagePart
+from ctr.training.sharding import TableShard
+from run.errors import UserError
+
+
+def save_weights(path: Path, weights: dict[str, Tensor], inputs: Inputs) -> None:
+    """Write weights, the form of their image feature and a hash of the vocabulary that their rows belong to."""
+    from safetensors.torch import save_file
+
+    metadata = {"form": inputs.layout.form, "vocabulary": vocabulary_hash(inputs)}
+    beside = path.with_name(f".{path.name}")  # not by way of bytes in memory: tables may fill half of it
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, beside, metadata=metadata)
+    with open(beside, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A weights file, of which tensors and slices are read one by one.
+
+    Raises:
+        UserError: the file is missing or is not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give the best.safetensors of a CTR run") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not readable as weights ({error}); give the best.safetensors of a CTR run") from None
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All weights, and what `save_weights` noted of them.
+
+    Raises:
+        UserError: the file is missing or is not safetensors.
+    """
+    with opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no mapping)
+
+
+@torch.no_grad()
+def warm_start(model: nn.Module, network: Mapping[str, nn.Parameter], parts: Sequence[TableShard], path: Path, inputs: Inputs) -> None:
+    """Go on from a trained model: all its weights but those of another form's image feature.
+
+    A new image feature enters with weight 0, so that the start is the trained model itself. Of each table, a rank reads its own rows.
+
+    Args:
+        network: the weights of `model` outside its tables, by name.
+        parts: this rank's rows of its tables.
+
+    Raises:
+        UserError: unreadable weights, or of other data or settings.
+    """
+    with opened(path) as file:
+        there, noted = set(file.keys()), file.metadata() or {}
+        if "vocabulary" not in noted:
+            raise UserError(f"{path}: not the weights of a CTR run; give its best.safetensors")
+        if noted["vocabulary"] != vocabulary_hash(inputs):
+            raise UserError(f"{path}: weights of other data or of another min_count; train them on {inputs.shop.folder} first")
+        same_form = noted.get("form") == inputs.layout.form
+
+        def rows(name: str, shape: Sequence[int], begin: int = 0, end: int | None = None) -> Tensor:
+            if name not in there or file.get_slice(name).get_shape() != list(shape):
+                raise UserError(f"{path}: no weights of shape {tuple(shape)} for '{name}'; train both with the same sizes")
+            return file.get_slice(name)[begin:end]
+
+        for name, weight in network.items():
+            if same_form or not _of_image(name):
+                weight.copy_(rows(name, weight.shape))
+        for part in parts:
+            if same_form or not _of_image(part.name):
+                part.weight.copy_(rows(part.name, part.shape, part.first, part.first + len(part.weight)))
+    if not same_form:
+        for part in model.modules():
+            if isinstance(part, ImagePart):
+                nn.init.zeros_(part.weight)
+
+
+def vocabulary_hash(inputs: Inputs) -> str:
+    """A hash of which table row every item, user and word has; the image feature is left out."""
+    digest = hashlib.sha256()
+    items = inputs.items.rows[[table.name != CLUSTER for table in inputs.items.tables]]
+    for rows in (items, inputs.users.rows):
+        digest.update(rows.tobytes())
+    for texts in (inputs.titles, inputs.queries):
+        if texts is not None:
+            digest.update(texts.rows.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _of_image(name: str) -> bool:
+    return any(part in ("image", CLUSTER) for part in name.split("."))

@@ -1,0 +1,1 @@
+"""A shop folder's log: checked tables -> sessions, events, histories, splits."""

@@ -1,0 +1,62 @@
+"""Which columns are features: text and integers are categorical, floats numeric; the rest is refused, never skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import polars as pl
+
+from data.arrays.stored_frame import Frame
+from run.errors import DataError
+
+ITEM_RESERVED = ("item_id", "image", "title")
+USER_RESERVED = ("user_id",)
+IMPRESSION_RESERVED = ("session_id", "user_id", "item_id", "timestamp", "click", "query", "split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureColumns:
+    """Names of the feature columns of one table, each list in the table's order."""
+
+    categorical: list[str]  # text, integers, true/false; null = missing
+    numeric: list[str]  # floats and decimals; null and NaN = missing
+
+
+def feature_columns(frame: Frame, *, reserved: Collection[str], file: str = "the table") -> FeatureColumns:
+    """Sort a table's columns into categorical and numeric features by their type.
+
+    Args:
+        frame: a table as read; only its schema is looked at.
+        reserved: columns with a meaning of their own, which are no features.
+        file: the file's name for the error message.
+
+    Raises:
+        DataError: a column has a type that is no feature: a list, a date, bytes, nothing but nulls, ...
+    """
+    categorical, numeric = [], []
+    for name, dtype in frame.schema.items():
+        if name in reserved:
+            continue
+        if dtype.is_integer() or is_text(dtype) or dtype == pl.Boolean:
+            categorical.append(name)
+        elif dtype.is_float() or dtype.is_decimal():
+            numeric.append(name)
+        else:
+            raise DataError(file, column=name, fix=f"type {dtype} is no feature; {_fix(dtype)}")
+    return FeatureColumns(categorical=categorical, numeric=numeric)
+
+
+def is_text(dtype: pl.DataType) -> bool:
+    """Whether a column of this type holds text."""
+    return isinstance(dtype, (pl.String, pl.Categorical, pl.Enum))
+
+
+def _fix(dtype: pl.DataType) -> str:
+    if dtype.is_temporal():
+        return "give it as a number (days or seconds), or drop the column"
+    if isinstance(dtype, pl.Binary):
+        return "write it as text, or drop the column"
+    if isinstance(dtype, pl.Null):
+        return "it holds nothing but nulls: give it a type, or drop the column"
+    return "write one column a value, or drop the column"

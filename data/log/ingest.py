@@ -1,0 +1,214 @@
+"""A shop folder too large for memory: read stretch by stretch into a folder of memory-mapped arrays that give the shop of `load_shop`.
+
+Left in the folder: `impressions/` (Arrow), items.arrow, users.arrow, one .npy file an array, three an action, and log.json. Arrays as
+long as the log are never in memory; items, users and one line a session are.
+
+Legend: I impressions, S sessions.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from data.arrays.array_storage import OnDisk, mapped
+from data.arrays.stored_frame import STRETCH, StoredFrame, open_frame, stretches, write_stretches
+from data.log import checks
+from data.log.event_parts import EventParts, equal_ranges, open_events, sort_parts
+from data.log.events import CLICK, CLICKS, COLUMNS, EventRows, Events, KnownIds, checked_events, event_checks
+from data.log.events import FILE as EVENTS
+from data.log.sessions import session_starts
+from data.log.shop_folder import (
+    IMPRESSIONS,
+    Shop,
+    ShopTables,
+    build_shop,
+    impression_checks,
+    read_items,
+    require_impression_columns,
+)
+from data.log.split import FRACTIONS, check_fractions
+from data.log.tables import check_folder, scan_table
+from run.errors import DataError
+from run.files import read_json, write_json
+from run.progress import Progress
+
+Checks = Callable[[], Iterator[tuple[str, Callable[[pl.Series, int], Any]]]]
+
+VERSION = 1  # of what stands in the folder
+
+_ARRAYS = ("item", "user", "session", "click", "session_user", "session_time", "session_split", "session_category", "item_category")
+_SMALL = ("session_user", "session_time", "session_split", "session_category", "item_category")  # those that build_shop has in memory
+_FACTS = ("category_names", "clicks_from", "split_is_ordered")  # in log.json
+
+
+def ingest(
+    folder: str | Path, target: Path, *, fractions: Sequence[float] = FRACTIONS, allow_unordered_split: bool = False, stretch: int = STRETCH
+) -> Shop:
+    """Read and check a shop folder with bounded memory; the shop of `load_shop`, mapped from `target`.
+
+    Whatever a killed ingest left is made anew; `target` is there once it is whole.
+
+    Args:
+        fractions, allow_unordered_split: as `load_shop`.
+        stretch: rows read at a time, and a quarter of the events sorted at a time: memory grows with it.
+
+    Raises:
+        UserError: what `load_shop` raises, in the same words.
+    """
+    folder, beside = Path(folder), target.with_name(f"{target.name}.partial")
+    check_fractions(fractions)
+    check_folder(folder)
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    items, impressions = read_items(folder), _store_impressions(folder, beside / "impressions", stretch)
+    shop = build_shop(
+        ShopTables(folder=folder, items=items, impressions=impressions), fractions=fractions, allow_unordered_split=allow_unordered_split,
+        keep=OnDisk(beside), read_events=partial(_store_events, target=beside, stretch=4 * stretch),
+    )  # fmt: skip
+    _store_rest(shop, beside)
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(beside, target)
+    return open_log(target, folder)
+
+
+def open_log(target: Path, folder: Path) -> Shop:
+    """The shop that `ingest` left in `target`, mapped.
+
+    Args:
+        folder: the shop folder that it was made of; pictures stand there.
+    """
+    said = read_json(target / "log.json")
+    values: dict[str, Any] = {name: said[name] for name in _FACTS}
+    for name in _ARRAYS:
+        path = target / f"{name}.npy"
+        values[name] = mapped(path) if path.exists() else None  # without a column `category` there are none of its arrays
+    return Shop(
+        folder=folder,
+        items=pl.read_ipc(target / "items.arrow"),
+        users=pl.read_ipc(target / "users.arrow"),
+        impressions=open_frame(target / "impressions"),
+        events=open_events(target),
+        stored_order=(mapped(target / "by_session.npy"), mapped(target / "session_start.npy")),
+        **values,
+    )
+
+
+def log_rows(folder: Path) -> int:
+    """Impressions and events that a shop folder says it holds; 0 where it cannot be read, which `load_shop` will say better."""
+    rows = 0
+    for name in (IMPRESSIONS, EVENTS):
+        if (folder / name).is_file():
+            try:
+                rows += scan_table(folder, name).height
+            except DataError:
+                return 0
+    return rows
+
+
+def _store_impressions(folder: Path, target: Path, stretch: int) -> StoredFrame:
+    """Check the impressions stretch by stretch and write them in their working types."""
+    table = scan_table(folder, IMPRESSIONS, stretch=stretch)
+    require_impression_columns(table.schema)
+    clicked = 0
+
+    def checked() -> Iterator[pl.DataFrame]:
+        nonlocal clicked
+        for first, rows in _shown(table, table.columns, "reading impressions"):
+            found = rows.with_columns([check(rows[column], first) for column, check in impression_checks(table.schema)])
+            clicked += int(found["click"].sum())
+            yield found
+
+    with _FirstFault(table, lambda: impression_checks(table.schema)):
+        write_stretches(target, checked())
+        checks.some_clicked(IMPRESSIONS, "click", clicked, table.height)
+    return open_frame(target, stretch)
+
+
+def _store_events(folder: Path, known: KnownIds, clicked: Iterable[EventRows], *, target: Path, stretch: int) -> tuple[Events, str]:
+    """What `load_events` gives, mapped from arrays in `target`."""
+    table = scan_table(folder, EVENTS, columns=COLUMNS, stretch=stretch) if (folder / EVENTS).exists() else None
+    users, total, clicks = len(known.user_ids), 0, 0
+    parts = EventParts(target / "parts", equal_ranges(users, table.height if table is not None else 0, stretch), stretch)
+    if table is not None:
+        with _FirstFault(table, lambda: event_checks(known)):
+            for first, rows in _shown(table, COLUMNS, "reading events"):
+                found = checked_events(rows, known, first)
+                clicks += int((found.action == CLICK).sum())
+                listed = found.take(np.flatnonzero(found.user >= 0))
+                parts.append(listed)
+                total += len(listed.user)
+    if not clicks:
+        for found in clicked:
+            parts.append(found)
+            total += len(found.user)
+    events = sort_parts(parts, target, users=users, total=total)
+    return events, EVENTS if clicks else CLICKS
+
+
+def _store_rest(shop: Shop, target: Path) -> None:
+    """Write what build_shop made in memory, and the order of rows by session."""
+    for name in _SMALL:
+        if (array := getattr(shop, name)) is not None:
+            np.save(target / f"{name}.npy", array, allow_pickle=False)
+    shop.items.write_ipc(target / "items.arrow", compression="uncompressed")
+    shop.users.write_ipc(target / "users.arrow", compression="uncompressed")
+    start = session_starts(_in_pieces(shop.session), len(shop.session_time))
+    np.save(target / "session_start.npy", start, allow_pickle=False)
+    _store_rows_by_session(shop.session, start, target / "by_session.npy")
+    write_json(target / "log.json", {name: getattr(shop, name) for name in _FACTS})
+
+
+def _store_rows_by_session(session: np.ndarray, start: np.ndarray, path: Path) -> None:
+    """Write (I,) int64 rows ordered by (session, row): each stretch's rows go behind those that their sessions already have."""
+    order, free, first = np.lib.format.open_memmap(path, mode="w+", dtype=np.int64, shape=session.shape), start[:-1].copy(), 0
+    for sessions in _in_pieces(session):
+        rows = np.argsort(sessions, kind="stable")
+        which, begin, count = np.unique(sessions[rows], return_index=True, return_counts=True)
+        order[np.repeat(free[which] - begin, count) + np.arange(len(rows))] = first + rows
+        free[which] += count
+        first += len(rows)
+    order.flush()
+
+
+def _in_pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    return (array[first : first + STRETCH] for first in range(0, len(array), STRETCH))
+
+
+def _shown(table: StoredFrame, columns: Sequence[str], title: str) -> Iterator[tuple[int, pl.DataFrame]]:
+    """`stretches`, with progress."""
+    with Progress(title, total=table.height, unit="rows") as bar:
+        for first, frame in stretches(table, columns):
+            yield first, frame
+            bar.advance(frame.height)
+
+
+class _FirstFault:
+    """Raise, of all faults in a table, the one that `load_shop` names: the first row of the first check that fails.
+
+    Stretches are checked whole, so that a fault in one may hide another that counts as earlier in a later one. Then column after column
+    is read again.
+    """
+
+    def __init__(self, table: StoredFrame, of: Checks):
+        self.table, self.of = table, of
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or not issubclass(kind, DataError):
+            return
+        for column, check in self.of():
+            clicked = 0
+            for first, rows in stretches(self.table, [column]):
+                found = check(rows[column], first)
+                clicked += int(found.sum()) if column == "click" else 0
+            if column == "click":
+                checks.some_clicked(IMPRESSIONS, column, clicked, self.table.height)

@@ -1,0 +1,234 @@
+"""A shop folder in memory: the format of docs/shop-folder.md, checked whole, ids turned into row numbers.
+
+Legend: N items, U users, I impressions, S sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from data.arrays.array_storage import Keep, in_memory
+from data.arrays.ranges import ranges
+from data.arrays.stored_frame import Frame, stretches
+from data.log import checks
+from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
+from data.log.events import ACTIONS, CLICK, EventRows, Events, KnownIds, load_events
+from data.log.sessions import categories, distinct, one_user_each, session_numbers, session_starts, session_table, split_of_sessions
+from data.log.split import FRACTIONS, SPLITS, check_fractions
+from data.log.tables import check_folder, index_of, read_table, require_columns
+from run.errors import DataError
+
+__all__ = ["ACTIONS", "FRACTIONS", "SPLITS", "Events", "Shop", "load_shop"]
+
+ITEMS, USERS, IMPRESSIONS = "items.parquet", "users.parquet", "impressions.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shop:
+    """A checked shop folder. Frames hold the columns on disk: ids Int64 or String, timestamp Int64 s, click Int8."""
+
+    folder: Path
+    items: pl.DataFrame  # N rows; the row number is the item's index everywhere
+    users: pl.DataFrame  # U rows; only `user_id`, ascending, where users.parquet is absent
+    impressions: Frame  # I rows in file order
+    item: np.ndarray  # (I,) int32 index into items
+    user: np.ndarray  # (I,) int32 index into users
+    session: np.ndarray  # (I,) int32; sessions are numbered by time, ties by their first row
+    click: np.ndarray  # (I,) int8, 0 or 1
+    session_user: np.ndarray  # (S,) int32
+    session_time: np.ndarray  # (S,) int64 Unix s of the earliest impression
+    session_split: np.ndarray  # (S,) int8 index into SPLITS
+    session_category: np.ndarray | None  # (S,) int32 index into category_names: what was searched; -1 unknown
+    item_category: np.ndarray | None  # (N,) int32 index into category_names; -1 unknown; None: no such column
+    category_names: list[str]
+    events: Events
+    clicks_from: str = IMPRESSIONS  # the file that the click events come from
+    split_is_ordered: bool  # False: a `split` column goes back in time and that was allowed
+    stored_order: tuple[np.ndarray, np.ndarray] | None = None  # `by_session`, where it stands on the disk
+
+    @cached_property
+    def by_session(self) -> tuple[np.ndarray, np.ndarray]:
+        """(I,) int64 impression rows ordered by (session, row), and (S + 1,) int64 where each session's begin among them."""
+        if self.stored_order is not None:
+            return self.stored_order
+        return np.argsort(self.session, kind="stable"), session_starts([self.session], len(self.session_time))
+
+    def rows(self, split: str) -> np.ndarray:
+        """Impression rows of a split, int64, ordered by (session, row). Not to be written to: it may be part of a larger array."""
+        order, start = self.by_session
+        sessions = np.flatnonzero(self.session_split == SPLITS.index(split))
+        if len(sessions) == 0:
+            return order[:0]
+        first, last = sessions[0], sessions[-1]
+        if last - first + 1 == len(sessions):  # splits in time order: nothing need be gathered
+            return order[start[first] : start[last + 1]]
+        return order[ranges(start[sessions], start[sessions + 1] - start[sessions])]
+
+
+def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, allow_unordered_split: bool = False) -> Shop:
+    """Read and check a shop folder.
+
+    Args:
+        fractions: of the impressions in time order, for pretrain, train, valid, test; a `split` column wins over them.
+        allow_unordered_split: accept a `split` column that goes back in time; `Shop.split_is_ordered` then says so.
+
+    Raises:
+        UserError: anything in the folder that cannot be right, naming file, row, column, value and the fix.
+    """
+    folder = Path(folder)
+    check_fractions(fractions)
+    check_folder(folder)
+    tables = ShopTables(folder=folder, items=read_items(folder), impressions=_impressions(folder))
+    return build_shop(tables, fractions=fractions, allow_unordered_split=allow_unordered_split, keep=in_memory, read_events=load_events)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShopTables:
+    """Two tables of a folder, each checked by itself."""
+
+    folder: Path
+    items: pl.DataFrame
+    impressions: Frame
+
+
+ReadEvents = Callable[[Path, KnownIds, Iterable[EventRows]], tuple[Events, str]]  # as `load_events`
+
+
+def build_shop(tables: ShopTables, *, fractions: Sequence[float], allow_unordered_split: bool, keep: Keep, read_events: ReadEvents) -> Shop:
+    """Turn ids into row numbers and impressions into sessions, checking what one table says of another.
+
+    Args:
+        keep: where arrays as long as the log are to stand.
+    """
+    folder, items, impressions = tables.folder, tables.items, tables.impressions
+    checks.same_kind(IMPRESSIONS, _kind(impressions, "item_id"), ITEMS, items["item_id"])
+    users = _users(folder, impressions)
+    users_file = USERS if (folder / USERS).exists() else None
+
+    item = keep("item", _indices(impressions, "item_id", items["item_id"], ITEMS), np.int32)
+    user = keep("user", _indices(impressions, "user_id", users["user_id"], USERS), np.int32)
+    sessions = session_table(impressions)
+    session = keep("session", session_numbers(impressions, sessions), np.int32)
+    first_row = sessions["first_row"].to_numpy()
+    session_user = user[first_row]
+    one_user_each(impressions, user, session_user, session)
+    session_split, ordered = split_of_sessions(impressions, session, sessions, fractions, allow_unordered_split)
+    item_category, session_category, category_names = categories(items, impressions, session, len(first_row))
+    click = keep("click", (rows["click"].to_numpy() for _, rows in stretches(impressions, ["click"])), np.int8)
+
+    known = KnownIds(item_ids=items["item_id"], user_ids=users["user_id"], users_file=users_file)
+    events, clicks_from = read_events(folder, known, _clicked(impressions, user, item))
+    return Shop(
+        folder=folder,
+        items=items,
+        users=users,
+        impressions=impressions,
+        item=item,
+        user=user,
+        session=session,
+        click=click,
+        session_user=session_user,
+        session_time=sessions["time"].to_numpy(),
+        session_split=session_split,
+        session_category=session_category,
+        item_category=item_category,
+        category_names=category_names,
+        events=events,
+        clicks_from=clicks_from,
+        split_is_ordered=ordered,
+    )
+
+
+def read_items(folder: Path) -> pl.DataFrame:
+    """The table of items, checked."""
+    frame = read_table(folder, ITEMS)
+    require_columns(ITEMS, frame.columns, ("item_id", "image"))
+    frame = frame.with_columns(checks.ids(ITEMS, frame["item_id"]), checks.image_paths(ITEMS, frame["image"]))
+    checks.unique(ITEMS, frame["item_id"])
+    if "title" in frame.columns:
+        frame = frame.with_columns(checks.text(ITEMS, frame["title"]))
+    return _checked_features(ITEMS, frame, ITEM_RESERVED)
+
+
+def _users(folder: Path, impressions: Frame) -> pl.DataFrame:
+    """The table of users, or, where there is none, the users seen in impressions, ascending."""
+    if not (folder / USERS).exists():
+        return pl.DataFrame({"user_id": distinct(impressions, "user_id").sort()})
+    frame = read_table(folder, USERS)
+    require_columns(USERS, frame.columns, ("user_id",))
+    frame = frame.with_columns(checks.ids(USERS, frame["user_id"]))
+    checks.unique(USERS, frame["user_id"])
+    checks.same_kind(IMPRESSIONS, _kind(impressions, "user_id"), USERS, frame["user_id"])
+    return _checked_features(USERS, frame, USER_RESERVED)
+
+
+def _impressions(folder: Path) -> pl.DataFrame:
+    frame = read_table(folder, IMPRESSIONS)
+    require_impression_columns(frame.schema)
+    return checked_impressions(frame)
+
+
+def require_impression_columns(schema: pl.Schema) -> None:
+    """Refuse impressions that lack a column, or hold one that is not read yet."""
+    if isinstance(schema.get("history"), (pl.List, pl.Array)):
+        fix = "a list of items in place of events.parquet is not read yet; write the events as events.parquet"
+        raise DataError(IMPRESSIONS, column="history", fix=fix)
+    require_columns(IMPRESSIONS, schema.names(), ("session_id", "user_id", "item_id", "timestamp", "click"))
+
+
+def checked_impressions(frame: pl.DataFrame) -> pl.DataFrame:
+    """The whole table of impressions, every column in its one working type."""
+    found = frame
+    for column, check in impression_checks(frame.schema):
+        found = found.with_columns(check(frame[column], 0))
+        if column == "click":
+            checks.some_clicked(IMPRESSIONS, column, int(found[column].sum()), len(found))
+    return found
+
+
+def impression_checks(schema: pl.Schema) -> Iterator[tuple[str, Callable[[pl.Series, int], pl.Series]]]:
+    """Columns and what makes their values from row `first` on sound, in the order in which the first fault of a file is named."""
+    known = [("session_id", checks.ids), ("user_id", checks.ids), ("item_id", checks.ids), ("timestamp", checks.times)]
+    known += [("click", checks.clicks), ("query", checks.text), ("category", checks.categories_or_nulls)]
+    for column, check in known:
+        if column in schema:
+            yield column, partial(check, IMPRESSIONS)
+    typed = {name: pl.String() if name == "category" and isinstance(dtype, pl.Null) else dtype for name, dtype in schema.items()}
+    features = feature_columns(pl.DataFrame(schema=typed), reserved=IMPRESSION_RESERVED, file=IMPRESSIONS)
+    for column in features.numeric:
+        yield column, partial(checks.finite, IMPRESSIONS)
+
+
+def _checked_features(file: str, frame: pl.DataFrame, reserved: Sequence[str]) -> pl.DataFrame:
+    if "category" in frame.columns and file == ITEMS:
+        frame = frame.with_columns(checks.categories_or_nulls(file, frame["category"]))
+    for name in feature_columns(frame, reserved=reserved, file=file).numeric:
+        checks.finite(file, frame[name])
+    return frame
+
+
+def _kind(impressions: Frame, column: str) -> pl.Series:
+    """No values of a column, which have its name and type."""
+    return pl.Series(column, [], dtype=impressions.schema[column])
+
+
+def _indices(impressions: Frame, column: str, listed: pl.Series, file: str) -> Iterator[np.ndarray]:
+    """Where the ids of a column stand among those listed, stretch by stretch."""
+    for first, rows in stretches(impressions, [column]):
+        index = index_of(rows[column], listed)
+        checks.known(IMPRESSIONS, rows[column], index, file, first)
+        yield index
+
+
+def _clicked(impressions: Frame, user: np.ndarray, item: np.ndarray) -> Iterator[EventRows]:
+    """The clicked impressions as events, in file order, stretch by stretch."""
+    for first, rows in stretches(impressions, ["timestamp", "click"]):
+        shown = np.flatnonzero(rows["click"].to_numpy())
+        action = np.full(len(shown), CLICK, dtype=np.int8)
+        yield EventRows(user[first + shown], item[first + shown], rows["timestamp"].to_numpy()[shown], action)

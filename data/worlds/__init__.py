@@ -1,0 +1,1 @@
+"""The built-in worlds: rendered or real pictures, simulated clicks."""

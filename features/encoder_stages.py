@@ -1,0 +1,113 @@
+"""The cached stages from a shop and its pictures to embeddings: the shared first weights, encoders, embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from data.pictures.reader import Pictures
+from data.source import SourceConfig
+from features.external import external_stage, make_external
+from pretrain.config import PACE, PretrainConfig, initial_config
+from pretrain.methods.table import INITIAL_METHOD, METHODS, is_trained, parts_read, uses_initial_weights
+from run.folder import Stage, file_hash, folder_hash
+
+VERSION = 8  # of encoder training: raise it when the code gives other numbers from the same settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What every stage of a run depends on besides the encoder and the seed."""
+
+    root: Path  # run folder: stages are kept here
+    source: SourceConfig
+    pretrain: PretrainConfig
+    threads: int = 0  # CPU threads of a training; 0: torch's choice
+
+
+def encoder_stage(experiment: Experiment, encoder: str, seed: int) -> Stage:
+    """Where the encoder trained with these settings on this data stands, trained or not; an external one has no settings and no seed."""
+    if is_external(encoder):
+        return external_stage(experiment.source, experiment.root, encoder)
+    return _stage(f"encoders/{encoder}", experiment, encoder, experiment.pretrain, seed)
+
+
+def initial_encoder_stage(experiment: Experiment, seed: int) -> Stage:
+    """Where the SimCLR training stands whose weights all encoders of this seed begin with; its folder is called start, not simclr."""
+    return _stage("encoders/start", experiment, INITIAL_METHOD, initial_config(experiment.pretrain), seed)
+
+
+def is_external(encoder: str) -> bool:
+    """True for an encoder that is not trained here: frozen, and the same for every seed."""
+    return encoder not in METHODS
+
+
+def needs_initial_encoder(encoder: str, config: PretrainConfig) -> bool:
+    """True for an encoder that begins with the weights of `initial_encoder_stage`."""
+    return not is_external(encoder) and uses_initial_weights(encoder, config)
+
+
+def _stage(name: str, experiment: Experiment, encoder: str, config: PretrainConfig, seed: int) -> Stage:
+    config = _own_first_weights(encoder, config)
+    parts = parts_read(encoder, config)  # of the parts of the settings, those of other methods do not count
+    settings = {
+        name: value for name, value in asdict(config).items() if name not in PACE and (name in parts or not isinstance(value, dict))
+    }
+    if "clip" in parts and config.clip.text_model is not None:
+        settings["clip"]["text_model"] = folder_hash(config.clip.text_model)
+    key = experiment.source.key(experiment.root) | {"encoder": encoder, "seed": seed, "pretrain": settings, "version": VERSION}
+    return Stage(experiment.root, f"{name}-seed{seed}", key | {"weights": file_hash(config.weights)})
+
+
+def _own_first_weights(encoder: str, config: PretrainConfig) -> PretrainConfig:
+    """The settings of this encoder alone: random weights where it is untrained; `start_pictures` counts for weights "pictures" alone."""
+    if not is_trained(encoder):
+        config = replace(config, weights="random")
+    return config if config.weights == "pictures" else replace(config, start_pictures=1)
+
+
+def make_embeddings(experiment: Experiment, encoder: str, seed: int) -> Stage:
+    """Train the encoder unless it is there, and embed every item with its best checkpoint.
+
+    Returns:
+        The stage; `folder / "embeddings"` is the embeddings folder, `folder / "best.safetensors"` the weights (of one trained here).
+    """
+    if is_external(encoder):
+        return make_external(experiment.source, experiment.root, encoder, workers=experiment.threads)
+    return _make(encoder_stage(experiment, encoder, seed), experiment, encoder, experiment.pretrain, seed)
+
+
+def make_initial_encoder(experiment: Experiment, seed: int) -> Stage:
+    """Train what all encoders of this seed begin with, unless it is there; `folder / "best.safetensors"` holds its weights."""
+    stage, config = initial_encoder_stage(experiment, seed), initial_config(experiment.pretrain)
+    return _make(stage, experiment, INITIAL_METHOD, config, seed, title="start")
+
+
+def _make(stage: Stage, experiment: Experiment, encoder: str, config: PretrainConfig, seed: int, title: str = "") -> Stage:
+    if stage.done:
+        return stage
+    from pretrain.loop import train_encoder
+
+    first = config = _own_first_weights(encoder, config)
+    if needs_initial_encoder(encoder, config):
+        first = replace(config, weights=str(make_initial_encoder(experiment, seed).folder / "best.safetensors"))
+    shop = experiment.source.shop(experiment.root)
+    store = experiment.source.pictures(experiment.root, size=config.store_size, jobs=1)
+    result = train_encoder(encoder, shop, store, first, seed=seed, folder=stage.folder, threads=experiment.threads, title=title)
+    embed_catalogue(stage.folder / "best.safetensors", shop, store, config, encoder=encoder, seed=seed, out=stage.folder / "embeddings")
+    stage.finish(result)
+    return stage
+
+
+def embed_catalogue(weights: Path, shop, store: Pictures, config: PretrainConfig, *, encoder: str, seed: int, out: Path) -> None:
+    """Embed every item's picture with trained weights and write the embeddings folder."""
+    from features.embeddings import write_embeddings
+    from pretrain.backbones.backbone import backbone
+    from pretrain.embedding import embed
+    from run.devices import set_up
+
+    fabric = set_up()
+    net = backbone(config.backbone, dim=config.dim, seed=seed, weights=str(weights)).to(fabric.device)
+    vectors = embed(net, store, config)
+    meta = {"encoder": encoder, "hash": file_hash(weights), "normalised": True, "seed": seed}
+    write_embeddings(out, shop.items["item_id"], vectors, meta)

@@ -1,0 +1,261 @@
+"""Networks of other libraries, frozen, each with the view of a picture that its library gives it: pictures -> embeddings."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from data.log.shop_folder import Shop
+from data.pictures.files import PictureError, fix_for, read_picture
+from features.external import DOWNLOAD, RANDOM, External
+from pretrain.backbones.weights import download, fit, read_state
+from run.errors import DataError, UserError
+from run.files import write_atomic
+from run.progress import Progress
+from run.randomness import integer_seed
+
+_PART = 128  # pictures between two files: what a kill may cost a worker
+_BATCH = 32  # pictures that go through a network at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """A network in evaluation, and how it looks at a picture."""
+
+    net: nn.Module
+    encode: Callable[[Tensor], Any]  # (P, 3, H, W) -> (P, D)
+    look: Callable[[Image.Image], Tensor]  # resize, crop and normalise as the library does: -> (3, H, W)
+
+
+def embed_pictures(encoder: External, shop: Shop, *, parts: Path, workers: int, max_bad_images: float) -> np.ndarray:
+    """(N, D) float32 embeddings of every item's picture as they come; zero rows where there is none, or an unreadable one.
+
+    Each worker decodes and encodes its own batches on one thread, so that numbers do not depend on how many there are.
+
+    Args:
+        parts: a folder for what is done so far; a killed call goes on from it, and the end removes it.
+        workers: threads; 0: one a CPU core.
+        max_bad_images: the largest share of unreadable pictures among items that name one.
+
+    Raises:
+        UserError: the weights cannot be had, or an embedding is not a row of finite numbers.
+        DataError: too many pictures are unreadable.
+    """
+    from run.devices import set_up
+
+    device = set_up(threads=1).device
+    frozen = load(encoder, device)
+    images: list[str | None] = shop.items["image"].to_list() if "image" in shop.items.columns else [None] * len(shop.items)
+    named = np.array([row for row, image in enumerate(images) if image is not None], dtype=np.int64)
+    pieces = [named[start : start + _PART] for start in range(0, len(named), _PART)]
+    if not pieces:
+        raise DataError("items.parquet", column="image", fix=f"names no picture that {encoder.name} could embed")
+
+    def embed(number: int) -> np.ndarray:
+        path = parts / f"{number:06d}.npy"
+        if path.exists():
+            return np.load(path, allow_pickle=False)
+        found = encode_files(frozen, encoder.name, shop.folder, [str(images[row]) for row in pieces[number]], device)
+        content = io.BytesIO()
+        np.save(content, found)
+        write_atomic(path, content.getvalue())
+        return found
+
+    rows = []
+    pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)))
+    try:
+        with Progress(f"embedding {encoder.name}", total=len(named), unit="pictures") as bar:
+            for found in pool.map(embed, range(len(pieces))):
+                rows.append(found)
+                bar.advance(len(found))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    dim = max(found.shape[1] for found in rows)  # a part without one readable picture has 0 columns
+    vectors = np.zeros((len(images), dim), dtype=np.float32)
+    for piece, found in zip(pieces, rows, strict=True):
+        vectors[piece] = found if found.shape[1] else 0.0
+    _refuse_too_many(shop, images, named[~vectors[named].any(1)], len(named), max_bad_images)
+    shutil.rmtree(parts)
+    return vectors
+
+
+def encode_files(frozen: Frozen, name: str, folder: Path, images: list[str], device: torch.device) -> np.ndarray:
+    """(P, D) float32 embeddings of picture files; zero rows where one is unreadable, D = 0 where all are.
+
+    Raises:
+        UserError: the network gives anything but a row of finite numbers for each picture.
+    """
+    looks: dict[int, Tensor] = {}
+    for place, image in enumerate(images):
+        try:
+            looks[place] = frozen.look(Image.fromarray(read_picture(folder, image)))
+        except PictureError:
+            continue
+    places = list(looks)
+    out: list[np.ndarray] = []
+    with torch.inference_mode():
+        for start in range(0, len(places), _BATCH):
+            batch = torch.stack([looks[place] for place in places[start : start + _BATCH]]).to(device)
+            found = frozen.encode(batch)
+            if not isinstance(found, Tensor) or found.ndim != 2:
+                shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                raise UserError(f"{name}: gives {shape} for {len(batch)} pictures, not one row each; choose a model with pooled features")
+            out.append(found.float().cpu().numpy())
+    if not out:
+        return np.zeros((len(images), 0), dtype=np.float32)
+    known = np.concatenate(out)
+    bad = np.flatnonzero(~np.isfinite(known).all(1))
+    if len(bad):
+        raise UserError(f"{name}: its embedding of images/{images[places[bad[0]]]} is not finite; these weights do not fit this network")
+    rows = np.zeros((len(images), known.shape[1]), dtype=np.float32)
+    rows[places] = known
+    return rows
+
+
+def load(encoder: External, device: torch.device | str = "cpu") -> Frozen:
+    """The encoder's network with its weights, in evaluation.
+
+    Raises:
+        UserError: the weights cannot be downloaded or do not fit.
+    """
+    make = {"timm": _timm, "open_clip": _open_clip, "torchvision": _torchvision}[encoder.library]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(integer_seed(0, "foreign", encoder.model))  # the same "@random" for every seed of a comparison
+        frozen = make(encoder)
+    frozen.net.to(device).eval().requires_grad_(False)
+    return frozen
+
+
+def _timm(encoder: External) -> Frozen:
+    import timm
+    import timm.data
+
+    if encoder.file is None:
+        net = _load_or_explain(encoder, lambda: timm.create_model(encoder.model, pretrained=encoder.weights != RANDOM, num_classes=0))
+    else:
+        state = read_state(encoder.file)
+        net = _load_or_explain(encoder, lambda: _timm_with(encoder.model, state))
+    look: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(net), is_training=False)
+    return Frozen(net=net, encode=net, look=look)
+
+
+def _timm_with(model: str, state: dict[str, Tensor]) -> nn.Module:
+    """A timm network that holds a state, which timm turns into its own keys; without its classifier.
+
+    timm lets any state pass where a classifier is left out of it (not one key need fit), so that the network is made with the state's own.
+    """
+    import timm
+
+    named: Any = timm.get_pretrained_cfg_value(model, "classifier")
+    classifier = named if isinstance(named, str) or not named else named[0]
+    weight = state.get(f"{classifier}.weight")
+    classes = 0 if weight is None else len(weight)
+    overlay = {"state_dict": state, "num_classes": classes, "label_offset": 0}
+    net: Any = timm.create_model(model, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay)
+    net.reset_classifier(0)
+    return net
+
+
+def _open_clip(encoder: External) -> Frozen:
+    import open_clip
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    chosen = open_clip.get_pretrained_cfg(encoder.model, encoder.tag) if encoder.tag else {}
+    words: dict[str, Any] = {"pretrained": encoder.tag} if encoder.weights == DOWNLOAD else {"force_preprocess_cfg": chosen}
+    words["force_quick_gelu"] = bool(chosen.get("quick_gelu"))  # OpenAI's weights were trained with it, whatever the name says
+
+    def make() -> nn.Module:
+        with _quiet():
+            net = open_clip.create_model(encoder.model, pretrained_text=False, **words)
+        if encoder.file is not None:
+            read_state(encoder.file)  # refuses what must not be read, in our words
+            whole: Any = net
+            open_clip.load_checkpoint(whole, str(encoder.file), weights_only=True)
+        return net
+
+    net: Any = _load_or_explain(encoder, make)
+    look: Any = image_transform_v2(PreprocessCfg(**net.visual.preprocess_cfg), is_train=False)
+    return Frozen(net=net, encode=net.encode_image, look=look)
+
+
+def _torchvision(encoder: External) -> Frozen:
+    from torchvision import models
+
+    table: Any = models.get_model_weights(encoder.model)
+    entry = table.DEFAULT
+    net = models.get_model(encoder.model, weights=None)
+    last = [name for name, part in net.named_modules() if isinstance(part, nn.Linear)][-1]
+    if encoder.weights == DOWNLOAD:
+        fit(
+            net,
+            download(entry, encoder.model, fix=f"{encoder.model}@FILE"),
+            name=encoder.model,
+            source="ImageNet weights",
+            head=(f"{last}.",),
+        )
+    elif encoder.file is not None:
+        fit(net, read_state(encoder.file), name=encoder.model, source=encoder.weights, head=(f"{last}.",))
+    net.set_submodule(last, nn.Identity())  # the embedding is what the classifier is given
+    return Frozen(net=net, encode=net, look=entry.transforms())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing below an error is logged: open_clip warns of random weights where a file's are about to come."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _load_or_explain(encoder: External, make: Callable[[], nn.Module]) -> nn.Module:
+    """What `make` gives; a library's many kinds of trouble become one line that says what to do.
+
+    Raises:
+        UserError: the weights cannot be had or do not fit.
+    """
+    try:
+        return make()
+    except UserError:
+        raise
+    except Exception as error:
+        said = next(iter(str(error).strip().splitlines()), "")[:200]
+        if encoder.file is not None:
+            raise UserError(f"{encoder.weights}: not weights of {encoder.library}'s {encoder.model} ({said})") from None
+        if encoder.weights == RANDOM:
+            raise UserError(f"{encoder.name}: {encoder.library} could not make it ({type(error).__name__}: {said})") from None
+        source = f"{encoder.library}:{encoder.model}" + (f"/{encoder.tag}" if encoder.tag else "")
+        raise UserError(
+            f"{encoder.name}: no weights could be downloaded ({type(error).__name__}: {said}); run the same command once on a machine with "
+            f"internet and copy its cache (HF_HOME, TORCH_HOME), or give a file: {source}@FILE. Random weights only when asked for: "
+            f"{source}@random"
+        ) from None
+
+
+def _refuse_too_many(shop: Shop, images: list[str | None], bad: np.ndarray, named: int, max_bad_images: float) -> None:
+    if len(bad) <= max_bad_images * named:
+        return
+    reasons: list[tuple[str, str]] = []
+    for row in bad[:3]:
+        try:
+            read_picture(shop.folder, str(images[row]))
+        except PictureError as error:
+            reasons.append((error.file, error.reason))
+    examples = "; ".join(f"row {row}, images/{file}: {reason}" for row, (file, reason) in zip(bad, reasons, strict=False))
+    fix = f"{len(bad):,} of {named:,} pictures are unreadable ({examples}); {fix_for(reasons)}"
+    raise DataError(shop.folder / "items.parquet", column="image", fix=fix)

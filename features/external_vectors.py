@@ -1,0 +1,191 @@
+"""Embeddings made elsewhere, from a file: npy, safetensors, parquet, or an embeddings folder of this project.
+
+Rows are found by item_id where the file holds ids or an id file stands beside it; else row n is item n of items.parquet, as in MMRec's
+`image_feat.npy`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.embeddings import read_embeddings, warn_of_missing
+from run.errors import DataError, UserError
+
+_FORMATS = "give .npy, .safetensors, .parquet or an embeddings folder"
+_IDS = (".ids.txt", ".ids.csv", ".ids.parquet", ".ids.npy")  # of an id file, in place of the suffix
+
+
+def read_vectors(path: Path, item_id: pl.Series) -> np.ndarray:
+    """(N, D) float32 in the order of `item_id`, lengths as given; zero rows for items the file does not hold.
+
+    Raises:
+        UserError: another format, or unreadable.
+        DataError: shape, ids or a value cannot be right: names file, row, column, value and the fix.
+    """
+    if path.is_dir():
+        return read_embeddings(path, item_id)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file of embeddings; {_FORMATS}")
+    readers = {".npy": _npy, ".safetensors": _safetensors, ".parquet": _parquet}
+    if path.suffix not in readers:
+        raise UserError(f"{path}: embeddings in a format that is not read here; {_FORMATS}")
+    vectors, held, columns = readers[path.suffix](path)
+    if held is None:
+        held = _ids_beside(path, len(vectors))
+    wanted = item_id if item_id.dtype == pl.String else item_id.cast(pl.Int64)
+    if held is None:
+        if len(vectors) != len(wanted):
+            fix = f"items.parquet has {len(wanted):,} rows; without ids row n is item n: give as many, or ids in {_beside(path)}"
+            raise DataError(path, value=f"{len(vectors):,} rows", fix=fix)
+        rows = np.arange(len(wanted))
+    else:
+        rows = _rows_of(path, held, wanted)
+    found = rows >= 0
+    warn_of_missing(path, found)
+    out = np.zeros((len(wanted), vectors.shape[1]), dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below, as infinite
+        out[found] = vectors[rows[found]]
+    bad = np.argwhere(~np.isfinite(out))
+    if len(bad):
+        item, place = (int(number) for number in bad[0])
+        value = vectors[int(rows[item]), place]
+        fix = (
+            f"item {wanted[item]!r}: give finite numbers (of float32's size); leave out the row of an item without a picture, or give zeros"
+        )
+        raise DataError(path, row=int(rows[item]), column=columns[place] if columns else str(place), value=value, fix=fix)
+    if not out.any():
+        raise DataError(path, fix="all embeddings of the shop's items are zero")
+    return out
+
+
+def id_files(path: Path) -> list[Path]:
+    """The id files that stand beside a file of embeddings: `image_feat.ids.txt` beside `image_feat.npy`."""
+    return [path.with_suffix(ending) for ending in _IDS if path.with_suffix(ending).is_file()]
+
+
+Read = tuple[np.ndarray, "pl.Series | None", "list[str] | None"]  # (M, D) numbers, (M,) ids, D names of columns
+
+
+def _npy(path: Path) -> Read:
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy raises many kinds for a broken file
+        raise UserError(f"{path}: not readable as a NumPy array of numbers ({type(error).__name__}: {error})") from None
+    return _matrix(path, vectors), None, None
+
+
+def _safetensors(path: Path) -> Read:
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # a broken file fails in many ways
+        raise UserError(f"{path}: not readable as safetensors ({type(error).__name__})") from None
+    ids = tensors.pop("item_id", None)
+    matrices = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 2}
+    if len(matrices) != 1:
+        fix = "give one tensor of shape (N, D), and ids as `item_id` (N,) or in a file beside it"
+        raise DataError(path, value=", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()) or "no tensor", fix=fix)
+    tensor = next(iter(matrices.values()))
+    vectors = _matrix(path, tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy())
+    if ids is not None and (ids.ndim != 1 or ids.is_floating_point() or ids.is_complex() or len(ids) != len(vectors)):
+        raise DataError(path, column="item_id", value=f"{ids.dtype} {tuple(ids.shape)}", fix=f"give ({len(vectors)},) integers")
+    return vectors, None if ids is None else pl.Series("item_id", ids.numpy()), None
+
+
+def _parquet(path: Path) -> Read:
+    try:
+        frame = pl.read_parquet(path)
+    except Exception as error:  # polars raises many kinds for a broken file
+        raise UserError(f"{path}: not readable as parquet ({type(error).__name__})") from None
+    if "item_id" not in frame.columns:
+        raise DataError(path, column="item_id", fix=f"no such column; there are {', '.join(frame.columns[:8])}")
+    rest = frame.drop("item_id")
+    lists = [name for name, kind in rest.schema.items() if isinstance(kind, pl.List | pl.Array)]
+    floats = [name for name, kind in rest.schema.items() if kind.is_float()]
+    if len(lists) == 1:
+        return _from_lists(path, frame[lists[0]]), frame["item_id"], None
+    if lists or not floats:
+        what = ", ".join(f"{name} {kind}" for name, kind in list(rest.schema.items())[:8])
+        raise DataError(path, value=what or "item_id alone", fix="give one column of lists, or columns of floats, beside item_id")
+    return frame.select(pl.col(floats).cast(pl.Float64)).fill_null(float("nan")).to_numpy(), frame["item_id"], floats
+
+
+def _from_lists(path: Path, column: pl.Series) -> np.ndarray:
+    """A column of lists as a matrix: zeros where a list is null, NaN where a number is."""
+    kind: Any = column.dtype
+    if not kind.inner.is_numeric():
+        raise DataError(path, column=column.name, value=kind, fix="give lists of numbers")
+    lists = column.cast(pl.List(pl.Float64))
+    length = lists.list.len().fill_null(-1).to_numpy()
+    present = np.flatnonzero(length >= 0)
+    if not len(present) or not length[present[0]]:
+        raise DataError(path, column=column.name, fix="holds no embedding")
+    dim = int(length[present[0]])
+    other = present[length[present] != dim]
+    if len(other):
+        fix = f"row {present[0]} has {dim}; give lists of one length (null for an item without a picture)"
+        raise DataError(path, row=int(other[0]), column=column.name, value=f"{length[other[0]]} numbers", fix=fix)
+    vectors = np.zeros((len(column), dim))
+    vectors[present] = lists.drop_nulls().explode().fill_null(float("nan")).to_numpy().reshape(-1, dim)
+    return vectors
+
+
+def _matrix(path: Path, vectors: np.ndarray) -> np.ndarray:
+    numbers = np.issubdtype(vectors.dtype, np.floating) or np.issubdtype(vectors.dtype, np.integer)
+    if vectors.ndim != 2 or not numbers or 0 in vectors.shape:
+        raise DataError(path, value=f"{vectors.dtype} {vectors.shape}", fix="give numbers of shape (N, D): a row an item")
+    return vectors
+
+
+def _beside(path: Path) -> str:
+    return " or ".join(path.with_suffix(ending).name for ending in _IDS)
+
+
+def _ids_beside(path: Path, rows: int) -> pl.Series | None:
+    """The ids in a file beside `path`, one a row of it; None where there is no such file."""
+    files = id_files(path)
+    if not files:
+        return None
+    if len(files) > 1:
+        raise UserError(f"{path}: two files of ids beside it, {files[0].name} and {files[1].name}; leave one")
+    file = files[0]
+    try:
+        if file.suffix == ".txt":
+            ids = pl.Series("item_id", file.read_text().splitlines(), dtype=pl.String)
+        elif file.suffix == ".npy":
+            ids = pl.Series("item_id", np.load(file, allow_pickle=False))
+        else:
+            frame = pl.read_csv(file, infer_schema=False) if file.suffix == ".csv" else pl.read_parquet(file)
+            ids = frame["item_id"]
+    except Exception as error:  # a broken file fails in many ways
+        raise UserError(f"{file}: not readable as ids ({type(error).__name__}); give one id a row, under the name item_id") from None
+    if len(ids) != rows:
+        raise DataError(file, value=f"{len(ids):,} ids", fix=f"{path.name} has {rows:,} rows; give one id for each")
+    return ids
+
+
+def _rows_of(path: Path, held: pl.Series, wanted: pl.Series) -> np.ndarray:
+    """(N,) row of each wanted item in the file, -1 where it has none."""
+    if held.null_count():
+        raise DataError(path, row=int(held.is_null().arg_max() or 0), column="item_id", value=None, fix="give every row an id")
+    if held.dtype == pl.String and wanted.dtype == pl.Int64 and held.str.strip_chars().str.contains(r"^-?\d+$").all():
+        held = held.str.strip_chars().cast(pl.Int64)  # a text file's ids have no type
+    elif held.dtype.is_integer() and wanted.dtype == pl.Int64:
+        held = held.cast(pl.Int64)
+    elif held.dtype != wanted.dtype:
+        raise DataError(path, column="item_id", value=held.dtype, fix=f"the shop's ids are {wanted.dtype}")
+    twice = held.is_duplicated()
+    if twice.any():
+        row = int(twice.arg_max() or 0)
+        raise DataError(path, row=row, column="item_id", value=held[row], fix="stands there more than once; give each item one row")
+    table = pl.DataFrame({"item_id": held, "row": np.arange(len(held), dtype=np.int64)})
+    rows = pl.DataFrame({"item_id": wanted}).join(table, on="item_id", how="left", maintain_order="left")["row"].fill_null(-1).to_numpy()
+    if (rows < 0).all():
+        shown = f"{held[0]!r}, the shop's are like {wanted[0]!r}"
+        raise DataError(path, column="item_id", fix=f"holds none of the shop's items: its ids are like {shown}")
+    return rows

@@ -1,0 +1,1 @@
+"""Image backbones by name, and the weights they begin with."""

@@ -1,0 +1,149 @@
+"""First weights of a backbone: a file, or torchvision's ImageNet weights; what fits, and what is refused.
+
+torchvision's resnet18 was trained with batch norm. Its weights mean nothing under group norm, whose keys and shapes are the same but whose
+statistics are another picture by picture. So a state that holds batch norm's running statistics makes a network with `FixedBatchNorm`: it
+computes what torchvision's computes in evaluation, and still never looks at other pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from run.errors import UserError
+
+IMAGENET = {"swin_t": "Swin_T_Weights", "resnet18": "ResNet18_Weights"}  # backbone -> torchvision's table of its weights
+_NO_STATE = ("pictures", "random")  # what `weights` may say besides "imagenet" and a file
+
+
+class FixedBatchNorm(nn.BatchNorm2d):
+    """Batch norm that keeps the statistics it was loaded with, in training too; its scale and shift are trained."""
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)
+
+
+def first_state(name: str, weights: str) -> dict[str, Tensor] | None:
+    """The state that a backbone begins with, under its own keys; None: random weights.
+
+    Args:
+        name: of the backbone.
+        weights: "random" or "pictures" (None), "imagenet" or a file.
+
+    Raises:
+        UserError: there is no such file, it is not readable without unpickling, or the download fails.
+    """
+    if weights in _NO_STATE:
+        return None
+    return imagenet_state(name) if weights == "imagenet" else read_state(Path(weights))
+
+
+def has_batch_norm(state: Mapping[str, Tensor] | None) -> bool:
+    """True for the state of a network with batch norm."""
+    return state is not None and any(key.endswith(".running_mean") for key in state)
+
+
+def imagenet_state(name: str) -> dict[str, Tensor]:
+    """torchvision's ImageNet weights of a backbone, without their classifier; downloaded once, into torch's own cache.
+
+    Raises:
+        UserError: there are none for this backbone, or they cannot be had.
+    """
+    if name not in IMAGENET:
+        raise UserError(
+            f"there are no ImageNet weights for {name}, only for {', '.join(IMAGENET)}; give --weights FILE (eval.compare: "
+            f"--pretrain.weights FILE) with the state of a {name}, or ask for --weights random"
+        )
+    from torchvision import models
+
+    state = download(getattr(models, IMAGENET[name]).IMAGENET1K_V1, name, fix="--weights FILE (eval.compare: --pretrain.weights FILE)")
+    return {key: value for key, value in state.items() if not key.startswith(("head.", "fc."))}
+
+
+def download(entry: Any, name: str, *, fix: str) -> dict[str, Tensor]:
+    """The state behind one of torchvision's weights, from torch's cache or by download.
+
+    Args:
+        entry: a member of one of torchvision's tables of weights.
+        name: what they are weights of.
+        fix: how a file is given in place of the download.
+
+    Raises:
+        UserError: neither works; it says where the file can be had and how it is given.
+    """
+    try:
+        return entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except Exception as error:  # every kind of network trouble
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise UserError(
+            f"ImageNet weights of {name} could not be downloaded ({type(error).__name__}); on a machine with internet fetch {entry.url}, "
+            f"then put the file into {cache} or give {fix}. Random weights are used only when asked for"
+        ) from None
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file: safetensors, or what torch.save wrote of tensors and plain values. Nothing is unpickled.
+
+    A state that stands under "state_dict" or "model" is taken out; "module." before all keys (a wrapper's) is dropped.
+
+    Raises:
+        UserError: no such file, or nothing that can be read so.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file of weights; give a safetensors or torch file, imagenet, or random")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken or hostile file fails in many ways
+        raise UserError(
+            f"{path}: not readable as weights ({type(error).__name__}); give safetensors, or a state_dict that torch.save wrote "
+            "(tensors and plain values alone: nothing else is unpickled)"
+        ) from None
+    for inner in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(inner), dict):
+            found = found[inner]
+    tensors = isinstance(found, dict) and bool(found) and all(isinstance(value, Tensor) for value in found.values())
+    if not tensors:
+        raise UserError(f"{path}: holds no state_dict (names with tensors); give net.state_dict(), saved by torch.save or safetensors")
+    if all(key.startswith("module.") for key in found):
+        found = {key.removeprefix("module."): value for key, value in found.items()}
+    return found
+
+
+def fit(net: nn.Module, state: Mapping[str, Tensor], *, name: str, source: str, head: tuple[str, ...] = ("head.", "fc.")) -> None:
+    """Load a state into a network, body whole; a head that is missing or of another shape stays as it is.
+
+    Keys that the network lacks are refused too: a resnet18 is a part of a resnet34, and a Swin-T of a Swin-S.
+
+    Args:
+        net: the network, with its new head.
+        state: its keys and tensors.
+        name: what the network is called.
+        source: where the state is from.
+        head: how the keys of a head begin.
+
+    Raises:
+        UserError: names the first key that is missing, unknown, of another shape or not finite.
+    """
+    own = net.state_dict()
+    heads = {key for key in (*own, *state) if key.startswith(head)}
+    body = {key: value for key, value in state.items() if key not in heads or (key in own and value.shape == own[key].shape)}
+    counters = {key for key in own if key.endswith(".num_batches_tracked")}  # older files lack them, and nothing reads them
+    faults = {
+        "is missing": set(own) - set(body) - heads - counters,
+        "is none of its weights": set(body) - set(own),
+        "is of another shape": {key for key in body if key in own and body[key].shape != own[key].shape},
+        "is not finite": {key for key, value in body.items() if value.is_floating_point() and not bool(value.isfinite().all())},
+    }
+    for fault, keys in faults.items():
+        if keys:
+            raise UserError(f"{source}: not weights of {name}: '{min(keys)}' {fault}; give the state of a {name}")
+    net.load_state_dict({**own, **body})

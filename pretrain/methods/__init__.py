@@ -1,0 +1,1 @@
+"""The encoders that can be trained here: one file a method."""

@@ -1,0 +1,164 @@
+"""Slices put together say what one comparison says."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from eval.compare import main as compare
+from eval.merge import merge, pairs_of, read_users, select_forms, users_beside, write_users
+from eval.published import TABLE_5, in_paper
+from eval.wording import pairs_to_say
+from metrics.intervals import Resamples, difference, gauc_draws, gauc_sums, resampled
+from run.errors import DataError, UserError
+from run.files import write_json
+
+ROWS = [("courier", "sim_score"), ("simclr", "sim_score"), ("simclr", "cluster_id"), ("shuffled courier", "sim_score")]
+SEEDS = [0, 1]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A comparison of four rows: (results, sums, click, scores, session, user)."""
+    rng = np.random.default_rng(0)
+    session = np.repeat(np.arange(120), 5)
+    user = session // 4
+    click = (rng.random(600) < 0.3).astype(int)
+    scores = {row: rng.normal(size=(2, 600)) + 0.3 * place * click for place, row in enumerate(ROWS)}
+    resamples = Resamples(user)
+    sums = {row: gauc_sums(click, scores[row], session, resamples) for row in ROWS}
+    valid = {row: 0.5 + 0.01 * place for place, row in enumerate(ROWS)}
+    selected = select_forms(valid, ROWS[:3])
+    results = {
+        "data": "shop", "preset": "small", "seeds": SEEDS, "shop": "abc", "gauc_weight": "session", "gauc_key": "session",
+        "sessions_scored": 100, "sessions_one_class": 20, "users": 30, "commit": "c1", "seconds": {"this_call": 2.0},
+        "baseline": {"auc": {"per_seed": [0.6, 0.61]}, "gauc": {"per_seed": [0.55, 0.56]}},
+        "rows": [
+            {"encoder": row[0], "image_feature": row[1], "valid_gauc": valid[row], "selected": row in selected.values(),
+             "gauc": {"per_seed": sums[row].point.tolist()}}
+            for row in ROWS
+        ],
+        "pairs": pairs_of(selected, {row: resampled(sums[row], resamples) for row in selected.values()}),
+    }  # fmt: skip
+    return results, sums, click, scores, session, user
+
+
+def write_slice(path, results, sums, rows):
+    kept = [row for row in results["rows"] if (row["encoder"], row["image_feature"]) in rows]
+    write_json(path, {**results, "rows": kept, "pairs": []})
+    write_users(users_beside(path), {row: sums[row] for row in rows}, SEEDS)
+    return path
+
+
+def test_slices_by_encoder_give_the_results_of_the_whole(whole, tmp_path):
+    results, sums = whole[:2]
+    files = [
+        write_slice(tmp_path / "a/results.json", results, sums, [ROWS[3], ROWS[0]]),
+        write_slice(tmp_path / "simclr.json", results, sums, [ROWS[1], ROWS[2]]),
+    ]
+    merged = merge(files)
+    assert merged["rows"] == results["rows"]
+    assert merged["pairs"] == results["pairs"]
+    assert merged["seconds"] == {"this_call": 4.0}
+    assert (tmp_path / "simclr.users.parquet").exists()
+
+
+def test_a_form_in_a_later_slice_may_be_the_selected_one(whole, tmp_path):
+    results, sums = whole[:2]
+    files = [write_slice(tmp_path / f"{n}.json", results, sums, [row]) for n, row in enumerate([ROWS[1], ROWS[2], ROWS[0]])]
+    merged = merge(files)
+    assert [row["selected"] for row in merged["rows"]] == [False, True, True]
+    assert [(pair["a"], pair["b"]) for pair in merged["pairs"]] == [(list(ROWS[2]), list(ROWS[0]))]
+
+
+def test_sums_on_disk_give_the_very_interval_of_the_scores(whole, tmp_path):
+    _, sums, click, scores, session, user = whole
+    write_users(tmp_path / "users.parquet", sums, SEEDS)
+    read = read_users(tmp_path / "users.parquet", ROWS, SEEDS)
+    resamples = Resamples(user)
+    expected = difference(*(gauc_draws(click, scores[row], session, resamples) for row in ROWS[:2]))
+    again = Resamples(np.arange(30))
+    pairs = pairs_of({"a": ROWS[0], "b": ROWS[1]}, {row: resampled(read[row], again) for row in ROWS})
+    assert pairs[0]["delta_gauc"]["ci95"] == [expected.low, expected.high]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"shop": "other"}, "'shop' is 'other', and 'abc'"),
+        ({"seeds": [0, 2]}, "'seeds' is"),
+        ({"start": "warm"}, "had a warm start, those of .* a cold one"),
+        ({"baseline": {"auc": {"per_seed": [0.6, 0.61]}, "gauc": {"per_seed": [0.55, 0.57]}}}, "its baseline is not that of"),
+    ],
+)
+def test_slices_of_another_comparison_are_refused_by_name(whole, tmp_path, change, said):
+    results, sums = whole[:2]
+    first = write_slice(tmp_path / "first.json", results, sums, ROWS[:1])
+    other = write_slice(tmp_path / "other.json", {**results, **change}, sums, ROWS[1:2])
+    with pytest.raises(UserError, match=said) as error:
+        merge([first, other])
+    assert "other.json" in str(error.value)
+
+
+def test_a_row_with_two_results_is_refused(whole, tmp_path):
+    results, sums = whole[:2]
+    first = write_slice(tmp_path / "first.json", results, sums, ROWS[:1])
+    changed = json.loads(json.dumps(results))
+    changed["rows"][0]["gauc"]["per_seed"][0] += 0.01
+    with pytest.raises(UserError, match="courier as sim_score has another result"):
+        merge([first, write_slice(tmp_path / "second.json", changed, sums, ROWS[:1])])
+
+
+def test_a_row_with_one_result_in_two_slices_counts_once(whole, tmp_path):
+    results, sums = whole[:2]
+    files = [write_slice(tmp_path / "first.json", results, sums, ROWS[:2]), write_slice(tmp_path / "second.json", results, sums, ROWS[1:])]
+    assert merge(files)["rows"] == results["rows"]
+
+
+def test_a_slice_given_twice_is_refused(whole, tmp_path, monkeypatch, capsys):
+    results, sums = whole[:2]
+    first = write_slice(tmp_path / "first.json", results, sums, ROWS[:1])
+    (tmp_path / "link.json").symlink_to(first)
+    with pytest.raises(UserError, match=r"link\.json: is given twice, also as .*first\.json; name each slice once"):
+        merge([first, tmp_path / "link.json"])
+    monkeypatch.chdir(tmp_path)
+    assert compare(["--from", "first.json, first.json", "--out", "merged"]) == 2
+    assert capsys.readouterr().err == "error: first.json: is given twice; name each slice once\n"
+    assert not (tmp_path / "merged/merged.json").exists()
+    assert compare(["--from", " ,", "--out", "merged"]) == 2
+    assert "give at least one results.json" in capsys.readouterr().err
+
+
+def test_files_that_are_no_slices_are_refused(whole, tmp_path):
+    results, sums = whole[:2]
+    write_json(tmp_path / "x.json", {"a": 1})
+    with pytest.raises(UserError, match="holds no 'data'"):
+        merge([tmp_path / "x.json"])
+    path = write_slice(tmp_path / "y.json", results, sums, ROWS[:1])
+    pl.DataFrame({"weight": [1.0]}).write_parquet(users_beside(path))
+    with pytest.raises(DataError, match=r"y.users.parquet: column 'courier\|sim_score\|0'"):
+        merge([path])
+    users_beside(path).unlink()
+    with pytest.raises(UserError, match=r"y.users.parquet: no such file"):
+        merge([path])
+
+
+def pair(a, b, mean, low, high):
+    return {"a": [a, "vector"], "b": [b, "vector"], "delta_gauc": {"mean": mean, "ci95": [low, high], "p_value": 0.1}}
+
+
+def test_of_many_pairs_those_of_the_best_row_are_said_from_its_side():
+    names = ["a", "b", "c", "d"]
+    rows = [{"encoder": n, "image_feature": "vector", "selected": True, "valid_gauc": 0.6 + 0.1 * (n == "c")} for n in names]
+    pairs = [pair(a, b, 0.01, -0.01, 0.03) for i, a in enumerate(names) for b in names[i + 1 :]]
+    said = pairs_to_say({"rows": rows, "pairs": pairs})
+    assert [(p["a"][0], p["b"][0]) for p in said] == [("c", "d"), ("c", "a"), ("c", "b")]
+    assert said[0]["delta_gauc"]["ci95"] == [-0.01, 0.03]
+    assert said[1]["delta_gauc"] == {"mean": -0.01, "ci95": [-0.03, 0.01], "p_value": 0.1}
+
+
+def test_the_papers_numbers_stand_beside_three_of_its_encoders_or_more():
+    assert not in_paper({"rows": [{"encoder": name} for name in ("courier", "simclr", "random")]})
+    assert in_paper({"rows": [{"encoder": name} for name in ("courier", "simclr", "clip")]})
+    assert max(TABLE_5, key=lambda name: TABLE_5[name].gauc) == "courier"
