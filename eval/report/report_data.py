@@ -125,7 +125,6 @@ def report(comparison: Comparison, shop: Shop, results: dict[str, Any]) -> None:
             no_clusters = "No clusters are shown: cluster_id was not among the image features."
         if first == "courier" and comparison.pretrain.courier.attention == "dot":
             attended = attention_examples(comparison, shop, store, 0)
-    write_report(
-        comparison.root / "report.html", results, curves=curves(comparison, rows, 0), clusters=clusters, no_clusters=no_clusters, attention=attended,
-        notes=notes(results, store),
-    )  # fmt: skip
+    path = comparison.root / "report.html"
+    parts = {"curves": curves(comparison, rows, 0), "clusters": clusters, "no_clusters": no_clusters, "attention": attended}
+    write_report(path, results, **parts, notes=notes(results, store))
