@@ -2,8 +2,10 @@
 
 import ast
 import os
+import statistics
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,86 @@ def test_a_package_imports_only_those_left_of_it(package):
         if name.split(".")[0] in LINE and name.split(".")[0] not in allowed
     ]
     assert wrong == []
+
+
+def modules():
+    """name -> file of every module of the line."""
+    found = {}
+    for package in LINE:
+        for path in (ROOT / package).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def import_graph():
+    """module -> modules of the line that it imports anywhere: at its top, inside functions, or for type checkers alone."""
+    known = modules()
+    graph = {}
+    for name, path in known.items():
+        named = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative import"
+                full = {f"{node.module}.{alias.name}" for alias in node.names}
+                named |= (full & set(known)) or {node.module}
+        graph[name] = {other for other in named if other in known and other != name}
+    return graph
+
+
+def circle(graph):
+    """One circle of a graph, as a list that ends where it begins; [] where there is none."""
+    done, path = set(), []
+
+    def visit(node):
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        path.append(node)
+        found = next((found for other in sorted(graph.get(node, ())) if (found := visit(other))), [])
+        path.pop()
+        done.add(node)
+        return found
+
+    return next((found for node in sorted(graph) if (found := visit(node))), [])
+
+
+def room(module):
+    """The subfolder of a package that a module is in; a module directly in the package is a room of its own."""
+    parts = module.split(".")
+    return ".".join(parts[:2])
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+    assert circle(import_graph()) == []
+
+
+def test_no_rooms_import_each_other_in_a_circle():
+    rooms = {}
+    for name, others in import_graph().items():
+        rooms.setdefault(room(name), set()).update(room(other) for other in others)
+    faces = {name for name, path in modules().items() if path.name == "__init__.py" and "." not in name}  # packages themselves
+    graph = {name: others - {name} - faces for name, others in rooms.items() if name not in faces}
+    assert circle(graph) == []
+
+
+def functions():
+    """(place, lines) of every function of the line."""
+    for path in modules().values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_functions_files_and_folders_fit_in_the_head():
+    assert [(place, lines) for place, lines in functions() if lines > 65] == []
+    assert statistics.median(len(path.read_text().splitlines()) for path in modules().values()) < 200
+    sizes = Counter(path.parent.relative_to(ROOT).as_posix() for path in modules().values())
+    assert {folder: size for folder, size in sizes.items() if size > 14} == {}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
