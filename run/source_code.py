@@ -16,7 +16,17 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("run", "metrics", "data", "pretrain", "features", "ctr", "eval")
 # what these do is seen and heard, but moves no number
-SILENT = ("run.errors", "run.progress", "run.stop", "run.parallel", "run.folder", "run.files", "run.prefetch", "run.source_code")
+SILENT = (
+    "run.errors",
+    "run.progress",
+    "run.stop",
+    "run.parallel",
+    "run.folder",
+    "run.files",
+    "run.prefetch",
+    "run.source_code",
+    "run.config",
+)
 
 
 def code_hash(*modules: str, without: Collection[str] = ()) -> str:

@@ -55,7 +55,7 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_the_preset(tmp_path):
     [
         ("temprature = 1", "no setting 'temprature'; there are"),
         ("[inner]\ntemprature = 0.1", "no setting 'temprature'; did you mean 'temperature'?"),
-        ("seeds = 'three'", "seeds: value 'three' is not of the kind of 3"),
+        ("seeds = 'three'", "seeds: value 'three'; give a whole number"),
         ("seeds = [", "not readable as TOML"),
         ("[inner]\ntemperature = -1.0", "value -1.0; give a number above 0"),
         ("preset = 'smal'", "no preset 'smal'; did you mean 'small'?"),
@@ -170,7 +170,7 @@ def test_two_runs_cannot_share_a_folder_at_once(tmp_path):
     code = f"from run.folder import locked\nfrom pathlib import Path\nwith locked(Path({str(tmp_path)!r})): pass"
     with locked(tmp_path):
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "another run is at work here" in other.stderr
+    assert "another run is using this folder" in other.stderr
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
