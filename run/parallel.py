@@ -15,7 +15,7 @@ from typing import Any
 
 from run.errors import UserError
 from run.errors.streams import guard_streams
-from run.errors.system import one_line, system_error
+from run.errors.system import system_error
 
 _PR_SET_PDEATHSIG = 1
 
@@ -42,7 +42,7 @@ def run_all(work: Callable[..., Any], calls: Iterable[tuple], *, jobs: int, titl
         titles: one a call, printed to stderr as the call begins; "" prints nothing.
 
     Raises:
-        UserError: a worker was killed, or could not read or write a file; otherwise what the call raised.
+        UserError: a worker was killed; otherwise what the call raised.
     """
     calls = list(calls)
     titled = list(zip([""] * len(calls) if titles is None else titles, calls, strict=True))
@@ -74,7 +74,7 @@ def _titled(title: str, work: Callable[..., Any], call: tuple) -> Any:
 
 
 def _in_worker(title: str, work: Callable[..., Any], call: tuple) -> Any:
-    """`_titled`, with the operating system's errors as one line: not every library's errors can travel between processes."""
+    """`_titled`, with what the operating system refused as an OSError: not every library's errors can travel between processes."""
     try:
         return _titled(title, work, call)
     except UserError:
@@ -83,7 +83,7 @@ def _in_worker(title: str, work: Callable[..., Any], call: tuple) -> Any:
         refused = system_error(error)
         if refused is None:
             raise
-        raise UserError(one_line(refused)) from None
+        raise OSError(refused.errno, refused.strerror or str(refused), refused.filename) from None
 
 
 def _failed(future: Future) -> bool:

@@ -4,82 +4,18 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
 
 from run.checkpoint import load_checkpoint, save_checkpoint
-from run.config import as_dict, names, parse, positive, to_toml
 from run.devices import scales_losses, set_up
 from run.errors import DataError, SettingError, UserError, entry
 from run.files import write_atomic
 from run.folder import MetricsLog, Stage, folder_hash, locked, read_metrics
 from run.parallel import run_all
 from run.randomness import keyed_init, normal, permutation, uniform
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inner:
-    temperature: float = 0.05  # divides the cosine
-
-    def __post_init__(self):
-        positive("temperature", self.temperature)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    preset: str = "small"  # sizes
-    seeds: int = 3  # how many
-    inner: Inner = field(default_factory=Inner)
-
-
-PRESETS = {"tiny": {"seeds": 1, "inner": {"temperature": 0.5}}, "small": {}}
-
-
-def parsed(*argv):
-    return parse(Settings, list(argv), prog="x", description="d", presets=PRESETS)
-
-
-def test_flags_win_over_the_recipe_and_the_recipe_over_the_preset(tmp_path):
-    recipe = tmp_path / "r.toml"
-    recipe.write_text("preset = 'tiny'\n[inner]\ntemperature = 0.1\n")
-    assert parsed("--preset", "tiny") == Settings(preset="tiny", seeds=1, inner=Inner(temperature=0.5))
-    assert parsed("--recipe", str(recipe)) == Settings(preset="tiny", seeds=1, inner=Inner(temperature=0.1))
-    assert parsed(f"--recipe={recipe}", "--inner.temperature", "0.2").inner.temperature == 0.2
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("temprature = 1", "no setting 'temprature'; there are"),
-        ("[inner]\ntemprature = 0.1", "no setting 'temprature'; did you mean 'temperature'?"),
-        ("seeds = 'three'", "seeds: value 'three'; give a whole number"),
-        ("seeds = [", "not readable as TOML"),
-        ("[inner]\ntemperature = -1.0", "value -1.0; give a number above 0"),
-        ("preset = 'smal'", "no preset 'smal'; did you mean 'small'?"),
-    ],
-)
-def test_a_recipe_with_a_mistake_is_refused_by_name(tmp_path, text, message):
-    recipe = tmp_path / "courier.toml"
-    recipe.write_text(text)
-    with pytest.raises(UserError) as error:
-        parsed("--recipe", str(recipe))
-    assert message in str(error.value)
-
-
-def test_settings_written_as_toml_read_back_the_same(tmp_path):
-    recipe = tmp_path / "config.toml"
-    config = Settings(seeds=7, inner=Inner(temperature=0.3))
-    recipe.write_text(to_toml(as_dict(config)))
-    assert parsed("--recipe", str(recipe)) == config
-
-
-def test_an_unknown_name_in_a_list_is_refused_with_the_nearest():
-    assert names("encoders", "a, b,a", ["a", "b"]) == ["a", "b"]
-    with pytest.raises(SettingError, match="did you mean 'courier'"):
-        names("encoders", "courir", ["courier", "simclr"])
 
 
 def test_an_error_names_file_row_column_value_and_mend(capsys):

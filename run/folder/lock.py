@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from run.errors.kinds import UserError
+from run.files import naming
 
 
 @contextmanager
@@ -18,6 +19,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         UserError: another process holds the folder, or it cannot be made or written to.
+        OSError: from the block, naming the folder where it named no file.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,4 +33,5 @@ def locked(folder: Path) -> Iterator[None]:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise UserError(f"{folder}: another run is using this folder; wait for it or give another --out") from None
             print(f"note: {folder}: this disk has no locks ({error.strerror}); start no second run in this folder", file=sys.stderr)
-        yield
+        with naming(folder):
+            yield
