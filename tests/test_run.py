@@ -1,9 +1,9 @@
 """Settings, folders, checkpoints and keyed randomness."""
 
-import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,23 +11,10 @@ import torch
 
 from run.checkpoint import load_checkpoint, save_checkpoint
 from run.devices import scales_losses, set_up
-from run.errors import DataError, SettingError, UserError, entry
-from run.files import write_atomic
+from run.errors import UserError
 from run.folder import MetricsLog, Stage, folder_hash, locked, read_metrics
-from run.parallel import run_all
+from run.folder.version import _commit_of
 from run.randomness import keyed_init, normal, permutation, uniform
-
-
-def test_an_error_names_file_row_column_value_and_mend(capsys):
-    error = DataError("impressions.parquet", row=812, column="click", value=2, fix="clicks are 0 or 1")
-    assert str(error) == "impressions.parquet: row 812, column 'click': value 2; clicks are 0 or 1"
-
-    @entry
-    def main(argv):
-        raise error
-
-    assert main([]) == 2
-    assert capsys.readouterr().err == f"error: {error}\n"
 
 
 def test_keyed_numbers_belong_to_their_keys_and_are_uniform():
@@ -110,36 +97,6 @@ def test_two_runs_cannot_share_a_folder_at_once(tmp_path):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_an_atomic_write_replaces_the_whole_file(tmp_path):
-    write_atomic(tmp_path / "a.json", json.dumps([1] * 1000).encode())
-    write_atomic(tmp_path / "a.json", b"[]")
-    assert (tmp_path / "a.json").read_bytes() == b"[]"
-    assert os.listdir(tmp_path) == ["a.json"]
-
-
-@pytest.mark.parametrize("error", [UserError("a"), DataError("f", row=1, column="c", value=2, fix="m"), SettingError("s", 1, "m")])
-def test_an_error_in_a_worker_comes_through_with_its_words(error):
-    with pytest.raises(UserError) as caught:
-        run_all(raising, [(error,), (error,)], jobs=2)
-    assert str(caught.value) == str(error)
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_each_piece_of_work_is_said_as_it_begins_and_none_without_a_title(capfd, jobs):
-    assert run_all(divmod, [(7, 2), (9, 4), (5, 5)], jobs=jobs, titles=["first", "", "third"]) == [(3, 1), (2, 1), (1, 0)]
-    assert sorted(capfd.readouterr().err.split()) == ["first", "third"]
-
-
-def raising(error):
-    raise error
-
-
-def test_results_of_parallel_work_come_in_order_and_errors_come_through():
-    assert run_all(divmod, [(7, 2), (9, 4), (5, 5)], jobs=2) == [(3, 1), (2, 1), (1, 0)]
-    with pytest.raises(ZeroDivisionError):
-        run_all(divmod, [(7, 2), (9, 0)], jobs=2)
-
-
 def test_a_folder_is_known_by_its_files_names_and_contents_wherever_it_stands(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "deep").mkdir(parents=True)
@@ -160,3 +117,26 @@ def test_half_precision_without_a_gpu_is_full_precision_and_said(monkeypatch, ca
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     assert not scales_losses(fabric)
     assert "32-true in place of 16-mixed" in capsys.readouterr().err
+
+
+def test_an_installed_copy_inside_another_repository_does_not_report_its_commit(tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+
+    copy = tmp_path / "site-packages" / "run" / "version.py"
+    copy.parent.mkdir(parents=True)
+    copy.touch()
+    (tmp_path / "own.py").touch()
+    git("init")
+    git("add", "own.py")
+    git("commit", "-m", "first")
+    assert _commit_of(copy) == "unknown"
+    assert _commit_of(tmp_path / "own.py").endswith("+changes")
+    git("add", ".")
+    git("commit", "-m", "second")
+    assert len(_commit_of(copy)) == 40
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert _commit_of(Path(__file__)) == "unknown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import json
 import os
@@ -40,18 +41,17 @@ class MetricsLog:
         self.size = len(content)  # bytes of complete lines
         self.board: _EventFile | None = None
         try:
-            self.board = _EventFile(folder, purge_step=resume_step)
+            self.board = _EventFile(folder, purge_from=None if resume_step is None else resume_step + 1)
         except OSError as error:
             self._without_board(error)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append one line; its numbers also go to TensorBoard."""
         text = (json.dumps(dict(line)) + "\n").encode()
-        with naming(self.path), open(self.path, "ab", buffering=0) as file:
-            if file.tell() > self.size:
-                file.truncate(self.size)  # a line that a full disk has cut off
-            if file.write(text) < len(text):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with naming(self.path):
+            if self.path.exists() and self.path.stat().st_size > self.size:
+                os.truncate(self.path, self.size)  # a line that a full disk has cut off
+            _append(self.path, text)
         self.size += len(text)
         numbers = {name: value for name, value in line.items() if name != self.unit and isinstance(value, (int, float))}
         if self.board is not None:
@@ -61,52 +61,44 @@ class MetricsLog:
                 self._without_board(error)
 
     def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
+        """Nothing is held open between lines: what has been written is on its way to the disk."""
 
     def _without_board(self, error: OSError) -> None:
         print(f"note: no more TensorBoard events ({one_line(error)}); metrics.jsonl continues", file=sys.stderr)
-        self.close()
         self.board = None
 
 
 class _EventFile:
     """Scalars in TensorBoard's format, written at once: torch's SummaryWriter writes in a thread, where an error ends in a traceback."""
 
-    def __init__(self, folder: Path, *, purge_step: int | None):
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.record_writer import RecordWriter
+    def __init__(self, folder: Path, *, purge_from: int | None):
+        from tensorboard.compat.proto.event_pb2 import SessionLog
 
         self.path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_opened)}"
-        with naming(self.path):
-            self.file = open(self.path, "wb", buffering=0)  # noqa: SIM115 (open as long as the log)
-        self.records, self.event = RecordWriter(self), Event
-        try:
-            self._add(file_version="brain.Event:2")
-            if purge_step is not None:  # TensorBoard then hides what the run wrote after that step before it was resumed
-                self._add(step=purge_step, session_log=SessionLog(status=SessionLog.START))
-        except BaseException:
-            self.close()
-            raise
+        self._append({"file_version": "brain.Event:2"})
+        if purge_from is not None:  # TensorBoard then hides what the run wrote from that step on before it was resumed
+            self._append({"step": purge_from, "session_log": SessionLog(status=SessionLog.START)})
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
         """Add numbers at a step."""
         from torch.utils.tensorboard.summary import scalar
 
-        for name, value in numbers.items():
-            self._add(step=step, summary=scalar(name, value))
+        self._append(*({"step": step, "summary": scalar(name, value)} for name, value in numbers.items()))
 
-    def write(self, data: bytes) -> None:
-        """Where RecordWriter puts a record."""
-        with naming(self.path):
-            if self.file.write(data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def _append(self, *events: Mapping[str, Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-    def close(self) -> None:
-        self.file.close()
+        records = io.BytesIO()
+        for event in events:
+            RecordWriter(records).write(Event(wall_time=time.time(), **event).SerializeToString())
+        _append(self.path, records.getvalue())
 
-    def _add(self, **fields: Any) -> None:
-        self.records.write(self.event(wall_time=time.time(), **fields).SerializeToString())
+
+def _append(path: Path, content: bytes) -> None:
+    with naming(path), open(path, "ab", buffering=0) as file:
+        if file.write(content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
