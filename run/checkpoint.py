@@ -19,7 +19,7 @@ _SHORT = 40  # characters of a setting's value that an error repeats
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values; a kill leaves the previous checkpoint."""
+    """Write tensors and plain values; a kill leaves the checkpoint that was there."""
     import torch
 
     buffer = io.BytesIO()
@@ -28,7 +28,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read what `save_checkpoint` wrote, on the CPU; None where there is no such file.
+    """Read what `save_checkpoint` wrote, on the CPU; None if there is no such file.
 
     Raises:
         UserError: the file is cut off, corrupt, or holds anything but tensors and plain values.

@@ -1,5 +1,6 @@
 """Files and folders are complete or absent, whatever the disk, a kill or another process does meanwhile."""
 
+import errno
 import os
 import resource
 import signal
@@ -180,6 +181,29 @@ def test_a_distributed_checkpoint_on_a_full_disk_is_an_error_of_its_folder(tmp_p
     with pytest.raises(OSError) as error, naming(tmp_path / "step-1"):
         checkpoint.save({"a": torch.rand(LARGE)}, storage_writer=checkpoint.FileSystemWriter(tmp_path / "step-1"), no_dist=True)
     assert error.value.filename == str(tmp_path / "step-1")
+
+
+def test_on_a_full_disk_the_file_before_stays_and_the_same_write_succeeds_once_there_is_room(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small disk takes root")
+    try:
+        write_atomic(disk / "weights.bin", b"before")
+        for write in (lambda: write_atomic(disk / "weights.bin", bytes(LARGE)), lambda: allocate(disk / "map.npy", LARGE)):
+            with pytest.raises(OSError) as error:
+                write()
+            assert error.value.errno == errno.ENOSPC
+            assert names(disk) == ["weights.bin"]
+        assert (disk / "weights.bin").read_bytes() == b"before"
+        subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
+        write_atomic(disk / "weights.bin", bytes(LARGE))
+        assert (disk / "weights.bin").stat().st_size == LARGE
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(UserError, match=f"{disk}: cannot be used as a run folder \\(Read-only file system\\)"), locked(disk):
+            pass
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_naming_leaves_other_errors_and_other_files_names_alone(tmp_path):

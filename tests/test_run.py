@@ -17,7 +17,7 @@ from run.folder.version import _commit_of
 from run.randomness import keyed_init, normal, permutation, uniform
 
 
-def test_keyed_numbers_belong_to_their_keys_and_are_uniform():
+def test_keyed_numbers_depend_on_their_keys_alone_and_are_uniform():
     numbers = uniform(3, "view", np.arange(100_000))
     assert uniform(3, "view", 77) == numbers[77]
     assert uniform(4, "view", 77) != numbers[77]
@@ -28,7 +28,7 @@ def test_keyed_numbers_belong_to_their_keys_and_are_uniform():
     assert (np.sort(permutation(50, 1, "epoch", 2)) == np.arange(50)).all()
 
 
-def test_parts_of_one_name_start_alike_whatever_stands_beside_them():
+def test_parts_of_one_name_get_the_same_initial_weights_in_any_model():
     from torch import nn
 
     small = nn.ModuleDict({"head": nn.Linear(4, 3)})
@@ -40,7 +40,7 @@ def test_parts_of_one_name_start_alike_whatever_stands_beside_them():
     assert (small["head"].weight != large["head"].weight).any()
 
 
-def test_a_checkpoint_comes_back_and_a_broken_one_is_refused_by_name(tmp_path):
+def test_a_checkpoint_is_read_back_and_a_broken_one_is_refused_by_name(tmp_path):
     import torch
 
     path = tmp_path / "last.pt"
@@ -66,7 +66,7 @@ def test_a_pickle_is_never_unpickled(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_stage_is_there_only_once_it_is_finished(tmp_path):
+def test_a_stage_is_done_only_once_it_is_finished(tmp_path):
     stage = Stage(tmp_path, "encoders/x", {"a": 1})
     assert not stage.done
     stage.finish({"seconds": 2})
@@ -97,7 +97,7 @@ def test_two_runs_cannot_share_a_folder_at_once(tmp_path):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_folder_is_known_by_its_files_names_and_contents_wherever_it_stands(tmp_path):
+def test_a_folders_hash_depends_on_names_and_contents_and_not_on_its_place(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "config.json").write_text("{}")
@@ -110,7 +110,7 @@ def test_a_folder_is_known_by_its_files_names_and_contents_wherever_it_stands(tm
     assert first != folder_hash(tmp_path / "a")
 
 
-def test_half_precision_without_a_gpu_is_full_precision_and_said(monkeypatch, capsys):
+def test_half_precision_without_a_gpu_is_full_precision_with_a_note(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     fabric = set_up(precision="16-mixed")
     with fabric.autocast():
