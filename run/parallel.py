@@ -14,6 +14,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from run.errors import UserError
+from run.errors.hooks import guard_hooks
 from run.errors.streams import guard_streams
 from run.errors.system import system_error
 
@@ -94,6 +95,7 @@ def _begin(parent: int) -> None:
     """A worker's first act: leave Ctrl-C to the parent, and die with it, so that a killed run leaves no writer in its folder."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     guard_streams()
+    guard_hooks()
     if os.uname().sysname == "Linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

@@ -136,6 +136,44 @@ def test_stopping_has_codes_of_its_own(capsys):
     assert ended(KeyboardInterrupt(), capsys) == (130, "stopped; the same command resumes from here\n")
 
 
+DESTRUCTOR = """
+import sys, threading
+from run.errors import entry
+
+class Unclosable:
+    def __del__(self):
+        raise OSError(28, "No space left on device", "late")
+
+def fail():
+    raise OSError(28, "No space left on device", "thread")
+
+@entry
+def main(argv=None):
+    if "thread" in sys.argv:
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    kept = Unclosable()
+    if "main" in sys.argv:
+        raise OSError(28, "No space left on device", "early")
+
+raise SystemExit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "lines"),
+    [
+        ("main", ["error: early: No space left on device"]),
+        ("destructor", ["note: late: No space left on device"]),
+        ("thread", ["error: thread: No space left on device", "note: late: No space left on device"]),
+    ],
+)
+def test_destructors_and_threads_on_a_full_disk_print_no_traceback(word, lines):
+    done = subprocess.run([sys.executable, "-c", DESTRUCTOR, word], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.splitlines() == lines
+
+
 def test_a_failing_descriptor_is_named_by_its_number():
     assert one_line(OSError(errno.EIO, "Input/output error", 5)) == "file descriptor 5: Input/output error"
 

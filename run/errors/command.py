@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 
+from run.errors.hooks import guard_hooks, report
 from run.errors.kinds import Stopped, UserError
 from run.errors.streams import guard_streams, output_error
 from run.errors.system import one_line, system_error
@@ -21,6 +21,7 @@ def entry(main: Callable[..., int | None]) -> Callable[..., int]:
     @functools.wraps(main)
     def guarded(argv: list[str] | None = None) -> int:
         guard_streams()
+        guard_hooks()
         try:
             code = main(argv) or 0
         except Stopped as stopped:
@@ -41,5 +42,5 @@ def entry(main: Callable[..., int | None]) -> Callable[..., int]:
 
 
 def _failed(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
+    report(line)
     return code
