@@ -18,9 +18,8 @@ from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
-from run.config import as_dict, one_of, parse, positive, to_toml
+from run.config import one_of, parse, positive, write_config
 from run.errors import SettingError, UserError, entry
-from run.files import write_atomic
 from run.folder import locked
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from features.image_feature import ImageFeature
 
 FORMS = ("none", "cluster_id", "sim_score", "vector")
+BASIC = ("data", "image_feature", "embeddings", "preset", "seed", "out", "clusters", "epochs", "learning_rate", "init_from", "recipe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ PRESETS["tiny"]["clusters"], PRESETS["paper"]["clusters"] = 40, 100_000
 def main(argv: list[str] | None = None) -> None:
     """Parse flags, train, write predictions, weights and `result.json` into the run folder."""
     config = parse(
-        TrainConfig, argv, prog="python -m ctr.train", presets=PRESETS,
+        TrainConfig, argv, prog="python -m ctr.train", presets=PRESETS, basic=BASIC,
         description="Train one CTR model, with one encoder's embeddings in one form or without pictures.",
     )  # fmt: skip
     from contextlib import nullcontext
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         result = train_ctr(shop, image_feature_for(shop, config), config.ctr, seed=config.seed, folder=config.out)
         if not fabric.is_global_zero:
             return
-        write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())  # not before: a run with other settings is refused
+        write_config(config.out, config)  # not before: a run with other settings is refused
     for split in ("valid", "test"):
         values = (_shown(result[f"{split}_{name}"]) for name in ("auc", "gauc"))
         print("{}, {} split: AUC {}, GAUC {}".format(config.image_feature, split, *values))

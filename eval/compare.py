@@ -20,13 +20,16 @@ from features.external import encoder_names
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from pretrain.methods.table import METHODS, check_needs
-from run.config import as_dict, names, one_of, parse, positive, to_toml
+from run.config import names, one_of, parse, positive, write_config
 from run.errors import SettingError, entry, one_process
-from run.files import write_atomic, write_json
+from run.files import write_json
 from run.folder import commit, locked
 
 ENCODERS = (*METHODS, "none")
 FORMS = ("cluster_id", "sim_score", "vector")
+BASIC = (
+    "data", "encoders", "image_features", "preset", "seeds", "out", "controls", "start", "clusters", "jobs", "from", "recipe",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m eval.compare",
         description="Baseline and every encoder x image feature: how much each lifts the CTR model, with 95 % intervals.",
         presets=PRESETS,
+        basic=BASIC,
     )
     one_process("eval.compare")
     with locked(config.out):
@@ -102,7 +106,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
 
     began = time.monotonic()
     jobs = config.jobs or default_jobs()
-    write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
+    write_config(config.out, config)
     comparison = Comparison(
         root=config.out, source=config.source, pretrain=config.pretrain, ctr=config.ctr, clusters=config.clusters, threads=1,
         start=config.start,

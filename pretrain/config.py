@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -67,6 +68,11 @@ class PretrainConfig:
     clip: ClipConfig = field(default_factory=ClipConfig)
     maskclip: MaskClipConfig = field(default_factory=MaskClipConfig)
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
+
+    def resolved(self) -> PretrainConfig:
+        """The same settings with absolute paths, for a run folder's config.toml."""
+        is_file = self.weights not in ("pictures", "imagenet", "random")
+        return replace(self, weights=str(Path(self.weights).absolute())) if is_file else self
 
     def __post_init__(self):
         for name in (

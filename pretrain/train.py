@@ -14,12 +14,13 @@ from data.source import SourceConfig
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig, initial_config
 from pretrain.methods.table import METHODS, parts_read, uses_initial_weights
-from run.config import as_dict, one_of, parse, to_toml, with_settings
+from run.config import one_of, parse, with_settings, write_config
 from run.errors import entry
-from run.files import write_atomic, write_json
+from run.files import write_json
 from run.folder import locked
 
 ENCODERS = tuple(METHODS)
+BASIC = ("data", "encoder", "preset", "seed", "out", "backbone", "weights", "image_size", "pictures", "learning_rate", "recipe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def main(argv: list[str] | None = None) -> None:
     """Parse flags, train, write `best.safetensors` and `result.json` into the run folder."""
     config = parse(
-        TrainConfig, argv, prog="python -m pretrain.train", presets=PRESETS,
+        TrainConfig, argv, prog="python -m pretrain.train", presets=PRESETS, basic=BASIC,
         description="Train one image encoder on a shop's pictures and clicks; embed with features.embed afterwards.",
     )  # fmt: skip
     for flag in unread(config):
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         result = train_encoder(config.encoder, shop, store, pretrain, seed=config.seed, folder=config.out)
         if not first:
             return
-        write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
+        write_config(config.out, config)
         write_json(config.out / "result.json", result)
     print(
         f"{config.encoder}: SimScore GAUC {result['valid_gauc']:.4f} in validation sessions, after {result['best_pictures']:,} of "

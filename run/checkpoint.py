@@ -1,19 +1,25 @@
-"""Checkpoints of a training run: whole or not at all, and never unpickled."""
+"""Checkpoints and weights of a training run: complete or absent, and never unpickled."""
 
 from __future__ import annotations
 
 import io
+import json
+import struct
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from run.errors import UserError
-from run.files import write_atomic
+from run.files import replacing, write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SHORT = 40  # characters of a setting's value that an error repeats
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values; a kill leaves the checkpoint before."""
+    """Write tensors and plain values; a kill leaves the checkpoint that was there."""
     import torch
 
     buffer = io.BytesIO()
@@ -22,7 +28,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read what `save_checkpoint` wrote, on the CPU; None where there is no such file.
+    """Read what `save_checkpoint` wrote, on the CPU; None if there is no such file.
 
     Raises:
         UserError: the file is cut off, corrupt, or holds anything but tensors and plain values.
@@ -34,14 +40,37 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken file
-        raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__}); delete it to begin again") from None
+        raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__}); delete it to train from scratch") from None
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whose bytes depend on its content alone, readable by whoever may read the folder's other files.
+
+    The library writes the metadata in an order that changes from process to process, and into a file that only its owner may read.
+    """
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary, metadata=dict(metadata))
+        temporary.chmod(mode)
+        with open(temporary, "r+b") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(size))
+            if "__metadata__" in header:
+                header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+            if len(text) <= size:  # the format pads a header with spaces
+                file.seek(8)
+                file.write(text.ljust(size))
 
 
 def refuse_other_settings(path: Path, begun: dict[str, str], now: dict[str, str]) -> None:
-    """Refuse to go on from the checkpoint `path` of a run that was `begun` with other settings than those of `now`.
+    """Refuse to resume the checkpoint `path` of a run that was `begun` with other settings than those of `now`.
 
     Raises:
-        UserError: it names the settings that differ, with both values where they are short.
+        UserError: names the settings that differ, with both values where they are short.
     """
     other = []
     for name, value in now.items():

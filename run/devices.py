@@ -1,4 +1,4 @@
-"""Which device, precision and how many threads: Lightning Fabric decides, one place asks."""
+"""Which device, which precision and how many threads: the one place that sets up Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def set_up(threads: int = 0, precision: str = "32-true") -> Fabric:
-    """A Fabric on the GPU where there is one, else on the CPU; under torchrun one process a rank.
+    """A Fabric on the GPU if there is one, else on the CPU; under torchrun, one process a rank.
 
     Args:
-        threads: CPU threads of this process; 0 leaves torch's choice. Sums are grouped by thread, so that runs to be compared bit for bit
-            must use the same number.
+        threads: CPU threads of this process; 0: torch's choice. The number decides how sums are grouped: runs to be compared bit for bit
+            must use the same one.
         precision: Fabric's names, such as "32-true", "bf16-mixed", "16-mixed".
     """
     import warnings
@@ -26,15 +26,14 @@ def set_up(threads: int = 0, precision: str = "32-true") -> Fabric:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from lightning_fabric import Fabric
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # else each rank says at length that it begins
-    warnings.filterwarnings("ignore", message="torch.distributed.nn.functional")  # what Fabric gathers with in this version
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # otherwise each rank announces itself at length
+    warnings.filterwarnings("ignore", message="torch.distributed.nn.functional")  # Fabric gathers with it in this version
 
     if threads:
         torch.set_num_threads(threads)
     if precision == "16-mixed" and not torch.cuda.is_available():
-        print(
-            "no GPU: precision 32-true in place of 16-mixed", file=sys.stderr
-        )  # most CPUs do half precision in software, at a tenth of the speed
+        # most CPUs do half precision in software, at a tenth of the speed
+        print("no GPU: precision 32-true in place of 16-mixed", file=sys.stderr)
         precision = "32-true"
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
@@ -49,18 +48,18 @@ def scales_losses(fabric: Fabric) -> bool:
 
 
 def scaler_state(fabric: Fabric) -> dict[str, Any]:
-    """The loss scale that "16-mixed" has come to, as plain numbers for a checkpoint; empty in every other precision."""
+    """The loss scale of "16-mixed" as plain numbers for a checkpoint; empty in every other precision."""
     return fabric.strategy.precision.state_dict()
 
 
 def restore_scaler(fabric: Fabric, saved: dict[str, Any] | None) -> None:
-    """Take `scaler_state` back; where a checkpoint holds none, the scale begins anew."""
+    """Restore `scaler_state`; if the checkpoint holds none, the scale starts from its default."""
     if saved:
         fabric.strategy.precision.load_state_dict(saved)
 
 
 def default_jobs() -> int:
-    """How many trainings to run side by side: one on a GPU, else one a CPU core, for small models gain little from a second thread."""
+    """How many trainings to run at once: one on a GPU, else one a CPU core, since small models gain little from a second thread."""
     import torch
 
     return 1 if torch.cuda.is_available() else max(1, len(os.sched_getaffinity(0)))

@@ -1,4 +1,4 @@
-"""What ranks do together: sums, gathers of unequal lengths, gradients. With one rank, each of these is the identity."""
+"""What ranks do together: sums, gathers of unequal lengths, gradients. With one rank, each is the identity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def join_group(fabric: Fabric) -> None:
-    """Start the process group of a single process as well, for TorchRec shards tables over a group even where it has one rank."""
+    """Start a process group for a single process too: TorchRec shards tables over a group even if it has one rank."""
     import torch.distributed as dist
 
     if not dist.is_initialized():
@@ -41,7 +41,7 @@ def gather_ragged(fabric: Fabric, own: Tensor, sizes: Sequence[int] | None = Non
 
     Args:
         own: (n, ...) this rank's rows; n may differ between ranks, the other axes may not.
-        sizes: n of every rank where all ranks know it already; None: asked for in a message of its own.
+        sizes: n of every rank, if all ranks know it already; None: exchanged in a message of its own.
     """
     import torch
 

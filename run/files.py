@@ -1,6 +1,8 @@
-"""Files that are complete or absent: whatever is written here appears under its name once all of it is on the disk.
+"""Files and folders that are complete or absent: whatever is written here appears under its name once all of it is on the disk.
 
 Every writer goes through this file, so that a full disk, a lost connection or a kill costs one line of an error and never a broken file.
+
+run/workplace.py describes what a killed writer leaves, and who removes it.
 """
 
 from __future__ import annotations
@@ -8,46 +10,75 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from run.errors import UserError
+from run.errors.system import system_error
+from run.workplace import NEW, OLD, is_temporary, sweep, workplace
+
+__all__ = [
+    "allocate", "naming", "read_json", "replacing", "replacing_folder", "sweep", "write_atomic", "write_json", "write_with",
+]  # fmt: skip
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path next to `path`, on the same disk, that takes its name once the block has written it; removed if the block fails.
+    """A temporary path of the same name, on the same disk, that becomes `path` once the block has written it; removed if the block fails.
 
     Raises:
-        OSError: with the name of `path`, whatever the writer left out of the error.
+        OSError: with the name of `path`, whatever the writing library left out of the error.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(path), workplace(path) as place:
+        temporary = place / NEW / path.name
+        temporary.parent.mkdir()
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """`replacing` for a folder: an empty one that becomes `path` when the block ends; the folder it replaces is deleted after that.
+
+    A kill between the two renames leaves both folders in the workplace; the next `sweep` puts the new one in its place.
+    """
+    path = Path(path)
+    with naming(path), workplace(path) as place:
+        new, old = place / NEW, place / OLD
+        new.mkdir()
+        yield new
+        replaced = os.path.lexists(path)
+        if replaced:
+            os.rename(path, old)
         try:
-            yield temporary
-            _sync(temporary)
-            os.replace(temporary, path)
+            os.rename(new, path)
         except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            if replaced:
+                os.rename(old, path)
             raise
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let every OSError of the block name `path`: writing to an open file says what happened, not where."""
+    """Let every OSError of the block name `path`, also one that a library wraps or quotes, and one about a temporary of `path`."""
     try:
         yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
+    except UserError:
+        raise
+    except BaseException as error:
+        found = system_error(error)
+        if found is None:
             raise
-        raise type(error)(error.errno, error.strerror, str(path)) from None
+        elsewhere = found.filename is not None and not is_temporary(found.filename, path)
+        if elsewhere and found is error:
+            raise
+        if elsewhere:
+            raise found from None
+        raise OSError(found.errno, found.strerror or str(found), str(path)) from None
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -97,23 +128,6 @@ def allocate(path: Path, size: int) -> None:
         except BaseException:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
-            raise
-
-
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """`replacing` for a folder: made empty next to `path`, renamed when the block ends; a folder that is there is removed just before."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    with naming(path):
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            if path.is_dir():
-                shutil.rmtree(path)
-            os.rename(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import sys
@@ -11,52 +10,81 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from run.errors import UserError
+from run.errors.hooks import guard_hooks
+from run.errors.streams import guard_streams
+from run.errors.system import system_error
 
 _PR_SET_PDEATHSIG = 1
+
+
+class _OwnWorkers(SpawnContext):
+    """The spawn start method, remembering the processes it has started: others of this process's children are not ours to end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **options: Any) -> SpawnProcess:  # type: ignore[override]
+        process = SpawnProcess(*args, **options)
+        self.started.append(process)
+        return process
 
 
 def run_all(work: Callable[..., Any], calls: Iterable[tuple], *, jobs: int, titles: Iterable[str] | None = None) -> list[Any]:
     """`work(*call)` for every call, at most `jobs` at once, results in order; the first error, or Ctrl-C, stops the rest.
 
-    With one job all runs in this process. Workers use one thread each, so that sums do not depend on the number of cores.
+    With one job, everything runs in this process. Workers use one thread each, so that sums do not depend on the number of cores.
 
     Args:
-        titles: one a call, said on stderr at the moment it begins; "" says nothing.
+        titles: one a call, printed to stderr as the call begins; "" prints nothing.
 
     Raises:
-        UserError: a worker was killed from outside; else what the call raised.
+        UserError: a worker was killed; otherwise what the call raised.
     """
     calls = list(calls)
     titled = list(zip([""] * len(calls) if titles is None else titles, calls, strict=True))
     if jobs <= 1 or len(calls) <= 1:
-        return [_begun(title, work, call) for title, call in titled]
-    spawn = multiprocessing.get_context("spawn")
+        return [_titled(title, work, call) for title, call in titled]
+    own = _OwnWorkers()
     with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"):
-        pool = ProcessPoolExecutor(min(jobs, len(calls)), mp_context=spawn, initializer=_begin, initargs=(os.getpid(),))
+        pool = ProcessPoolExecutor(min(jobs, len(calls)), mp_context=own, initializer=_begin, initargs=(os.getpid(),))
         try:
-            futures = [pool.submit(_begun, title, work, call) for title, call in titled]
+            futures = [pool.submit(_in_worker, title, work, call) for title, call in titled]
             wait(futures, return_when=FIRST_EXCEPTION)
             for future in sorted(futures, key=_failed, reverse=True):  # a failed one first: the others may not have begun
                 future.result()
             return [future.result() for future in futures]
         except BrokenProcessPool:
-            raise UserError(
-                "a worker process was killed (out of memory?); the same command goes on from here, --jobs 1 needs less"
-            ) from None
+            raise UserError("a worker process was killed (out of memory?); the same command resumes here, --jobs 1 needs less") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
+            for process in own.started:
+                if process.pid is not None:
+                    process.terminate()
 
 
-def _begun(title: str, work: Callable[..., Any], call: tuple) -> Any:
+def _titled(title: str, work: Callable[..., Any], call: tuple) -> Any:
     if title:
         sys.stderr.write(title + "\n")  # in one piece: print writes the end of a line by itself, and workers share stderr
         sys.stderr.flush()
     return work(*call)
+
+
+def _in_worker(title: str, work: Callable[..., Any], call: tuple) -> Any:
+    """`_titled`, with what the operating system refused as an OSError: not every library's errors can travel between processes."""
+    try:
+        return _titled(title, work, call)
+    except UserError:
+        raise
+    except BaseException as error:
+        refused = system_error(error)
+        if refused is None:
+            raise
+        raise OSError(refused.errno, refused.strerror or str(refused), refused.filename) from None
 
 
 def _failed(future: Future) -> bool:
@@ -64,8 +92,10 @@ def _failed(future: Future) -> bool:
 
 
 def _begin(parent: int) -> None:
-    """A worker's first act: leave Ctrl-C to the parent, and die with it, so that a killed run leaves nobody writing in its folder."""
+    """A worker's first act: leave Ctrl-C to the parent, and die with it, so that a killed run leaves no writer in its folder."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guard_streams()
+    guard_hooks()
     if os.uname().sysname == "Linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -74,7 +104,7 @@ def _begin(parent: int) -> None:
 
 @contextmanager
 def _environment(**variables: str) -> Iterator[None]:
-    """Set environment variables for the processes started meanwhile."""
+    """Set environment variables for the processes started in the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

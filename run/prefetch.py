@@ -1,4 +1,4 @@
-"""Prefetching: an iterable that runs in a thread of its own, a few values ahead of its consumer."""
+"""Prefetching: an iterable consumed in a thread of its own, a few values ahead of whoever uses them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Value = TypeVar("Value")
 
 @contextmanager
 def prefetch(values: Iterable[Value], *, depth: int = 1) -> Iterator[Iterator[Value]]:
-    """An iterator over `values`, of which up to `depth` are made before they are asked for.
+    """An iterator over `values`; up to `depth` of them are computed before they are requested.
 
-    What `values` raises is raised where the value would have been taken. Leaving the block ends the thread.
+    An exception in `values` is raised where its value would have been returned. Leaving the block ends the thread.
     """
-    made: queue.Queue[tuple[str, Any]] = queue.Queue(max(1, depth))
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(max(1, depth))
     left = threading.Event()
 
-    def put(word: tuple[str, Any]) -> bool:
+    def put(message: tuple[str, Any]) -> bool:
         while not left.is_set():
             try:
-                made.put(word, timeout=0.1)
+                ready.put(message, timeout=0.1)
                 return True
             except queue.Full:
                 continue
@@ -34,14 +34,14 @@ def prefetch(values: Iterable[Value], *, depth: int = 1) -> Iterator[Iterator[Va
             for value in values:
                 if not put(("value", value)):
                     return
-        except BaseException as error:  # whatever it is, it belongs to the one who takes the values
+        except BaseException as error:  # of any kind: raised again in the consumer
             put(("error", error))
         else:
             put(("end", None))
 
-    def taken() -> Iterator[Value]:
+    def received() -> Iterator[Value]:
         while True:
-            kind, value = made.get()
+            kind, value = ready.get()
             if kind == "error":
                 raise value
             if kind == "end":
@@ -51,7 +51,7 @@ def prefetch(values: Iterable[Value], *, depth: int = 1) -> Iterator[Iterator[Va
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        yield taken()
+        yield received()
     finally:
         left.set()
         thread.join()

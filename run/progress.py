@@ -1,4 +1,4 @@
-"""Progress with rate and time left: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress with rate and time left: a bar on a terminal, an occasional plain line elsewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Progress:
     Args:
         title: what is being done.
         total: how much there is to do.
-        unit: of what (pictures, impressions).
-        start: how much was already done by an earlier run.
-        every: seconds between plain lines where there is no terminal.
+        unit: what is counted (pictures, impressions).
+        start: how much an earlier run had done.
+        every: seconds between plain lines if there is no terminal.
     """
 
     def __init__(self, title: str, *, total: int, unit: str, start: int = 0, every: float = 15.0):
@@ -38,7 +38,7 @@ class Progress:
         return self
 
     def advance(self, amount: int, note: str = "") -> None:
-        """`amount` more is done; `note` (a loss, say) is shown beside it."""
+        """Count `amount` more as done; `note` (a loss, say) is shown with it."""
         self.done += amount
         now = time.monotonic()
         text = f"{self.done:,}/{self.total:,} {self.unit} {self.rate():,.0f}/s {note}"

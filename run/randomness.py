@@ -1,4 +1,4 @@
-"""Randomness with keys: the number belongs to (seed, what it is for), not to the order in which it was asked for.
+"""Keyed randomness: a number depends on (seed, what it is for), not on the order in which numbers are drawn.
 
 Ranks, resumed runs and variants of a model therefore draw the same numbers for the same thing, on any machine.
 """
@@ -40,7 +40,7 @@ def normal(seed: int, *keys: Key) -> np.ndarray:
 
 
 def permutation(n: int, seed: int, *keys: Key) -> np.ndarray:
-    """(n,) int64: the numbers below n in an order that belongs to (seed, keys)."""
+    """(n,) int64: the numbers below n in an order that depends on (seed, keys)."""
     return np.argsort(hashed(seed, *keys, np.arange(n)), kind="stable")
 
 
@@ -50,10 +50,10 @@ def integer_seed(seed: int, *keys: Key) -> int:
 
 
 def keyed_init(module: nn.Module, seed: int) -> None:
-    """Draw a module's first weights again, each part from its own generator keyed by (seed, name).
+    """Draw a module's initial weights again, each part from its own generator keyed by (seed, name).
 
-    Every submodule that owns a `reset_parameters` is drawn; parts with the same name and shape get the same weights in two models,
-    whatever else these hold.
+    Every submodule with a `reset_parameters` is drawn; parts with the same name and shape get the same weights in any two models,
+    whatever else these contain.
     """
     import torch
 

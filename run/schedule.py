@@ -1,4 +1,4 @@
-"""How a learning rate moves over a training: the one curve that encoders and CTR models share."""
+"""The learning rate over a training: one curve for encoders and CTR models."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 
 
 def rise_and_cosine(done: float, *, rise: float, begins: float = 0.0) -> float:
-    """Share of the highest rate when a share `done` of the training is behind: 0 until `begins`, a linear rise, a half cosine to 0.
+    """Share of the peak rate after a share `done` of the training: 0 until `begins`, a linear rise, a half cosine to 0.
 
     Args:
         done: in [0, 1].
-        rise: share of the training in which the rate rises, from 5 % of its height.
-        begins: share of the training that passes before; begins + rise < 1.
+        rise: share of the training in which the rate rises, from 5 % of its peak.
+        begins: share of the training before the rise; begins + rise < 1.
     """
     if done < begins:
         return 0.0

@@ -1,7 +1,7 @@
-"""Which code a result depends on: a hash over the modules that produce it, so that changed code never serves old numbers.
+"""Which code a result depends on: a hash of the modules that produce it, so that changed code never serves old numbers.
 
-The modules are found by reading import statements, those inside functions included; nothing is imported. Comments, docstrings and layout do
-not count, for they change no number.
+Modules are found by reading import statements, including those inside functions; nothing is imported. Comments, docstrings and layout do
+not count: they change no number.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("run", "metrics", "data", "pretrain", "features", "ctr", "eval")
-# what these do is seen and heard, but moves no number
-SILENT = ("run.errors", "run.progress", "run.stop", "run.parallel", "run.folder", "run.files", "run.prefetch", "run.source_code")
+# what these do is visible, but moves no number; the settings that run.config reads are in a stage's key themselves
+SILENT = (
+    "run.errors", "run.progress", "run.stop", "run.parallel", "run.folder", "run.files", "run.prefetch", "run.source_code", "run.config",
+    "run.workplace",
+)  # fmt: skip
 
 
 def code_hash(*modules: str, without: Collection[str] = ()) -> str:
@@ -24,7 +27,7 @@ def code_hash(*modules: str, without: Collection[str] = ()) -> str:
 
     Args:
         modules: dotted names, such as "ctr.training.loop".
-        without: modules that are neither followed nor counted: a table's other entries, say.
+        without: modules neither followed nor counted: a table's other entries, say.
 
     Raises:
         ValueError: there is no such module.
@@ -41,7 +44,7 @@ def modules_of(*modules: str, without: Collection[str] = ()) -> set[str]:
     open_ = list(modules)
     while open_:
         name = open_.pop()
-        if name in found or name in without or name in SILENT:
+        if name in found or name in without or ".".join(name.split(".")[:2]) in SILENT:
             continue
         found.add(name)
         open_ += _imports(name)
@@ -49,7 +52,7 @@ def modules_of(*modules: str, without: Collection[str] = ()) -> set[str]:
 
 
 def _path(name: str) -> Path | None:
-    """The file of a module of this project; None for a name that is no module."""
+    """The file of a module of this project; None for any other name."""
     base = ROOT.joinpath(*name.split("."))
     for path in (base.with_suffix(".py"), base / "__init__.py"):
         if path.is_file():
@@ -77,7 +80,7 @@ def _code(name: str) -> str:
 
 @cache
 def _imports(name: str) -> tuple[str, ...]:
-    """The project's modules that a module imports when it runs; what it imports for type checkers alone does not count."""
+    """The project's modules that a module imports when it runs; imports for type checkers alone do not count."""
     return tuple(sorted(set(_named(_tree(name)))))
 
 

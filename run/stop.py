@@ -1,4 +1,4 @@
-"""A polite end: on SIGTERM, a training finishes its step, saves itself and says so."""
+"""Graceful stopping: on SIGTERM, a training finishes its step, saves its state and reports that it stopped."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGTERM has come since the block began; outside the main thread it never has."""
-    asked = threading.Event()
+    """A function that is True once SIGTERM has arrived since the block began; outside the main thread, always False."""
+    requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield requested.is_set
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    before = signal.signal(signal.SIGTERM, lambda *_: requested.set())
     try:
-        yield asked.is_set
+        yield requested.is_set
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,6 +1,7 @@
 """The rules of the house: who may import whom, what a command costs to ask for help, what an entry module does on import."""
 
 import ast
+import importlib
 import os
 import statistics
 import subprocess
@@ -136,11 +137,23 @@ def test_help_loads_nothing_heavy(command):
     assert "usage" in done.stdout
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_one_screen_and_names_the_full_one(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(command).main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert not end.value.code
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].startswith("--help-all shows")
+
+
 @pytest.mark.parametrize("command", ["pretrain.train", "ctr.train", "eval.compare"])
 def test_every_flag_has_a_help_text_of_its_own(command):
     """tyro gives the comment above two fields to both, and a field without a comment nothing."""
     done = subprocess.run(
-        [sys.executable, "-m", command, "--help"], capture_output=True, text=True, cwd=ROOT, env=os.environ | {"COLUMNS": "80"}
+        [sys.executable, "-m", command, "--help-all"], capture_output=True, text=True, cwd=ROOT, env=os.environ | {"COLUMNS": "80"}
     )
     texts, flag = {}, None
     for line in done.stdout.splitlines():

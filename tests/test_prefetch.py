@@ -27,7 +27,7 @@ def test_an_error_is_raised_where_its_value_would_have_been():
             next(values)
 
 
-def test_no_more_is_made_than_asked_for_and_a_little_ahead():
+def test_only_a_few_values_are_computed_ahead():
     made = []
     third = threading.Event()
 
@@ -41,15 +41,15 @@ def test_no_more_is_made_than_asked_for_and_a_little_ahead():
     before = threading.active_count()
     with prefetch(counting(), depth=1) as values:
         assert next(values) == 0
-        assert third.wait(10)  # one waits in the queue, one in the hand of the thread
+        assert third.wait(10)  # one waits in the queue, one in the thread
     assert made == [0, 1, 2]
     assert threading.active_count() == before
 
 
-def test_sigterm_is_told_and_the_handler_before_comes_back():
+def test_sigterm_is_noticed_and_the_previous_handler_restored():
     before = signal.getsignal(signal.SIGTERM)
-    with stop_requests() as asked:
-        assert not asked()
+    with stop_requests() as requested:
+        assert not requested()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert asked()
+        assert requested()
     assert signal.getsignal(signal.SIGTERM) is before

@@ -1,100 +1,23 @@
 """Settings, folders, checkpoints and keyed randomness."""
 
-import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from run.checkpoint import load_checkpoint, save_checkpoint
-from run.config import as_dict, names, parse, positive, to_toml
 from run.devices import scales_losses, set_up
-from run.errors import DataError, SettingError, UserError, entry
-from run.files import write_atomic
+from run.errors import UserError
 from run.folder import MetricsLog, Stage, folder_hash, locked, read_metrics
-from run.parallel import run_all
+from run.folder.version import _commit_of
 from run.randomness import keyed_init, normal, permutation, uniform
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inner:
-    temperature: float = 0.05  # divides the cosine
-
-    def __post_init__(self):
-        positive("temperature", self.temperature)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    preset: str = "small"  # sizes
-    seeds: int = 3  # how many
-    inner: Inner = field(default_factory=Inner)
-
-
-PRESETS = {"tiny": {"seeds": 1, "inner": {"temperature": 0.5}}, "small": {}}
-
-
-def parsed(*argv):
-    return parse(Settings, list(argv), prog="x", description="d", presets=PRESETS)
-
-
-def test_flags_win_over_the_recipe_and_the_recipe_over_the_preset(tmp_path):
-    recipe = tmp_path / "r.toml"
-    recipe.write_text("preset = 'tiny'\n[inner]\ntemperature = 0.1\n")
-    assert parsed("--preset", "tiny") == Settings(preset="tiny", seeds=1, inner=Inner(temperature=0.5))
-    assert parsed("--recipe", str(recipe)) == Settings(preset="tiny", seeds=1, inner=Inner(temperature=0.1))
-    assert parsed(f"--recipe={recipe}", "--inner.temperature", "0.2").inner.temperature == 0.2
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("temprature = 1", "no setting 'temprature'; there are"),
-        ("[inner]\ntemprature = 0.1", "no setting 'temprature'; did you mean 'temperature'?"),
-        ("seeds = 'three'", "seeds: value 'three' is not of the kind of 3"),
-        ("seeds = [", "not readable as TOML"),
-        ("[inner]\ntemperature = -1.0", "value -1.0; give a number above 0"),
-        ("preset = 'smal'", "no preset 'smal'; did you mean 'small'?"),
-    ],
-)
-def test_a_recipe_with_a_mistake_is_refused_by_name(tmp_path, text, message):
-    recipe = tmp_path / "courier.toml"
-    recipe.write_text(text)
-    with pytest.raises(UserError) as error:
-        parsed("--recipe", str(recipe))
-    assert message in str(error.value)
-
-
-def test_settings_written_as_toml_read_back_the_same(tmp_path):
-    recipe = tmp_path / "config.toml"
-    config = Settings(seeds=7, inner=Inner(temperature=0.3))
-    recipe.write_text(to_toml(as_dict(config)))
-    assert parsed("--recipe", str(recipe)) == config
-
-
-def test_an_unknown_name_in_a_list_is_refused_with_the_nearest():
-    assert names("encoders", "a, b,a", ["a", "b"]) == ["a", "b"]
-    with pytest.raises(SettingError, match="did you mean 'courier'"):
-        names("encoders", "courir", ["courier", "simclr"])
-
-
-def test_an_error_names_file_row_column_value_and_mend(capsys):
-    error = DataError("impressions.parquet", row=812, column="click", value=2, fix="clicks are 0 or 1")
-    assert str(error) == "impressions.parquet: row 812, column 'click': value 2; clicks are 0 or 1"
-
-    @entry
-    def main(argv):
-        raise error
-
-    assert main([]) == 2
-    assert capsys.readouterr().err == f"error: {error}\n"
-
-
-def test_keyed_numbers_belong_to_their_keys_and_are_uniform():
+def test_keyed_numbers_depend_on_their_keys_alone_and_are_uniform():
     numbers = uniform(3, "view", np.arange(100_000))
     assert uniform(3, "view", 77) == numbers[77]
     assert uniform(4, "view", 77) != numbers[77]
@@ -105,7 +28,7 @@ def test_keyed_numbers_belong_to_their_keys_and_are_uniform():
     assert (np.sort(permutation(50, 1, "epoch", 2)) == np.arange(50)).all()
 
 
-def test_parts_of_one_name_start_alike_whatever_stands_beside_them():
+def test_parts_of_one_name_get_the_same_initial_weights_in_any_model():
     from torch import nn
 
     small = nn.ModuleDict({"head": nn.Linear(4, 3)})
@@ -117,7 +40,7 @@ def test_parts_of_one_name_start_alike_whatever_stands_beside_them():
     assert (small["head"].weight != large["head"].weight).any()
 
 
-def test_a_checkpoint_comes_back_and_a_broken_one_is_refused_by_name(tmp_path):
+def test_a_checkpoint_is_read_back_and_a_broken_one_is_refused_by_name(tmp_path):
     import torch
 
     path = tmp_path / "last.pt"
@@ -143,7 +66,7 @@ def test_a_pickle_is_never_unpickled(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_stage_is_there_only_once_it_is_finished(tmp_path):
+def test_a_stage_is_done_only_once_it_is_finished(tmp_path):
     stage = Stage(tmp_path, "encoders/x", {"a": 1})
     assert not stage.done
     stage.finish({"seconds": 2})
@@ -170,41 +93,11 @@ def test_two_runs_cannot_share_a_folder_at_once(tmp_path):
     code = f"from run.folder import locked\nfrom pathlib import Path\nwith locked(Path({str(tmp_path)!r})): pass"
     with locked(tmp_path):
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "another run is at work here" in other.stderr
+    assert "another run is using this folder" in other.stderr
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_an_atomic_write_replaces_the_whole_file(tmp_path):
-    write_atomic(tmp_path / "a.json", json.dumps([1] * 1000).encode())
-    write_atomic(tmp_path / "a.json", b"[]")
-    assert (tmp_path / "a.json").read_bytes() == b"[]"
-    assert os.listdir(tmp_path) == ["a.json"]
-
-
-@pytest.mark.parametrize("error", [UserError("a"), DataError("f", row=1, column="c", value=2, fix="m"), SettingError("s", 1, "m")])
-def test_an_error_in_a_worker_comes_through_with_its_words(error):
-    with pytest.raises(UserError) as caught:
-        run_all(raising, [(error,), (error,)], jobs=2)
-    assert str(caught.value) == str(error)
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_each_piece_of_work_is_said_as_it_begins_and_none_without_a_title(capfd, jobs):
-    assert run_all(divmod, [(7, 2), (9, 4), (5, 5)], jobs=jobs, titles=["first", "", "third"]) == [(3, 1), (2, 1), (1, 0)]
-    assert sorted(capfd.readouterr().err.split()) == ["first", "third"]
-
-
-def raising(error):
-    raise error
-
-
-def test_results_of_parallel_work_come_in_order_and_errors_come_through():
-    assert run_all(divmod, [(7, 2), (9, 4), (5, 5)], jobs=2) == [(3, 1), (2, 1), (1, 0)]
-    with pytest.raises(ZeroDivisionError):
-        run_all(divmod, [(7, 2), (9, 0)], jobs=2)
-
-
-def test_a_folder_is_known_by_its_files_names_and_contents_wherever_it_stands(tmp_path):
+def test_a_folders_hash_depends_on_names_and_contents_and_not_on_its_place(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "config.json").write_text("{}")
@@ -217,10 +110,33 @@ def test_a_folder_is_known_by_its_files_names_and_contents_wherever_it_stands(tm
     assert first != folder_hash(tmp_path / "a")
 
 
-def test_half_precision_without_a_gpu_is_full_precision_and_said(monkeypatch, capsys):
+def test_half_precision_without_a_gpu_is_full_precision_with_a_note(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     fabric = set_up(precision="16-mixed")
     with fabric.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     assert not scales_losses(fabric)
     assert "32-true in place of 16-mixed" in capsys.readouterr().err
+
+
+def test_an_installed_copy_inside_another_repository_does_not_report_its_commit(tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+
+    copy = tmp_path / "site-packages" / "run" / "version.py"
+    copy.parent.mkdir(parents=True)
+    copy.touch()
+    (tmp_path / "own.py").touch()
+    git("init")
+    git("add", "own.py")
+    git("commit", "-m", "first")
+    assert _commit_of(copy) == "unknown"
+    assert _commit_of(tmp_path / "own.py").endswith("+changes")
+    git("add", ".")
+    git("commit", "-m", "second")
+    assert len(_commit_of(copy)) == 40
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert _commit_of(Path(__file__)) == "unknown"

@@ -1,0 +1,47 @@
+"""Cached steps of a run.
+
+A stage is a folder named by what it depends on. It is done once `stage.json` is there: until then, whatever the folder holds is a partial
+run to resume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from run.files import read_json, write_json
+from run.folder.version import commit
+
+
+class Stage:
+    """One cached step of a run: `root/name-<hash of key>/`.
+
+    Args:
+        root: the run's folder.
+        name: what the step makes, for people; it may hold slashes.
+        key: everything the result depends on, as plain values; equal keys name the same folder. Of a file, give a hash: the same content
+            elsewhere is the same stage.
+    """
+
+    def __init__(self, root: Path, name: str, key: Mapping[str, Any]):
+        text = json.dumps(key, sort_keys=True, default=str)
+        self.key = dict(key)
+        self.hash = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.folder = Path(root) / f"{name}-{self.hash}"
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "stage.json").exists()
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What `finish` was given."""
+        return read_json(self.folder / "stage.json")["result"]
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Mark the stage as done; `result` holds its small numbers (seconds, scores)."""
+        key = json.loads(json.dumps(self.key, default=str))
+        write_json(self.folder / "stage.json", {"key": key, "result": dict(result), "commit": commit()})
