@@ -1,9 +1,9 @@
-"""A log larger than one wants in memory: ingested to the disk, trained from there; seconds, peak memory, samples/s beside memory.
+"""A log too large for memory: ingested to disk, trained from there; seconds, peak memory, samples/s against arrays in memory.
 
 python benchmarks/big_log.py [--impressions 20000000] [--events 200000000] [--steps 300] [--out DIR] [--quick]
 
-Each part runs in a process of its own, whose peak resident memory is that of this part alone. Mapped pages count as resident where they
-were looked at; they are the system's to take back, so that memory of the process's own (`own`) is shown beside the peak.
+Each part runs in a process of its own, whose peak resident memory is that of this part alone. Mapped pages count as resident once they
+have been read, but the system can take them back; memory that is not mapped files (`own`) is therefore shown next to the peak.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PAGE = 10  # impressions of a session
 STEP = 1_000_000  # rows written at a time, and of a row group
-FIRST, DAYS = 1_700_000_000, 30  # the log's first second; events begin as long before
+FIRST, DAYS = 1_700_000_000, 30  # the log's first second; events begin that many days earlier
 ACTIONS, RATES = ("click", "purchase", "cart", "uncart"), (0.8, 0.06, 0.1, 0.04)
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     print(f"ingest: {found['ingest']['seconds']:.0f} s, {per:.1f} s per 10^7 events, {memory(found['ingest'])}")
     print(f"training: {found['train']['steps']} steps, {found['train']['samples_per_s']:,.0f} samples/s, {memory(found['train'])}")
     mapped, in_memory = found["compare"]["mapped"], found["compare"]["in_memory"]
-    print(f"samples/s from mapped files beside in memory: {mapped:,.0f} / {in_memory:,.0f} = {mapped / in_memory:.3f}")
+    print(f"samples/s from mapped files against in memory: {mapped:,.0f} / {in_memory:,.0f} = {mapped / in_memory:.3f}")
     print(json.dumps(found))
 
 
@@ -77,7 +77,7 @@ def in_own_process(part: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_log(given: argparse.Namespace) -> dict[str, Any]:
-    """Write the shop folder: sessions in order of time, events in any order; popularity of items falls as 1 / rank."""
+    """Write the shop folder: sessions in time order, events unsorted; popularity of items falls as 1 / rank."""
     import polars as pl
 
     began = time.perf_counter()
@@ -92,7 +92,7 @@ def write_log(given: argparse.Namespace) -> dict[str, Any]:
     users = pl.DataFrame({"user_id": rng.permutation(given.users) * 3 + 7, "age_band": rng.integers(0, 8, given.users)})
     users.write_parquet(folder / "users.parquet")
     for name, rows, frame in (("impressions", given.impressions, shown), ("events", given.events, done)):
-        write_stretches(folder / f"{name}.parquet", (frame(items, users, first, rows) for first in range(0, rows, STEP)))
+        write_chunks(folder / f"{name}.parquet", (frame(items, users, first, rows) for first in range(0, rows, STEP)))
     return {"seconds": time.perf_counter() - began}
 
 
@@ -121,7 +121,7 @@ def shown(items: pl.DataFrame, users: pl.DataFrame, first: int, rows: int) -> pl
 
 
 def done(items: pl.DataFrame, users: pl.DataFrame, first: int, rows: int) -> pl.DataFrame:
-    """Events from row `first` on, of a time from twice as many days."""
+    """Events from row `first` on, over twice as many days."""
     import polars as pl
 
     rng = np.random.default_rng([4, first])
@@ -137,12 +137,12 @@ def done(items: pl.DataFrame, users: pl.DataFrame, first: int, rows: int) -> pl.
 
 
 def zipf(rng: np.random.Generator, count: int, most: int) -> np.ndarray:
-    """(count,) int64 below `most`, n with a probability of about 1 / (n + 1)."""
+    """(count,) int64 below `most`; n has a probability proportional to about 1 / (n + 1)."""
     return np.minimum(np.exp(rng.random(count) * np.log(most + 1)).astype(np.int64) - 1, most - 1)
 
 
-def write_stretches(path: Path, frames: Iterator[pl.DataFrame]) -> None:
-    """A parquet file of a row group a frame, with one frame in memory at a time."""
+def write_chunks(path: Path, frames: Iterator[pl.DataFrame]) -> None:
+    """A parquet file with one row group per frame and one frame in memory at a time."""
     from polars.io.plugins import register_io_source
 
     first = next(frames)
@@ -171,13 +171,13 @@ def ingested(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def trained(given: argparse.Namespace) -> dict[str, Any]:
-    """Steps on the mapped log, whose pages are let go of first; making the inputs counts to the memory, not to the rate."""
+    """Steps on the mapped log, whose pages are dropped first; building the inputs counts towards memory, not towards the rate."""
     forget(given.out / "log")
     with Memory() as memory:
         began = time.perf_counter()
         inputs = inputs_of(given)
         encoded = time.perf_counter() - began
-        after_encode = memory.look()
+        after_encode = memory.peaks()
         step = stepper(inputs)
         step(0)
         began = time.perf_counter()
@@ -188,7 +188,7 @@ def trained(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def compared(given: argparse.Namespace) -> dict[str, Any]:
-    """Samples/s of the same steps from mapped files and from copies in memory, in turn."""
+    """Samples/s of the same steps from mapped files and from copies in memory, in turns."""
     from benchmarks.side_by_side import in_turn
 
     mapped = inputs_of(given)
@@ -215,7 +215,7 @@ def config_of(history: int) -> Any:
 
 
 def stepper(inputs: Inputs) -> Callable[[int], int]:
-    """A function that takes step `number` of a training and says how many impressions were in it."""
+    """A function that takes step `number` of a training and returns how many impressions it had."""
     from dataclasses import replace
 
     from ctr.inputs.feed import share_of
@@ -238,7 +238,7 @@ def stepper(inputs: Inputs) -> Callable[[int], int]:
 
 
 def copied(inputs: Inputs) -> Inputs:
-    """The same inputs with every array that a batch is gathered from in memory."""
+    """The same inputs with copies in memory of every array that a batch is gathered from."""
     from dataclasses import fields, is_dataclass, replace
 
     def in_memory(value: Any) -> Any:
@@ -254,7 +254,7 @@ def copied(inputs: Inputs) -> Inputs:
 
 
 def forget(folder: Path) -> None:
-    """Ask the system to drop a folder's pages, so that what follows reads from the disk."""
+    """Ask the system to drop a folder's pages: what follows reads from disk."""
     for path in folder.rglob("*"):
         if path.is_file():
             handle = os.open(path, os.O_RDONLY)
@@ -264,7 +264,7 @@ def forget(folder: Path) -> None:
 
 
 class Memory:
-    """The peak of this process's resident memory (VmHWM), and, looked at twenty times a second, of what of it is no mapped file."""
+    """Peak resident memory of this process (VmHWM), and the peak of its unmapped part (RssAnon), sampled twenty times a second."""
 
     def __enter__(self) -> Memory:
         self.own, self.over = 0.0, threading.Event()
@@ -276,17 +276,17 @@ class Memory:
         while not self.over.wait(0.05):
             self.own = max(self.own, _status("RssAnon"))
 
-    def look(self) -> dict[str, float]:
+    def peaks(self) -> dict[str, float]:
         return {"peak_gb": _status("VmHWM"), "own_gb": max(self.own, _status("RssAnon"))}
 
     def __exit__(self, *_: object) -> None:
         self.over.set()
         self.watch.join()
-        self.found = self.look()
+        self.found = self.peaks()
 
 
 def _status(name: str) -> float:
-    """GB of a line of this process's status."""
+    """GB that a line of this process's status gives."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[name].split()[0]) * 1024 / 1e9
 

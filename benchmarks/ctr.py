@@ -2,13 +2,13 @@
 
 python benchmarks/ctr.py [--quick] [--fuxictr DIR]
 
-DIR is a checkout of FuxiCTR, whose model_zoo the package leaves out; without it only the lines that need no peer are shown.
+DIR is a checkout of FuxiCTR: its package lacks the model_zoo. Without DIR only the lines that need no peer are shown.
 
 Both sides have one history of full length, items drawn at random from a million, item embeddings of 32 numbers, attention of
 width 64 with 2 heads, an MLP of 1024-512-256-128-64 and about 128 impressions a step, from data in memory. BST's 64 are 32 of the item and
-32 of its place in the history; ours has no place, and projects 32 to 64. BST has a feed-forward layer after the attention, ours an output
-projection of the pooled history. Ours assembles its batches within the measured time; BST's are ready. SimScore has no peer that computes
-it: its lines are set against the same BST.
+32 of its position in the history; ours has no positions, and projects 32 to 64. BST has a feed-forward layer after the attention, ours an
+output projection of the pooled history. Ours assembles its batches within the measured time; BST's are ready. No peer computes SimScore:
+its lines are compared with the same BST.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: within 5 minutes on 2 cores")
     parser.add_argument("--fuxictr", type=Path, metavar="DIR", help="a checkout of FuxiCTR 2.3.10")
-    parser.add_argument("--peak-of", help=argparse.SUPPRESS)  # what a process of its own does, to measure its memory
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)  # what a separate process runs, to measure its memory
     arguments = parser.parse_args()
     if arguments.peak_of:
         print(peak_memory(arguments.peak_of, arguments.fuxictr))
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def training(length: int, checkout: Path | None, *, rounds: int) -> list[dict[str, Any]]:
-    """Samples a second of both sides; at the greatest length SimScore and the share of the peak too."""
+    """Samples per second of both sides; at the greatest length also SimScore and the share of the peak."""
     from benchmarks.side_by_side import line
 
     steps = max(1, 1000 // length)
@@ -92,7 +92,7 @@ def training(length: int, checkout: Path | None, *, rounds: int) -> list[dict[st
 
 
 def vocabulary(*, rounds: int) -> dict[str, Any]:
-    """Steps a second with twenty million items against a million."""
+    """Steps per second with twenty million items against a million."""
     from benchmarks.side_by_side import line
 
     steps = 10
@@ -125,7 +125,7 @@ def memory(checkout: Path | None, *, quick: bool) -> list[dict[str, Any]]:
 
 
 def peak_memory(what: str, checkout: Path | None) -> float:
-    """GB that this process has held at most, after two steps of "ours|peer LENGTH PER_SESSION MILLIONS"."""
+    """Peak GB of this process, after two steps of "ours|peer LENGTH PER_SESSION MILLIONS"."""
     side, *numbers = what.split()
     length, per_session, millions = map(int, numbers)
     if side == "ours":
@@ -135,13 +135,13 @@ def peak_memory(what: str, checkout: Path | None) -> float:
         step = bst(checkout, length, items=millions * MILLION)
         step()
         step()
-    # the kernel's own count: getrusage's begins with what the process that started this one held
+    # the kernel's own count: getrusage starts from what the parent process held
     held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(held.split()[1]) * 1024 / 1e9
 
 
 def in_rounds(jobs: dict[str, Job], *, rounds: int) -> dict[str, float]:
-    """Median seconds of each job, all done in turn in each round, after one that is not measured."""
+    """Median seconds of each job; every round runs all of them in turn, and the first round is not measured."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(rounds + 1):
         for name, job in jobs.items():
@@ -153,7 +153,7 @@ def in_rounds(jobs: dict[str, Job], *, rounds: int) -> dict[str, float]:
 
 
 class Ours:
-    """A model of ours and the sessions that it trains on.
+    """A model of ours and the sessions it trains on.
 
     Args:
         length: of every click history; there are no purchases and no cart.
@@ -201,7 +201,7 @@ def stepper(inputs: Inputs, config: CtrConfig) -> Callable[[Batch], float]:
 
 
 def made_up(length: int, per_session: int, items: int, form: str, *, sessions: int) -> Inputs:
-    """A log in memory: all items equally frequent, in histories of `length` clicks and in sessions, half of which are clicked."""
+    """A log in memory: items drawn uniformly for histories of `length` clicks and for sessions; half of the impressions are clicked."""
     import polars as pl
 
     from ctr.inputs.encode import EncodedColumns, Inputs, Layout, Table
@@ -219,7 +219,7 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
         click=rng.integers(2, size=impressions, dtype=np.int8), session_user=np.arange(sessions, dtype=np.int32),
         session_time=np.arange(sessions), session_split=np.full(sessions, SPLITS.index("train"), np.int8), session_category=None,
         item_category=None, category_names=[], split_is_ordered=True,
-        events=None,  # type: ignore[arg-type]  # which nobody asks for: the histories are made here
+        events=None,  # type: ignore[arg-type]  # not read: the histories are built here
     )  # fmt: skip
     start, none = np.arange(sessions) * length, np.zeros(sessions, np.int64)
     clicked = rng.integers(items, size=sessions * length, dtype=np.int32)
@@ -247,12 +247,12 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
         context=columns((), np.zeros((0, impressions), np.int32), impressions), titles=None, queries=None,
         query=np.zeros(impressions, np.int64), histories=histories, each_impression=False, vectors=vectors,
         present=np.ones(items, bool), shop=shop,
-        feature=no_image(items), vocabularies=None,  # type: ignore[arg-type]  # which training does not ask for
+        feature=no_image(items), vocabularies=None,  # type: ignore[arg-type]  # not read in training
     )  # fmt: skip
 
 
 def bst(checkout: Path, length: int, *, items: int = MILLION) -> Job:
-    """A step of FuxiCTR's own training of its own BST, on a batch that is ready."""
+    """A step of FuxiCTR's own training of its own BST, on a prepared batch."""
     if not (checkout / "model_zoo" / "BST").is_dir():
         sys.exit(f"{checkout}: no model_zoo/BST; give --fuxictr a checkout of https://github.com/reczoo/FuxiCTR")
     import logging
@@ -295,17 +295,17 @@ MATMUL = 2048
 
 
 def matmul() -> None:
-    """One product of square matrices: the processor's peak as a program can have it."""
+    """One product of square matrices: the processor's peak as a program can reach it."""
     import torch
 
     torch.mm(torch.ones(MATMUL, MATMUL), torch.ones(MATMUL, MATMUL))
 
 
 def operations(batch: Batch, length: int) -> int:
-    """Multiplications and additions that a step cannot do without: matrix products forward, and twice as many backward.
+    """Multiplications and additions that a step needs: matrix products forward, and twice as many backward.
 
-    Projection and queries, keys and values once a distinct item, attention and its output once a place. Optimizers, norms and softmax are
-    left out.
+    Projection and queries, keys and values once per distinct item, attention and its output once per position. Optimizers, norms and
+    softmax are left out.
     """
     history = batch.histories[0]
     distinct, sessions, impressions = len(history.item), len(batch.grid), len(batch.target)

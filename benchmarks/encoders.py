@@ -1,8 +1,8 @@
-"""Encoders: our SimCLR loop against Lightly's, loops against the bare network, COURIER with each picture encoded once against every time.
+"""Encoders: our SimCLR loop against Lightly's, loops against the bare network, COURIER with each picture encoded once or every time.
 
 python benchmarks/encoders.py [--quick]
 
-Pictures are counted once, not by view. All sides have the same network, threads and pictures, and read their loss after each step.
+Pictures are counted once, not per view. All sides have the same network, threads and pictures, and read their loss after each step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SIDE = 64  # pixels of SimCLR's views
 BATCH = 128  # its pictures a step
 DIM = 128  # of its embeddings
 
-Take = Callable[[int], None]  # does so many steps
+Take = Callable[[int], None]  # runs that many steps
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def simclr(fabric: Fabric, root: Path, *, steps: int, rounds: int, pairs: int) -
         "lightly": lambda: lightly_loop(sorted((shop.folder / "images").iterdir()), fabric),
     }
     rate = {name: BATCH / seconds for name, seconds in by_turns(sides, steps=steps, rounds=rounds).items()}
-    # our loop reads its next pictures during its own step, so that the two can be told apart step by step
+    # our loop reads its next pictures during its own step, so the two can be timed step by step
     with our_loop(simclr_training(shop, fabric), store) as take, bare_steps(simclr_training(shop, fabric), store) as take_bare:
         loop, bare = step_by_step(lambda: take(1), lambda: take_bare(1), pairs=pairs)
     return [
@@ -86,10 +86,10 @@ def simclr(fabric: Fabric, root: Path, *, steps: int, rounds: int, pairs: int) -
 
 
 def by_turns(sides: dict[str, Callable[[], Any]], *, steps: int, rounds: int) -> dict[str, float]:
-    """Median seconds a step of each side, in turn.
+    """Median seconds per step of each side, in turns.
 
-    A turn sets a side up, takes one step that is not measured, so that whatever works ahead (threads, worker processes) has begun and goes
-    on at the pace of the steps, takes `steps` more, and puts it all away: nothing of one side runs in another's turn.
+    A turn sets a side up, takes one unmeasured step, after which prefetching (threads, worker processes) runs at the pace of the steps,
+    takes `steps` more, and shuts everything down: nothing of one side runs in another's turn.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
@@ -137,7 +137,7 @@ def our_loop(run: Training, pictures: Pictures) -> Iterator[Take]:
 
 @contextmanager
 def bare_steps(run: Training, store: PictureStore) -> Iterator[Take]:
-    """Forward, loss, backward and optimizer on views that are ready."""
+    """Forward, loss, backward and optimizer on prepared views."""
     import torch
 
     step = run.method.step(0)
@@ -159,7 +159,7 @@ def bare_steps(run: Training, store: PictureStore) -> Iterator[Take]:
 @contextmanager
 def lightly_loop(files: list[Path], fabric: Fabric) -> Iterator[Take]:
     """SimCLR as Lightly's own examples train it: transform in two worker processes, projection head, NT-Xent, Adam."""
-    os.environ["LIGHTLY_DID_VERSION_CHECK"] = "True"  # it would ask its maker's server on import
+    os.environ["LIGHTLY_DID_VERSION_CHECK"] = "True"  # it would contact its maker's server on import
     import torch
     from lightly.loss import NTXentLoss
     from lightly.models.modules.heads import SimCLRProjectionHead
@@ -172,7 +172,7 @@ def lightly_loop(files: list[Path], fabric: Fabric) -> Iterator[Take]:
         transform = SimCLRTransform(input_size=SIDE)
 
         def __len__(self) -> int:
-            return 1000 * BATCH  # an epoch without end, over the same files
+            return 1000 * BATCH  # an endless epoch over the same files
 
         def __getitem__(self, row: int) -> Any:
             from PIL import Image
@@ -199,7 +199,7 @@ def lightly_loop(files: list[Path], fabric: Fabric) -> Iterator[Take]:
 
 
 def embedding(fabric: Fabric, root: Path, *, pairs: int) -> dict[str, Any]:
-    """A catalogue of JPEG files through Swin-T at 224 pixels, against the network alone on tensors that are ready, batch by batch."""
+    """A catalogue of JPEG files through Swin-T at 224 pixels, against the network alone on prepared tensors, batch by batch."""
     import torch
 
     from benchmarks.side_by_side import line, step_by_step
@@ -226,7 +226,7 @@ def embedding(fabric: Fabric, root: Path, *, pairs: int) -> dict[str, Any]:
 
 
 def courier(fabric: Fabric, root: Path, *, rows: int, rounds: int) -> dict[str, Any]:
-    """Steps of COURIER on a log whose items are shown in proportion to 1 / rank, with every occurrence encoded for itself as the peer."""
+    """Steps of COURIER on a log whose items are shown in proportion to 1 / rank; the peer encodes every occurrence separately."""
     import torch
 
     from benchmarks.side_by_side import line
@@ -282,7 +282,7 @@ def courier(fabric: Fabric, root: Path, *, rows: int, rounds: int) -> dict[str, 
 
 
 def views(fabric: Fabric, *, rounds: int) -> dict[str, Any]:
-    """SimCLR's views made for the whole batch at once, against the same code picture by picture."""
+    """SimCLR's views computed for the full batch at once, against the same code picture by picture."""
     import torch
 
     from benchmarks.side_by_side import in_turn, line
@@ -301,7 +301,7 @@ def views(fabric: Fabric, *, rounds: int) -> dict[str, Any]:
 
 
 def write_shop(folder: Path, *, items: int, sessions: int, picture_side: int = 0) -> Shop:
-    """A shop whose items are shown in proportion to 1 / rank, ten a session, of which two are clicked.
+    """A shop whose items are shown in proportion to 1 / rank, ten a session, two of them clicked.
 
     Args:
         picture_side: pixels a side of its pictures, JPEG files; 0: none are written.

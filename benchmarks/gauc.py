@@ -1,4 +1,4 @@
-"""GAUC of ten million impressions in sessions of ten: ours against TorchRec's, on the same scores.
+"""GAUC of ten million impressions in sessions of ten: ours against TorchRec's, on the same predictions.
 
 python benchmarks/gauc.py [--quick]
 """
@@ -29,7 +29,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     session = np.repeat(np.arange(sessions), 10)
     click = (rng.random(len(session)) < 0.15).astype(np.float32)
-    score = (rng.normal(size=len(session)) + 0.5 * click).astype(np.float32)  # hardly a tie in a session: TorchRec breaks them by position
+    score = (rng.normal(size=len(session)) + 0.5 * click).astype(np.float32)  # ties are rare: TorchRec breaks them by position
     lengths = torch.full((sessions,), 10)
     predictions, labels = torch.from_numpy(score)[None], torch.from_numpy(click)[None]
     weights = torch.ones_like(labels)

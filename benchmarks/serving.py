@@ -1,7 +1,7 @@
 """Latency of an exported model: one user, 500 candidates, histories of 1000 + 1000 + 200, with and without new pictures.
 
-python benchmarks/serving.py [--quick]. The models have random weights and the paper's history lengths with the widths of preset small; a
-request is scored by `ctr.score.Scorer.score`, from ids to probabilities. Times are of one thread.
+python benchmarks/serving.py [--quick]. The models have random weights, the paper's history lengths and the widths of preset small; a
+request is scored by `ctr.score.Scorer.score`, from ids to probabilities, on one thread.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ def main() -> None:
     lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for form, place in FORMS:
-            scorer, eager = made(Path(folder) / f"{form} {place}", form, place)
-            slow = form == "sim_score" and place == "before"  # attention over each candidate's own history: seconds a request
+            scorer, eager = exported(Path(folder) / f"{form} {place}", form, place)
+            slow = form == "sim_score" and place == "before"  # attention over a history per candidate: seconds a request
             name = f"{form}, {place} the attention" if form == "sim_score" else form
             requests = (3 if slow else 100) if options.quick else (30 if slow else 400)
             for pictures in (0,) if form == "none" or slow else (0, PICTURES):
                 seconds = latency(scorer, requests, pictures)
                 print(json.dumps(percentiles(name, pictures, seconds)), flush=True)
-            question, _ = scorer.catalogue.question(scorer.catalogue.check(request(0, 0)), {})
+            model_inputs, _ = scorer.catalogue.question(scorer.catalogue.check(request(0, 0)), {})
             with torch.inference_mode():
                 rounds = 1 if slow else 5 if form == "sim_score" else 20
-                ours, peer = in_turn(lambda: scorer.program(*question), lambda: eager(*question), rounds=rounds)  # noqa: B023
+                ours, peer = in_turn(lambda: scorer.program(*model_inputs), lambda: eager(*model_inputs), rounds=rounds)  # noqa: B023
             lines.append(line(f"serve {name}, exported vs eager", 1000 * ours, 1000 * peer, "ms", higher_is_better=False))
     show(lines)
 
 
 def latency(scorer: Any, requests: int, pictures: int) -> np.ndarray:
-    """(requests,) seconds of different requests, after two that warm up."""
+    """(requests,) seconds of different requests, after two for warming up."""
     seconds = []
     for number in range(requests + 2):
         asked = request(number, pictures)
@@ -99,7 +99,7 @@ def jpeg(seed: int) -> bytes:
     return content.getvalue()
 
 
-def made(folder: Path, form: str, place: str) -> tuple[Any, Any]:
+def exported(folder: Path, form: str, place: str) -> tuple[Any, Any]:
     """A scorer of an exported model with random weights, and the same model not exported."""
     import polars as pl
     from safetensors.torch import save_file

@@ -1,4 +1,4 @@
-"""What every benchmark shares: ours and the peer's timed in turn in one run, a table, and one line of JSON."""
+"""What every benchmark shares: ours and the peer's timed in turns in one run, a table, and one line of JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def in_turn(ours: Callable[[], Any], peer: Callable[[], Any], *, rounds: int) -> tuple[float, float]:
-    """Median seconds of each, run alternately after one unmeasured round, so that a noisy machine hits both alike."""
+    """Median seconds of each, run alternately after one unmeasured round: a noisy machine affects both alike."""
     ours()
     peer()
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -23,10 +23,10 @@ def in_turn(ours: Callable[[], Any], peer: Callable[[], Any], *, rounds: int) ->
 
 
 def step_by_step(ours: Callable[[], Any], peer: Callable[[], Any], *, pairs: int) -> tuple[float, float]:
-    """Median seconds of the peer's steps, and of ours as the median over pairs of steps would have it beside that.
+    """Seconds a step: the peer's median, and for ours that median times the median ratio within pairs of steps.
 
-    Steps are taken in pairs, whose order turns, after one unmeasured pair: for ratios near 1, which a machine's moods would drown when one
-    side runs for long before the other. Neither side may leave work behind that runs in the other's step.
+    Steps are taken in pairs with alternating order, after one unmeasured pair. For ratios near 1: a machine whose speed drifts would hide
+    them if one side ran for long before the other. Neither side may leave work behind that runs during the other's step.
     """
     ours()
     peer()
@@ -43,7 +43,7 @@ def step_by_step(ours: Callable[[], Any], peer: Callable[[], Any], *, pairs: int
 
 
 def line(what: str, ours: float, peer: float, unit: str, *, higher_is_better: bool) -> dict[str, Any]:
-    """One comparison; a ratio above 1 says that ours is better."""
+    """One comparison; a ratio above 1 means ours is better."""
     ratio = ours / peer if higher_is_better else peer / ours
     return {"what": what, "ours": round(ours, 4), "peer": round(peer, 4), "ratio": round(ratio, 3), "unit": unit}
 

@@ -37,6 +37,6 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session", params=["shop", "fashion"])
 def world(request, tmp_path_factory, photos) -> Path:
-    """Each built-in world, of `tests.made_worlds.SIZES`; the folder has the world's name."""
+    """Each built-in world, of size `tests.made_worlds.SIZES`; the folder has the world's name."""
     folder = tmp_path_factory.mktemp("worlds") / request.param
     return make_world(request.param, folder, **SIZES, seed=3, fashion_dir=photos)

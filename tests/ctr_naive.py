@@ -1,4 +1,4 @@
-"""The CTR model as the paper tells it, with the weights of a `CtrModel`: one impression after another, nothing shared, nothing padded."""
+"""The paper's CTR model with the weights of a `CtrModel`: one impression after another, nothing shared, nothing padded."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def _logit(model: CtrModel, inputs: Inputs, row: int) -> Tensor:
 def _history(network, model: CtrModel, inputs: Inputs, target: int, items: list[int]) -> Tensor:
     if not items:
         return torch.zeros(len(network.out.bias))
-    scores = [_score(model, inputs, target, item) for item in items]
+    cosines = [_score(model, inputs, target, item) for item in items]
     own = [_image(model, inputs, item) for item in items]
     early = model.layout.form == "sim_score" and network.score_place == "before"
     x = torch.stack(
-        [_with_image(network.project, _item(model, inputs, i), s if early else o) for i, s, o in zip(items, scores, own, strict=True)]
+        [_with_image(network.project, _item(model, inputs, i), s if early else o) for i, s, o in zip(items, cosines, own, strict=True)]
     )
     pool = network.pool
     if hasattr(pool, "qkv"):
@@ -58,7 +58,7 @@ def _history(network, model: CtrModel, inputs: Inputs, target: int, items: list[
             _attention(*F.linear(x, pool.qkv.weight, pool.qkv.bias).chunk(3, dim=1), pool.heads), pool.out.weight, pool.out.bias
         )
         if model.layout.form == "sim_score" and not early:
-            y = y + torch.stack(scores) @ network.project.image.weight.T
+            y = y + torch.stack(cosines) @ network.project.image.weight.T
         pooled = F.layer_norm(y, y.shape[1:], pool.norm.weight, pool.norm.bias).mean(0)
     else:
         t = _with_image(network.project, _item(model, inputs, target), _image(model, inputs, target))

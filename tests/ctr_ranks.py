@@ -1,4 +1,4 @@
-"""Trainings of the CTR tests in processes of their own, one a rank: python -m tests.ctr_ranks JSON, under torchrun or alone.
+"""Trainings of the CTR tests in separate processes, one per rank: python -m tests.ctr_ranks JSON, under torchrun or alone.
 
 JSON is a list of {"folder", "stop_at", other settings of CtrConfig}, done one after the other.
 """
@@ -31,7 +31,7 @@ class Stop(BaseException):
 
 
 def train(folder: str | Path, *, stop_at: int | None = None, **settings: Any) -> dict[str, Any]:
-    """Train on the tests' shop with a line of the log for each step; with `stop_at`, end before that step, without a word.
+    """Train on the tests' shop with a line of the log for each step; with `stop_at`, exit before that step without saving.
 
     Returns:
         what result.json holds; nothing where it was stopped.
@@ -55,13 +55,13 @@ def train(folder: str | Path, *, stop_at: int | None = None, **settings: Any) ->
             return {}
 
 
-def with_ranks(ranks: int, module: str, words: list[str], said: Path) -> subprocess.Popen[bytes]:
-    """`python -m module words` under torchrun, on the CPU over gloo; what it says goes to a file."""
+def with_ranks(ranks: int, module: str, words: list[str], output: Path) -> subprocess.Popen[bytes]:
+    """`python -m module words` under torchrun, on the CPU over gloo; its output goes to a file."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launcher = ["-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", str(port)]
-    with open(said, "w") as out:
+    with open(output, "w") as out:
         command = [sys.executable, *launcher, "-m", module, *words]
         return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=out, stderr=out)
 

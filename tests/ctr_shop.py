@@ -68,19 +68,19 @@ def make_shop(
         for name, table in (("items", item_frame), ("users", user_frame), ("impressions", frame)):
             table.write_parquet(Path(folder) / f"{name}.parquet")
         shop = load_shop(folder)
-    # events of its own, so that there may be none at all: a folder without events takes the clicks of its impressions
+    # events of its own, because there may be none at all: a folder without events takes the clicks of its impressions
     return dataclasses.replace(shop, folder=Path("a shop in memory"), events=_events(rng, events, style, taste, session_time)), style
 
 
 def _events(rng: np.random.Generator, events: int, style: np.ndarray, taste: np.ndarray, session_time: np.ndarray) -> Events:
-    """Events of the upper half of the users, on items of their style mostly; the others have no history."""
+    """Events of the upper half of the users, mostly on items of their style; the others have no history."""
     user = rng.integers(len(taste) // 2, len(taste), size=events).astype(np.int32)
     item = rng.integers(len(style), size=events).astype(np.int32)
     liked = style[item] == taste[user]
-    keep = liked | (rng.random(events) < 0.2)
+    chosen = liked | (rng.random(events) < 0.2)
     time = rng.integers(session_time[0] - 50_000, session_time[-1], size=events)
     action = rng.choice(len(ACTIONS), p=[0.7, 0.15, 0.1, 0.05], size=events).astype(np.int8)
-    return by_action(EventRows(user, item, time, action).take(np.flatnonzero(keep)), users=len(taste))
+    return by_action(EventRows(user, item, time, action).take(np.flatnonzero(chosen)), users=len(taste))
 
 
 def pictures(style: np.ndarray, form: str, *, seed: int = 0, missing: float = 0.1) -> ImageFeature:

@@ -1,4 +1,4 @@
-"""Histories in runs: every session in one of them, cut where it costs least; attention and pooling are those of their papers."""
+"""Histories in length buckets: every session in one of them, cut where it costs least; attention and pooling are those of their papers."""
 
 from itertools import combinations
 
@@ -18,7 +18,7 @@ LENGTHS = st.lists(st.integers(0, 12), min_size=1, max_size=12)
 
 
 @given(LENGTHS, st.randoms(use_true_random=False), st.booleans())
-def test_every_history_is_in_one_run_with_its_items_in_order_and_all_impressions(lengths, random, each_impression):
+def test_every_history_is_in_one_bucket_with_its_items_in_order_and_all_impressions(lengths, random, each_impression):
     lengths = np.array(lengths)
     count = np.array([random.randint(1, 4) for _ in lengths])
     place = np.array([random.randint(0, 9) for _ in range(lengths.sum())], dtype=np.int64)
@@ -53,7 +53,7 @@ def test_no_other_cut_costs_less(sessions):
     assert price(lengths, times, ends) == min(price(lengths, times, other) for other in every)
 
 
-def test_many_lengths_are_cut_into_few_runs_with_little_padding():
+def test_many_lengths_are_cut_into_few_buckets_with_little_padding():
     lengths = np.sort(np.random.default_rng(0).integers(1, 1001, size=2000))
     ends = cut(lengths, np.ones(2000, int))
     padded = sum((b - a) * lengths[b - 1] ** 2 for a, b in zip([0, *ends[:-1]], ends, strict=True))
@@ -129,17 +129,17 @@ def test_impressions_read_a_few_at_a_time_give_the_same_result_and_gradients(poo
         out = network(items, None, pairs, history, batch)
         return out, torch.autograd.grad(out.square().sum(), list(network.parameters()))
 
-    whole, gradients = done()
+    full, gradients = done()
     monkeypatch.setattr(attention, "_AT_ONCE", 8)
     few, same = done()
-    assert whole.shape == (7, 8)
-    assert (whole[3] == 0).all()
-    torch.testing.assert_close(few, whole)
+    assert full.shape == (7, 8)
+    assert (full[3] == 0).all()
+    torch.testing.assert_close(few, full)
     torch.testing.assert_close(same, gradients)
 
 
 class Impressions:
-    """What a network asks of a batch: which session, slot and target an impression has."""
+    """What a network reads of a batch: which session, slot and target an impression has."""
 
     def __init__(self, count):
         self.session = torch.from_numpy(np.repeat(np.arange(len(count)), count))

@@ -32,7 +32,7 @@ CLIP = ClipConfig(width=8, layers=1, heads=2, words=2)
 
 
 def slow_clip(image, text, temperature, group, title):
-    """Each picture looks for its title among those it may be taken for, then each title for its picture."""
+    """Each picture searches for its title among its candidates, then each title for its picture."""
     x = [row / np.linalg.norm(row) for row in image]
     t = [row / np.linalg.norm(row) for row in text]
     total = 0.0

@@ -18,8 +18,8 @@ from pretrain.page_views import PageViews, rows_of_step
 
 def slow_attention(query, keys, scale):
     """Eq. 1 for one query."""
-    scores = [float(query @ key) / (math.sqrt(len(query)) if scale else 1.0) for key in keys]
-    weights = [math.exp(score - max(scores)) for score in scores]
+    products = [float(query @ key) / (math.sqrt(len(query)) if scale else 1.0) for key in keys]
+    weights = [math.exp(score - max(products)) for score in products]
     return sum(w / sum(weights) * key for w, key in zip(weights, keys, strict=True))
 
 

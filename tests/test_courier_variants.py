@@ -141,7 +141,7 @@ def test_the_hinge_loss_trains_on_mismatched_reconstructions_of_the_batch(vector
     assert total.item() == pytest.approx(sum(part.item() for part in parts.values()))
 
 
-def test_a_projection_head_is_what_the_loss_sees_in_place_of_embeddings(vectors):
+def test_a_projection_head_is_what_the_loss_sees_instead_of_embeddings(vectors):
     method = method_of(projection_head=True)
     step = method.step(0)
     method.heads.double()

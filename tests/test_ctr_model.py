@@ -1,4 +1,4 @@
-"""The CTR model: sharing and order change nothing; only the image feature differs between forms."""
+"""The CTR model: sharing and ordering change nothing; only the image feature differs between forms."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def setting(form="none", pooling="self", score_place="before", **shop_settings):
     model = build(inputs.layout, config, seed=3).eval()
     with torch.no_grad():
         for _, table in model.tables.named_tables():
-            table.mul_(10)  # large enough for every input to tell in the logits
+            table.mul_(10)  # large enough for every input to matter in the logits
     return shop, inputs, model
 
 
@@ -94,7 +94,7 @@ def test_impressions_in_another_order_have_the_same_logits(form):
 
 
 @pytest.mark.parametrize("form", FORMS[1:])
-def test_all_but_the_image_feature_has_the_same_names_shapes_and_first_weights(form):
+def test_all_but_the_image_feature_has_the_same_names_shapes_and_initial_weights(form):
     _, _, plain = setting("none")
     _, _, model = setting(form)
     weights = dict(model.named_parameters())
@@ -159,7 +159,7 @@ def test_the_signal_reaches_the_logits_of_an_untrained_model():
     for layer in deep.hidden:
         layer.register_forward_hook(lambda _, x, y: seen.append(y.std(0).mean().item()))
     deep(batch)
-    assert seen[-1] > seen[0] / 4  # torch's own first weights: a factor of 2.4 lost in each of the five layers
+    assert seen[-1] > seen[0] / 4  # torch's own initial weights: a factor of 2.4 lost in each of the five layers
 
 
 def test_a_tables_rows_do_not_depend_on_how_many_there_are():

@@ -1,4 +1,4 @@
-"""Several ranks train as one: the same losses and predictions, and checkpoints that any number of them goes on from."""
+"""Several ranks train as one: the same losses and predictions, and checkpoints that any number of them resumes from."""
 
 import json
 import shutil
@@ -18,8 +18,8 @@ STOPPED = 25
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Folders of the same training: one rank; two and four, tables by whole tables and by rows; begun by two, ended by one or four."""
+def trained(tmp_path_factory):
+    """Folders of one training: on one rank; on two and four, table-wise or row-wise; started on two, resumed on one or four."""
     root = tmp_path_factory.mktemp("ranks")
 
     def of_ranks(ranks, trainings):
@@ -52,23 +52,23 @@ WAYS = [("two", "one"), ("four", "one"), ("two rowwise", "one rowwise"), ("two t
 
 
 @pytest.mark.parametrize(("name", "other"), WAYS)
-def test_any_number_of_ranks_has_the_losses_and_the_auc_of_one(runs, name, other):
-    ours, wanted = losses(runs / name), losses(runs / other)
+def test_any_number_of_ranks_has_the_losses_and_the_auc_of_one(trained, name, other):
+    ours, wanted = losses(trained / name), losses(trained / other)
     assert len(ours) == len(wanted) == 62
     np.testing.assert_allclose(ours[:50], wanted[:50], atol=1e-5)
-    assert valid_auc(runs / name) == pytest.approx(valid_auc(runs / other), abs=1e-3)
+    assert valid_auc(trained / name) == pytest.approx(valid_auc(trained / other), abs=1e-3)
 
 
 @pytest.mark.parametrize(("name", "other"), WAYS)
-def test_all_ranks_predictions_and_weights_stand_in_one_file(runs, name, other):
-    ours, wanted = (pl.read_parquet(runs / folder / "predictions.parquet") for folder in (name, other))
+def test_all_ranks_predictions_and_weights_are_in_one_file(trained, name, other):
+    ours, wanted = (pl.read_parquet(trained / folder / "predictions.parquet") for folder in (name, other))
     assert ours.drop("score").equals(wanted.drop("score"))
     np.testing.assert_allclose(ours["score"], wanted["score"], atol=1e-3)
-    with safe_open(runs / name / "best.safetensors", "pt") as one, safe_open(runs / other / "best.safetensors", "pt") as two:
+    with safe_open(trained / name / "best.safetensors", "pt") as one, safe_open(trained / other / "best.safetensors", "pt") as two:
         assert sorted(one.keys()) == sorted(two.keys())
         for key in one.keys():  # noqa: SIM118 (no mapping)
             np.testing.assert_allclose(one.get_tensor(key), two.get_tensor(key), atol=2e-3, err_msg=key)
-    assert not (runs / name / "checkpoints").exists()
+    assert not (trained / name / "checkpoints").exists()
 
 
 def test_shares_of_all_ranks_are_the_batch():

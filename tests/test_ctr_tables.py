@@ -1,4 +1,4 @@
-"""Sharded tables: the fused optimizers are the plain ones, rates reach them, and first rows belong to (seed, table, row)."""
+"""Sharded tables: the fused optimizers are the plain ones, rates reach them, and initial rows belong to (seed, table, row)."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from run.errors import SettingError
 from tests.ctr_shop import make_shop, pictures
 
 TINY = CtrConfig(**PRESETS["tiny"])
-RATE = 0.05 * 0.05  # of the tables in the first step of a rise
+RATE = 0.05 * 0.05  # of the tables in the first warm-up step
 
 
 def one_step(config, batches=1):
@@ -74,7 +74,7 @@ def test_rows_that_no_batch_looks_up_stay_as_drawn():
 
 
 @pytest.mark.parametrize("ema_tables", [True, False])
-def test_the_average_stands_in_for_the_weights_and_they_come_back(ema_tables):
+def test_the_average_replaces_the_weights_and_they_come_back(ema_tables):
     run, _, _ = one_step(dataclasses.replace(TINY, ema_tables=ema_tables), batches=3)
     name, weight = next(iter(run.network.items()))
     table = run.parts[0].weight
@@ -87,14 +87,14 @@ def test_the_average_stands_in_for_the_weights_and_they_come_back(ema_tables):
     assert torch.equal(table, rows)
 
 
-def test_first_rows_belong_to_their_place_in_the_whole_table():
-    whole, part = torch.empty(9000, 4), torch.empty(3000, 4)
-    draw_rows(whole, 5, "item")
+def test_initial_rows_belong_to_their_place_in_the_full_table():
+    full, part = torch.empty(9000, 4), torch.empty(3000, 4)
+    draw_rows(full, 5, "item")
     draw_rows(part, 5, "item", first=4321)
-    assert torch.equal(part, whole[4321:7321])
-    assert whole.min() < -0.049
-    assert whole.max() > 0.049
-    assert whole.abs().max() <= 0.05
+    assert torch.equal(part, full[4321:7321])
+    assert full.min() < -0.049
+    assert full.max() > 0.049
+    assert full.abs().max() <= 0.05
 
 
 def test_half_precision_tables_train_and_bf16_is_refused_on_a_cpu():

@@ -1,4 +1,4 @@
-"""One step in pieces and over ranks has the loss and the gradients of the whole batch."""
+"""One step in chunks and over ranks has the loss and the gradients of the full batch."""
 
 import json
 import os
@@ -50,7 +50,7 @@ CONFIG = PretrainConfig(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A shop whose titles differ by words that several of them share, so that CLIP has something to tell apart."""
+    """A shop whose titles differ by words that several of them share: CLIP has something to distinguish."""
 
     def titled(items):
         words = [f"colour{n % 7} cut{n % 5} cloth{n % 3}" for n in range(len(items))]
@@ -71,20 +71,20 @@ def store(shop, tmp_path_factory):
 
 @pytest.mark.parametrize("backbone", ["small_cnn", "resnet18"])
 @pytest.mark.parametrize("name", TRAINED)
-def test_pictures_encoded_in_pieces_give_the_gradients_of_the_whole_batch(name, backbone, shop, store):
+def test_pictures_encoded_in_chunks_give_the_gradients_of_the_full_batch(name, backbone, shop, store):
     config = replace(CONFIG, backbone=backbone)
     if name == "maskclip":  # its patches are places of the last feature map
         config = replace(config, image_size=32 if backbone == "small_cnn" else 64, store_size=96)
-    loss, whole = one_step(name, shop, store, config)
+    loss, full = one_step(name, shop, store, config)
     in_pieces, parts = one_step(name, shop, store, replace(config, chunk=7))
     assert in_pieces == pytest.approx(loss, rel=1e-9)
-    assert parts.keys() == whole.keys()
-    length = torch.stack([gradient.norm() for gradient in whole.values()]).norm()
-    for key, gradient in whole.items():
+    assert parts.keys() == full.keys()
+    length = torch.stack([gradient.norm() for gradient in full.values()]).norm()
+    for key, gradient in full.items():
         assert (parts[key] - gradient).norm() <= 1e-9 * max(gradient.norm(), 0.1 * length), key
 
 
-def test_blocks_computed_again_give_the_same_gradients(shop, store):
+def test_recomputed_blocks_give_the_same_gradients(shop, store):
     config = replace(CONFIG, backbone="resnet18")
     loss, kept = one_step("simclr", shop, store, config)
     recomputed, gradients = one_step("simclr", shop, store, replace(config, recompute=True))
@@ -108,14 +108,14 @@ def test_a_step_in_several_pieces_is_read_twice_and_one_in_a_single_piece_once()
 
 
 def with_ranks(ranks, words, out):
-    """`pretrain.train` under torchrun, on the CPU over gloo; what it says stands in `out`.txt."""
+    """`pretrain.train` under torchrun, on the CPU over gloo; its output is in `out`.txt."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", str(port)] if ranks > 1 else []
     command = [sys.executable, *launcher, "-m", "pretrain.train", *words, "--out", str(out)]
-    with open(f"{out}.txt", "w") as said:
-        return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=said, stderr=said)
+    with open(f"{out}.txt", "w") as output:
+        return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=output, stderr=output)
 
 
 def words_of(name, folder):
@@ -129,7 +129,7 @@ def words_of(name, folder):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_two_ranks_give_the_losses_and_the_weights_of_one(name, folder, tmp_path):
-    """Batches of 25 pictures do not divide by two, so that shares are ragged."""
+    """Batches of 25 pictures do not divide by two: shares are ragged."""
     both = with_ranks(2, words_of(name, folder), tmp_path / "2")
     assert main([*words_of(name, folder), "--out", str(tmp_path / "1")]) == 0
     assert both.wait() == 0, (tmp_path / "2.txt").read_text()
@@ -150,14 +150,14 @@ def test_sigterm_ends_a_training_cleanly_and_the_same_command_ends_as_if_undistu
     stopped.send_signal(signal.SIGTERM)
     assert stopped.wait() == 143
     assert "the same command goes on from here" in (tmp_path / "stopped.txt").read_text()
-    for name in ("stopped", "whole"):
+    for name in ("stopped", "full"):
         assert main([*words, "--out", str(tmp_path / name)]) == 0
-    results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("whole", "stopped")]
+    results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("full", "stopped")]
     assert results[0] == results[1]
-    assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "stopped/best.safetensors").read_bytes()
+    assert (tmp_path / "full/best.safetensors").read_bytes() == (tmp_path / "stopped/best.safetensors").read_bytes()
 
 
-def test_a_step_whose_loss_is_no_number_is_kept_to_be_looked_at(shop, store, tmp_path):
+def test_a_step_whose_loss_is_no_number_is_saved_for_inspection(shop, store, tmp_path):
     with pytest.raises(UserError, match=r"not_a_number.npz holds the step's items and embeddings"):
         train_encoder("courier", shop, store, replace(CONFIG, learning_rate=1e30), seed=0, folder=tmp_path, threads=1)
     kept = np.load(tmp_path / "not_a_number.npz")

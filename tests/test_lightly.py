@@ -1,4 +1,4 @@
-"""Parity with lightly 1.6.0, which others train with: the same numbers from its losses and from ours."""
+"""Parity with lightly 1.6.0: the same numbers from its losses and from ours."""
 
 import numpy as np
 import pytest

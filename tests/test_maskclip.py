@@ -1,4 +1,4 @@
-"""Masked self-distillation and masked words: by closed forms and slow sums; text methods in pieces, and gone on with after a stop."""
+"""Masked self-distillation and masked words: by closed forms and slow sums; text methods in chunks, and resumed after a stop."""
 
 import math
 from dataclasses import replace
@@ -47,7 +47,7 @@ TEXT_METHODS = ["clip", "maskclip", "courier"]  # courier with clip
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """Items of one category differ in their titles, but for a few that are equal."""
+    """Items of one category differ in their titles, except for a few that are equal."""
 
     def titled(frame):
         titles = [f"{COLOURS[n // 3 % 5]} thing of {STUFFS[n // 4 % 3]}" for n in range(frame.height - 1)]
@@ -89,7 +89,7 @@ def test_three_in_four_places_are_masked_and_the_draw_belongs_to_the_picture():
     assert (masked_places(items[7:9], 16, 0.75, seed=1, number=3) == masked[7:9]).all()
     assert (masked != masked_places(items, 16, 0.75, seed=1, number=4)).any()
     assert masked.mean(0).min() > 0.6
-    for share, count in ((0.01, 1), (0.99, 3)):  # one is masked and one is seen, whatever is asked for
+    for share, count in ((0.01, 1), (0.99, 3)):  # at least one is masked and one is seen, whatever the share
         assert (masked_places(items, 4, share, seed=1, number=3).sum(1) == count).all()
 
 
@@ -127,7 +127,7 @@ def test_a_student_without_an_opinion_pays_log_of_the_codewords_and_a_perfect_on
     torch.testing.assert_close(distillation_loss(teacher, teacher, student_temperature=0.5, teacher_temperature=0.5), entropy)
 
 
-def test_the_decoder_tells_masked_places_from_the_others_alone():
+def test_the_decoder_predicts_masked_places_from_the_others_alone():
     decoder = FeatureDecoder(32, 4)
     masked = torch.tensor([[True, False, True, False], [False, True, True, False]])
     features = torch.randn(2, 4, 32)
@@ -162,7 +162,7 @@ def test_a_teacher_follows_by_the_formula_and_its_centre_a_step_late():
     torch.testing.assert_close(teacher.centre, 0.25 * torch.tensor([2.0, 2.0, 2.0]))
 
 
-def test_a_teacher_begins_as_its_student_and_is_moved_by_no_gradient(shop, store):
+def test_a_teacher_starts_as_its_student_and_is_moved_by_no_gradient(shop, store):
     run = a_training("maskclip", shop, store)
     student, teacher = run.parts["backbone"], run.method.teacher
     body = dict(teacher.body.named_parameters())
@@ -172,9 +172,9 @@ def test_a_teacher_begins_as_its_student_and_is_moved_by_no_gradient(shop, store
     assert not trained & {id(weight) for weight in teacher.parameters()}
     line = take_step(run, feed(run.method, store, first=0, rank=0, ranks=1, chunk=0), None)
     assert all(weight.grad is None for weight in teacher.parameters())
-    keep = 0.9 + 0.09 * line["pictures"] / CONFIG.pictures
+    decay = 0.9 + 0.09 * line["pictures"] / CONFIG.pictures
     for name, weight in student.named_parameters():
-        torch.testing.assert_close(body[name], keep * start[name] + (1 - keep) * weight)
+        torch.testing.assert_close(body[name], decay * start[name] + (1 - decay) * weight)
     quantiser = run.method.quantiser.codewords.weight
     assert (teacher.quantiser.codewords.weight - quantiser).abs().max() > 0
     assert not teacher.training
@@ -192,7 +192,7 @@ def test_one_word_in_five_is_masked_and_at_least_one(shop):
     assert (masked != masked_words(titles, rows, 0.2, seed=0, number=1)).any()
 
 
-def test_masked_words_are_told_from_the_others_alone_and_cost_log_of_the_vocabulary_where_nothing_is_known(shop, store):
+def test_masked_words_are_predicted_from_the_others_alone_and_cost_log_of_the_vocabulary_where_nothing_is_known(shop, store):
     method = make_method("maskclip", shop, store.present, CONFIG, 0)
     step = method.step(0)
     torch.nn.init.zeros_(method.words.out.weight)
@@ -223,7 +223,7 @@ def test_the_loss_is_clips_and_a_twentieth_of_each_other(shop, store):
 
 
 @pytest.mark.parametrize("name", TEXT_METHODS)
-def test_a_step_in_pieces_has_the_gradients_of_the_whole(name, shop, store):
+def test_a_step_in_chunks_has_the_gradients_of_the_full_step(name, shop, store):
     begun = a_training(name, shop, store)
     take_step(begun, feed(begun.method, store, first=0, rank=0, ranks=1, chunk=0), None)  # a teacher and a centre of its own
     found = {}
@@ -242,23 +242,23 @@ def test_a_step_in_pieces_has_the_gradients_of_the_whole(name, shop, store):
 
 @pytest.mark.parametrize("name", TEXT_METHODS)
 def test_a_run_stopped_anywhere_ends_with_the_same_bits(name, shop, store, tmp_path):
-    whole_run = train_encoder(name, shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
+    full_run = train_encoder(name, shop, store, CONFIG, seed=1, folder=tmp_path / "full", threads=1)
     method = type(make_method(name, shop, store.present, CONFIG, 1))
     resumed = train_with_a_stop(name, method, 9, shop, store, CONFIG, tmp_path / "killed")
-    assert {**resumed, "seconds": 0} == {**whole_run, "seconds": 0}
-    assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
-    assert read_metrics(tmp_path / "whole/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")
-    ends = [load_checkpoint(tmp_path / end / "last.pt")["parts"] for end in ("whole", "killed")]
+    assert {**resumed, "seconds": 0} == {**full_run, "seconds": 0}
+    assert (tmp_path / "full/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
+    assert read_metrics(tmp_path / "full/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")
+    ends = [load_checkpoint(tmp_path / end / "last.pt")["parts"] for end in ("full", "killed")]
     assert all(torch.equal(weight, ends[1][key]) for key, weight in ends[0].items())
 
 
-def test_a_feature_map_of_one_place_is_refused_with_the_mend(shop, store):
+def test_a_feature_map_of_one_place_is_refused_with_the_fix(shop, store):
     with pytest.raises(SettingError, match="value 24; maskclip masks places of the last feature map, and resnet18's has one; give more"):
         make_method("maskclip", shop, store.present, replace(CONFIG, backbone="resnet18"), 0)
 
 
 @pytest.mark.parametrize("name", ["clip", "maskclip", "courier"])
-def test_a_shop_whose_titles_are_empty_is_refused_with_the_mend(name, shop, store):
+def test_a_shop_whose_titles_are_empty_is_refused_with_the_fix(name, shop, store):
     bare = replace(shop, items=shop.items.with_columns(title=np.array([" "] * len(shop.items))))
     with pytest.raises(UserError, match="0 items with a picture and a title"):
         make_method(name, bare, store.present, CONFIG, 0)

@@ -25,7 +25,7 @@ from ctr.serving.serving_model import ModelInputs, ServingModel, exported
 from data.log.shop_folder import load_shop
 from run.errors import UserError
 from tests.ctr_shop import items_of, make_shop, pictures
-from tests.trained_ctr import asked_of, make_run, told
+from tests.trained_ctr import as_object, asked_of, make_run
 
 FORMS = ("none", "vector", "cluster_id", "sim_score")
 KINDS = [(form, pooling, "before") for form in FORMS for pooling in ("self", "target")] + [("sim_score", "self", "after")]
@@ -161,7 +161,7 @@ def test_an_item_taken_out_of_the_catalogue_scores_as_offline_with_its_picture_h
         rows, request = asked_of(shop, session)
         if out_of_it not in request["candidates"]:
             continue
-        candidates = [told(shop, item) if item == out_of_it else item for item in request["candidates"]]
+        candidates = [as_object(shop, item) if item == out_of_it else item for item in request["candidates"]]
         for picture in (path, str(path), path.read_bytes()):
             handed_in = {} if form == "none" else {out_of_it: picture}
             found = scorer.score(**request | {"candidates": candidates, "pictures": handed_in})

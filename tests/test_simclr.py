@@ -72,7 +72,7 @@ def test_a_crop_of_everything_is_the_picture(pixels):
     torch.testing.assert_close(same, to_float(pixels).contiguous(), atol=1e-5, rtol=0)
 
 
-def test_no_distortion_leaves_the_picture_but_for_grey(pixels):
+def test_no_distortion_leaves_the_picture_except_for_grey(pixels):
     keys = (0, np.arange(6))
     plain = to_float(pixels).contiguous()
     out = distorted(plain, keys, strength=0.0, blur=False)
@@ -80,6 +80,6 @@ def test_no_distortion_leaves_the_picture_but_for_grey(pixels):
     torch.testing.assert_close(out[~grey], plain[~grey], atol=2e-3, rtol=0)
 
 
-def test_a_whole_view_of_a_flat_picture_is_its_normalised_colour():
+def test_an_uncropped_view_of_a_flat_picture_is_its_normalised_colour():
     flat = torch.full((1, 48, 48, 3), 128, dtype=torch.uint8)
     torch.testing.assert_close(whole(flat, 32), normalised(torch.full((1, 3, 32, 32), 128 / 255)))

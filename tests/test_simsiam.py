@@ -49,7 +49,7 @@ def slow_batch_norm(columns, scale, shift):
 
 
 def slow_head(rows, layers):
-    """A head's layers one after the other, with the weights that it has."""
+    """A head's layers one after the other, with its own weights."""
     for layer in layers:
         if isinstance(layer, torch.nn.Linear):
             rows = rows @ layer.weight.detach().numpy().T + (0.0 if layer.bias is None else layer.bias.detach().numpy())
@@ -118,7 +118,7 @@ def test_the_loss_lies_between_minus_one_and_one_and_knows_no_lengths(seed, leng
 
 
 def test_no_loss_is_lower_than_that_of_a_collapsed_encoder():
-    """Why the spread of embeddings is logged beside the loss."""
+    """Why the spread of embeddings is logged with the loss."""
     same = torch.ones(8, 1) * torch.randn(1, 4)
     assert negative_cosine(same, same).item() == pytest.approx(-1)
 
@@ -155,7 +155,7 @@ def test_the_gradient_is_that_of_projections_put_in_as_numbers():
 
 
 def test_batch_norm_centres_each_view_over_all_pictures():
-    """Whatever all embeddings of a view have in common is gone after the projector's first layer."""
+    """What all embeddings of a view have in common is gone after the projector's first layer."""
     method, step, embeddings = some_method()
     shifted = embeddings + torch.randn(CONFIG.dim, dtype=torch.float64)
     assert method.loss({"embedding": shifted}, step)[0].item() == pytest.approx(method.loss({"embedding": embeddings}, step)[0].item())
@@ -165,13 +165,13 @@ def test_batch_norm_centres_each_view_over_all_pictures():
         torch.testing.assert_close(z.var(0, correction=0), torch.ones(12, dtype=torch.float64), atol=1e-3, rtol=0)
 
 
-def test_a_step_in_pieces_has_the_gradients_of_one_piece(shop, store):
-    """In pieces of 7 of 48 pictures, batch norm still sees them all."""
-    whole, expected = one_step("simsiam", shop, store, CONFIG)
+def test_a_step_in_chunks_has_the_gradients_of_one_chunk(shop, store):
+    """In chunks of 7 of 48 pictures, batch norm still sees them all."""
+    full, expected = one_step("simsiam", shop, store, CONFIG)
     loss, found = one_step("simsiam", shop, store, replace(CONFIG, chunk=7))
-    assert loss == pytest.approx(whole, rel=1e-5)
+    assert loss == pytest.approx(full, rel=1e-5)
     assert set(found) == set(expected)
-    steepest = max(gradient.abs().max().item() for gradient in expected.values())  # some are zero but for rounding: BN undoes shifts
+    steepest = max(gradient.abs().max().item() for gradient in expected.values())  # some are zero except for rounding: BN undoes shifts
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-5 * steepest, msg=name)
     heads = [name for name in expected if name.startswith("heads")]
@@ -180,11 +180,11 @@ def test_a_step_in_pieces_has_the_gradients_of_one_piece(shop, store):
 
 
 def test_a_run_stopped_anywhere_ends_with_the_same_bits(shop, store, tmp_path):
-    whole_run = train_encoder("simsiam", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
+    full_run = train_encoder("simsiam", shop, store, CONFIG, seed=1, folder=tmp_path / "full", threads=1)
     resumed = train_with_a_stop("simsiam", SimSiam, 8, shop, store, CONFIG, tmp_path / "killed")
-    assert {**resumed, "seconds": 0} == {**whole_run, "seconds": 0}
-    assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
-    lines = read_metrics(tmp_path / "whole/metrics.jsonl")
+    assert {**resumed, "seconds": 0} == {**full_run, "seconds": 0}
+    assert (tmp_path / "full/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
+    lines = read_metrics(tmp_path / "full/metrics.jsonl")
     assert lines == read_metrics(tmp_path / "killed/metrics.jsonl")
     assert sum("std" in line for line in lines) == CONFIG.checkpoints
 

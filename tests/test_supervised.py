@@ -39,7 +39,7 @@ def store(shop, tmp_path_factory):
 
 
 def some_views(rng, *, rows=6, page_items=5, history_items=4, fewest=0):
-    """Page views with pages of 1 to all places, histories of `fewest` to all, and any number of clicks."""
+    """Page views with pages of 1 item up to all places, histories of `fewest` to all, and any number of clicks."""
     page = np.full((rows, page_items), -1)
     history = np.full((rows, history_items), -1)
     for row in range(rows):
@@ -126,7 +126,7 @@ def test_the_gradient_is_that_of_finite_differences():
 
 
 def test_padding_moves_nothing():
-    """Wider tables, with the same entries, give the same loss: padding is neither a page item nor a click to look at."""
+    """Wider tables, with the same entries, give the same loss: padding is neither a page item nor a click to attend to."""
     rng = np.random.default_rng(2)
     views = some_views(rng)
     vectors = torch.from_numpy(rng.normal(size=(ITEMS, CONFIG.dim)))
@@ -157,7 +157,7 @@ def test_a_row_without_history_has_a_finite_gradient_through_its_page_alone():
     assert not method.heads["attention"].value.weight.grad.any()
 
 
-def test_a_picture_that_stands_in_many_places_is_encoded_once_and_gets_the_gradient_of_all():
+def test_a_picture_that_occurs_in_many_places_is_encoded_once_and_gets_the_gradient_of_all():
     views = some_views(np.random.default_rng(4), rows=12, fewest=1)
     method = method_of(views)
     step = method.step(0)
@@ -196,10 +196,10 @@ def test_page_views_without_a_click_enter_and_those_with_one_are_couriers(shop, 
     assert (all_views.page >= 0).sum() == shown
 
 
-def test_a_step_in_pieces_has_the_gradients_of_one_piece(shop, store):
-    whole, expected = one_step("supervised", shop, store, CONFIG)
+def test_a_step_in_chunks_has_the_gradients_of_one_chunk(shop, store):
+    full, expected = one_step("supervised", shop, store, CONFIG)
     loss, found = one_step("supervised", shop, store, replace(CONFIG, chunk=5))
-    assert loss == pytest.approx(whole, rel=1e-6)
+    assert loss == pytest.approx(full, rel=1e-6)
     assert set(found) == set(expected)
     steepest = max(gradient.abs().max().item() for gradient in expected.values())
     for name, gradient in expected.items():
@@ -208,11 +208,11 @@ def test_a_step_in_pieces_has_the_gradients_of_one_piece(shop, store):
 
 
 def test_a_run_stopped_anywhere_ends_with_the_same_bits(shop, store, tmp_path):
-    whole_run = train_encoder("supervised", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
+    full_run = train_encoder("supervised", shop, store, CONFIG, seed=1, folder=tmp_path / "full", threads=1)
     resumed = train_with_a_stop("supervised", Supervised, 9, shop, store, CONFIG, tmp_path / "killed")
-    assert {**resumed, "seconds": 0} == {**whole_run, "seconds": 0}
-    assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
-    assert read_metrics(tmp_path / "whole/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")
+    assert {**resumed, "seconds": 0} == {**full_run, "seconds": 0}
+    assert (tmp_path / "full/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
+    assert read_metrics(tmp_path / "full/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")
 
 
 def test_a_log_without_histories_is_refused(tmp_path):

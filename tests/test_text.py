@@ -72,7 +72,7 @@ def test_only_titles_of_the_given_items_teach_words(shop):
     assert tokens_of(few, 4) == [UNKNOWN] * 3
 
 
-def test_the_vocabulary_keeps_its_most_frequent_words_in_an_order_of_their_own(shop, tmp_path):
+def test_the_vocabulary_holds_its_most_frequent_words_in_a_fixed_order(shop, tmp_path):
     short = replace(CONFIG, vocabulary=1)
     assert tokens_of(read_titles(shop, np.arange(9), short), 0) == [UNKNOWN, MASK + 1]
     turned = shop_with(TITLES[::-1], tmp_path / "shop")
@@ -80,7 +80,7 @@ def test_the_vocabulary_keeps_its_most_frequent_words_in_an_order_of_their_own(s
     assert [tokens_of(forth, item) for item in range(9)] == [tokens_of(back, item) for item in range(9)][::-1]
 
 
-def test_a_title_has_the_same_embedding_alone_as_beside_longer_ones(titles):
+def test_a_title_has_the_same_embedding_alone_as_next_to_longer_ones(titles):
     tower = text_tower(titles, CONFIG, dim=5, seed=0)
     items = np.array([7, 0, 5, 0, 4, 8])
     together = embed_titles(tower, titles, items, CPU)
@@ -96,14 +96,14 @@ def test_the_order_of_words_counts(shop, tmp_path):
     assert (first - second).abs().max() > 1e-4
 
 
-def test_first_weights_belong_to_the_seed(titles):
+def test_initial_weights_belong_to_the_seed(titles):
     first, same, other = (text_tower(titles, CONFIG, dim=5, seed=seed).state_dict() for seed in (0, 0, 1))
     assert all((first[name] == same[name]).all() for name in first)
     assert (first["model.word.weight"] != other["model.word.weight"]).any()
     assert (first["model.blocks.0.inward.weight"] != other["model.blocks.0.inward.weight"]).any()
 
 
-def test_a_shop_without_titles_is_told_to_give_some(tmp_path):
+def test_a_shop_without_titles_is_asked_for_some(tmp_path):
     shop = load_shop(write_shop(tmp_path / "shop", pictures=False, items_frame=lambda frame: frame.drop("title")))
     with pytest.raises(UserError, match=r"items\.parquet: column 'title': there is no such column"):
         read_titles(shop, np.arange(3), CONFIG)
@@ -151,7 +151,7 @@ def test_its_weights_are_those_of_the_folder(shop, bert):
     assert all((found[name] == tensor).all() for name, tensor in stored.items())
 
 
-def test_titles_longer_than_the_model_reads_are_refused_with_the_mend(shop, bert):
+def test_titles_longer_than_the_model_reads_are_refused_with_the_fix(shop, bert):
     long = shop.items.with_columns(title=pl.lit("red coat " * 9))
     config = replace(CONFIG, text_model=bert, words=20)
     titles = read_titles(replace(shop, items=long), np.arange(3), config)
@@ -171,7 +171,7 @@ def test_weights_that_need_unpickling_are_refused(shop, bert, tmp_path):
         text_tower(titles, config, dim=5, seed=0)
 
 
-def test_a_folder_that_is_no_model_is_named_with_the_mend(shop, tmp_path):
+def test_a_folder_that_is_no_model_is_named_with_the_fix(shop, tmp_path):
     with pytest.raises(UserError, match=r"no such folder; --clip\.text-model takes the folder"):
         read_titles(shop, np.arange(3), replace(CONFIG, text_model=tmp_path / "nowhere"))
     with pytest.raises(UserError, match="no Hugging Face text encoder"):

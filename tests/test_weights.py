@@ -1,4 +1,4 @@
-"""First weights of a backbone: what fits is loaded whole, what does not is refused by name, nothing is unpickled."""
+"""Initial weights of a backbone: what fits is loaded completely, what does not is refused by name, nothing is unpickled."""
 
 import pickle
 from urllib.error import URLError
@@ -32,7 +32,7 @@ def resnet18_file(tmp_path_factory):
 
 
 def body(net, pictures):
-    """What the last linear layer is given."""
+    """The input of the last linear layer."""
     seen = []
     hook = linear_head(net).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
@@ -88,8 +88,8 @@ def test_without_internet_the_error_says_both_ways(tmp_path, monkeypatch, name):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_net)
     with pytest.raises(UserError) as error:
         imagenet_state(name)
-    for said in ("could not be downloaded (URLError)", "on a machine with internet", str(tmp_path), "--weights FILE", f"{name}-"):
-        assert said in str(error.value)
+    for text in ("could not be downloaded (URLError)", "on a machine with internet", str(tmp_path), "--weights FILE", f"{name}-"):
+        assert text in str(error.value)
 
 
 def test_a_small_cnn_has_no_imagenet_weights():

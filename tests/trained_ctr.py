@@ -1,4 +1,4 @@
-"""CTR models trained on a tiny shop with pictures, and what a scorer is asked of its sessions."""
+"""CTR models trained on a tiny shop with pictures, and requests made from its sessions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.shops import write_shop
 
 TINY = CtrConfig(**PRESETS["tiny"])
 ENCODER = PretrainConfig(image_size=16, store_size=24, dim=8)
-TRAINING = (  # noqa: SIM905 - as one types it; hard enough for every input to tell in the scores
+TRAINING = (  # noqa: SIM905 - as typed in a shell; long enough for every input to matter in the predictions
     "--preset tiny --epochs 6 --patience 99 --ema 0 --batch-sessions 8 --clusters 6 --min-count 1 --table-learning-rate 0.5 "
     "--learning-rate 0.01 --threads 1"
 ).split()
@@ -41,7 +41,7 @@ def make_encoder(folder: Path, shop_folder: Path) -> Path:
 
 
 def make_run(folder: Path, form: str, *flags: str) -> Path:
-    """A run of ctr.train on `folder/shop` with the embeddings of `folder/encoder`; both are made unless they are there."""
+    """A run of ctr.train on `folder/shop` with the embeddings of `folder/encoder`; each is made only if missing."""
     if not (folder / "shop").exists():
         write_shop(folder / "shop", sessions=160)
         make_encoder(folder / "encoder", folder / "shop")
@@ -52,7 +52,7 @@ def make_run(folder: Path, form: str, *flags: str) -> Path:
 
 
 def asked_of(shop: Shop, session: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """The rows of a session's impressions, and the request that has the session's user, histories, candidates and context."""
+    """The rows of a session's impressions, and the request with the session's user, histories, candidates and context."""
     rows = np.flatnonzero(shop.session == session)
     ids = shop.items["item_id"]
     histories = {}
@@ -73,6 +73,6 @@ def asked_of(shop: Shop, session: int) -> tuple[np.ndarray, dict[str, Any]]:
     }
 
 
-def told(shop: Shop, item: int) -> dict[str, Any]:
-    """An item as an object: its columns but for the picture."""
+def as_object(shop: Shop, item: int) -> dict[str, Any]:
+    """An item as an object: its columns except the picture."""
     return shop.items.filter(pl.col("item_id") == item).drop("image").row(0, named=True)

@@ -1,4 +1,4 @@
-"""What tests of several encoders ask of a training: one step's gradients, and an interruption."""
+"""Helpers for tests of several encoders: one step's gradients, and an interrupted training."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from run.devices import set_up
 
 
 def one_step(encoder: str, shop: Shop, store: PictureStore, config: PretrainConfig) -> tuple[float, dict[str, Tensor]]:
-    """The first step's loss, and the gradient that it leaves in each weight of backbone and heads, by name; in float64, where sums taken
-    in another order agree to many digits."""
+    """The first step's loss, and its gradient in each weight of backbone and heads, by name; in float64, where sums in
+    another order agree to many digits."""
     method = make_method(encoder, shop, store.present, config, 0)
     assert method is not None
     net = backbone(config.backbone, dim=config.dim, seed=0)
@@ -37,7 +37,7 @@ def one_step(encoder: str, shop: Shop, store: PictureStore, config: PretrainConf
 def train_with_a_stop(
     encoder: str, kind: type[Method], at: int, shop: Shop, store: PictureStore, config: PretrainConfig, folder: Path
 ) -> dict[str, Any]:
-    """A training interrupted when it draws its `at`-th step, and begun again; what `train_encoder` returns.
+    """A training interrupted when it draws its `at`-th step, and resumed; what `train_encoder` returns.
 
     Args:
         kind: the encoder's class, whose `step` is replaced for a while.
