@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features.external import encoder_names
+from features.encoder_names import encoder_names
 from run.config import one_of, parse, read_recipe, with_settings
 from run.errors import SettingError, UserError, entry
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from data.log.shop_folder import Shop
 from data.pictures.files import PictureError, fix_for, read_picture
-from features.external import DOWNLOAD, RANDOM, External
+from features.encoder_names import DOWNLOAD, RANDOM, External
 from pretrain.backbones.weights import download, fit, read_state
 from run.errors import DataError, UserError
 from run.files import write_atomic

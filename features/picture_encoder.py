@@ -64,7 +64,7 @@ class PictureEncoder:
         import torch
 
         from pretrain.embedding import default_batch
-        from pretrain.views import whole
+        from pretrain.views import resized
 
         size = self.sizes["store_size"]
         pixels = np.zeros((len(pictures), size, size, 3), dtype=np.uint8)
@@ -80,7 +80,7 @@ class PictureEncoder:
         with torch.no_grad():
             for part in torch.from_numpy(np.flatnonzero(readable)).split(batch):
                 if len(part):
-                    out = self.net(whole(torch.from_numpy(pixels)[part], self.sizes["image_size"])).float()
+                    out = self.net(resized(torch.from_numpy(pixels)[part], self.sizes["image_size"])).float()
                     vectors[part.numpy()] = torch.nn.functional.normalize(out, dim=1).numpy()
         return vectors, reasons
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from pretrain.feed import Piece, pieces_of
-from pretrain.methods.method import Outputs, Step
 from run.distributed import gather_ragged, sum_gradients
 from run.errors import UserError
 from run.randomness import integer_seed
@@ -25,6 +24,7 @@ from run.randomness import integer_seed
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from pretrain.methods.method import Outputs, Step
     from pretrain.training import Training
 
 

@@ -20,7 +20,8 @@ from eval.compare import main as compare
 from features import external_networks as external_networks
 from features.embed import main as embed
 from features.embeddings import read_embeddings
-from features.external import encoder_names, external_stage, make_external, models_of, parse_external, safe_name
+from features.encoder_names import encoder_names, models_of, parse_external, safe_name
+from features.external import external_stage, make_external
 from features.external_networks import load
 from pretrain.config import PretrainConfig
 from run.errors import UserError

@@ -23,7 +23,10 @@ from pretrain.config import PretrainConfig
 from pretrain.feed import feed, passes, pieces_of
 from pretrain.gradient_cache import loss_of_step
 from pretrain.loop import train_encoder
-from pretrain.methods.method_configs import ClipConfig, CourierConfig, SimSiamConfig, SupervisedConfig
+from pretrain.methods.clip import ClipConfig
+from pretrain.methods.courier import CourierConfig
+from pretrain.methods.simsiam import SimSiamConfig
+from pretrain.methods.supervised import SupervisedConfig
 from pretrain.methods.table import METHODS, make_method
 from pretrain.train import main
 from run.errors import UserError

@@ -24,9 +24,10 @@ from pretrain.backbones.backbone import backbone, whiten_head
 from pretrain.config import PRESETS, PretrainConfig
 from pretrain.embedding import embed
 from pretrain.loop import first_weights, learning_rate, passed_checkpoint, train_encoder
-from pretrain.methods.courier import Courier
-from pretrain.methods.method_configs import ClipConfig, CourierConfig, DistortionConfig
+from pretrain.methods.clip import ClipConfig
+from pretrain.methods.courier import Courier, CourierConfig
 from pretrain.methods.table import check_needs
+from pretrain.methods.two_views import DistortionConfig
 from pretrain.page_views import newest, page_views
 from pretrain.similarity import collapse, sim_scores
 from pretrain.train import TrainConfig, unread

@@ -69,7 +69,7 @@ def attention_examples(comparison: Comparison, shop: Shop, store: Pictures, seed
 
     from pretrain.backbones.backbone import backbone
     from pretrain.methods.reconstruction import attention
-    from pretrain.views import whole
+    from pretrain.views import resized
 
     stage = encoder_stage(comparison, "courier", seed)
     config, own = comparison.pretrain, comparison.pretrain.courier
@@ -85,7 +85,7 @@ def attention_examples(comparison: Comparison, shop: Shop, store: Pictures, seed
     for row, seen in zip(rows[full][:wanted], history[full][:wanted], strict=True):
         items = np.concatenate([[shop.item[row]], seen])
         with torch.no_grad():
-            embeddings = net(whole(torch.from_numpy(store.read(items)), config.image_size))
+            embeddings = net(resized(torch.from_numpy(store.read(items)), config.image_size))
         present = torch.ones(1, len(seen), dtype=torch.bool)
         weights = attention(embeddings[None, :1], embeddings[None, 1:], present, scale=own.scale_attention)[0, 0]
         examples.append(AttentionExample(target=store.read(items[:1])[0], history=store.read(seen), weights=weights.numpy()))
