@@ -88,6 +88,11 @@ def with_own_settings(name: str, config: CommonConfig) -> CommonConfig:
     return config if own is None else config.with_part(PART, own)
 
 
+def attended_history(name: str, config: CommonConfig) -> int:
+    """How many clicks of a history `method_of(name).attention_weights` weighs; 0: the encoder has no attention to show."""
+    return method_of(name).attended_history(with_own_settings(name, config)) if is_trained_here(name) else 0
+
+
 def is_trained(name: str) -> bool:
     """False for the encoder that stays as it begins."""
     return method_of(name).trained
