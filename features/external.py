@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from contextlib import suppress
 from importlib import metadata
@@ -78,7 +79,7 @@ def embed_shop(shop: Shop, name: str, out: Path, *, key: str, workers: int, max_
     from features.embeddings import write_embeddings
     from pretrain.similarity import normalise
 
-    encoder = parse_external(name)
+    encoder, parts = parse_external(name), out / f".parts-{key}"
     if encoder.library == "file":
         from features.external_vectors import read_vectors
 
@@ -88,8 +89,9 @@ def embed_shop(shop: Shop, name: str, out: Path, *, key: str, workers: int, max_
     else:
         from features.external_networks import embed_pictures
 
-        vectors = embed_pictures(encoder, shop, parts=out / f".parts-{key}", workers=workers, max_bad_images=max_bad_images)
+        vectors = embed_pictures(encoder, shop, parts=parts, workers=workers, max_bad_images=max_bad_images)
     write_embeddings(out, shop.items["item_id"], normalise(vectors), {"encoder": name, "hash": key, "normalised": True})
+    shutil.rmtree(parts, ignore_errors=True)
     return int(vectors.any(1).sum())
 
 

@@ -14,7 +14,7 @@ from data.pictures.reader import Pictures
 from metrics.gauc import gauc
 from pretrain.page_views import pretraining_items
 from pretrain.settings import CommonConfig
-from pretrain.similarity import centred, collapse, sim_scores
+from pretrain.similarity import centred, collapse, normalise, sim_scores
 from pretrain.views import resized
 from run.prefetch import prefetch
 
@@ -66,7 +66,15 @@ def embedded(
         for part, pixels in batches:
             with torch.autocast(device.type, enabled=False) if fabric is None else fabric.autocast():
                 out = net(resized(pixels.to(device), config.image_size)).float()
-            yield part, torch.nn.functional.normalize(out, dim=1).cpu().numpy()
+            yield part, unit(out)
+
+
+def unit(out: torch.Tensor) -> np.ndarray:
+    """(P, D) outputs of a network -> unit rows, those of lengths beyond float32 too; a zero row stays zero."""
+    found = torch.nn.functional.normalize(out, dim=1).cpu().numpy()
+    odd = np.flatnonzero(~(np.linalg.norm(found, axis=1) > 0.5))  # torch gives 0 for an infinite length, and divides by no less than 1e-12
+    found[odd] = normalise(out[torch.from_numpy(odd)].cpu().numpy()) if len(odd) else found[odd]
+    return found
 
 
 def default_batch(device: str, image_size: int) -> int:
