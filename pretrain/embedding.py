@@ -91,5 +91,5 @@ def validation_gauc(
     if config.centre:
         vectors = centred(vectors, pretraining_items(shop, pictures.present))
     rows = shop.rows("valid")
-    scores = sim_scores(shop, vectors, rows, history_items=config.valid_history, mask_same_item=config.mask_same_item)
-    return gauc(shop.click[rows], scores, shop.session[rows]).value, spread
+    predictions = sim_scores(shop, vectors, rows, history_items=config.valid_history, mask_same_item=config.mask_same_item)
+    return gauc(shop.click[rows], predictions, shop.session[rows]).value, spread

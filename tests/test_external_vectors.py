@@ -141,7 +141,7 @@ def spoiled(value):
         (lambda path: path, r"vectors\.npy: no such file; an embeddings folder holds"),
     ],
 )
-def test_a_file_that_is_wrong_is_refused_with_place_value_and_mend(tmp_path, write, message):
+def test_a_file_that_is_wrong_is_refused_with_place_value_and_fix(tmp_path, write, message):
     with pytest.raises(UserError, match=message):
         read_vectors(write(tmp_path), pl.Series("item_id", [9, 4, 7, 1]))
 

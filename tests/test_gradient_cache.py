@@ -35,7 +35,7 @@ from tests.shops import write_shop
 from tests.trainings import one_step
 
 ROOT = Path(__file__).parent.parent
-TRAINED = [name for name, entry in METHODS.items() if entry.make is not None]
+TRAINED = [name for name, method in METHODS.items() if method.trained]
 CONFIG = PretrainConfig(
     weights="random",
     image_size=16,

@@ -154,7 +154,7 @@ def test_a_teacher_follows_by_the_formula_and_its_centre_a_step_late():
     before = {name: weight.clone() for name, weight in teacher.body.named_parameters()}
     torch.nn.init.ones_(quantiser.codewords.weight)
     codewords = teacher.quantiser.codewords.weight.clone()
-    teacher.saw(torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]), 0.75)
+    teacher.observe(torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]), 0.75)
     assert (teacher.centre == 0).all()
     teacher.follow(student, quantiser, 0.9)
     for name, weight in student.named_parameters():

@@ -39,7 +39,7 @@ class ClipConfig(MethodSettings):
     text_model: Path | None = None  # folder of a Hugging Face text encoder; empty: a small transformer trained from scratch on the titles
     # the body learns at this many times --learning-rate, in clip and maskclip: little, for a few thousand titles are soon known by heart
     body_rate: float = 0.1
-    crop: float = 0.9  # smallest share of the picture that a random crop keeps, for clip and maskclip; 1 = the whole picture
+    crop: float = 0.9  # smallest share of the picture that a random crop keeps, for clip and maskclip; 1 = all of it
     words: int = 16  # longest title, in tokens; words after it are cut off
     vocabulary: int = 30_000  # words known at most, the most frequent of the titles shown in the pretraining period; the others are one
     width: int = 64  # of the small transformer's states
@@ -63,7 +63,7 @@ def clip_loss(image: Tensor, text: Tensor, *, temperature: float, group: Tensor 
         image: (B, D) embeddings of any length; row i is picture i.
         text: (B, D) its title's embedding.
         temperature: t > 0; divides the cosine.
-        group: (B,) a picture's negatives are those of its own group; None: the whole batch.
+        group: (B,) a picture's negatives are those of its own group; None: all of the batch.
         title: (B,) equal numbers are equal titles. These are no negatives of each other: nothing tells which picture such a title belongs
             to. None: all differ.
 
@@ -137,7 +137,7 @@ class Clip(Method):
         items: (M,) item indices of these pictures.
         titles: of the catalogue.
         config: batch size (pictures), the text tower and the loss.
-        seed: of the order and of the tower's first weights.
+        seed: of the sampling and of the tower's first weights.
         group: (N,) each item's group, within which pictures compete; None: all of a batch do.
     """
 

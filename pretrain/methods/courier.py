@@ -92,7 +92,7 @@ class Courier(Method):
     Args:
         views: the page views of the pretraining period.
         config: batch size (rows), temperature and the options of the losses.
-        seed: of the order of rows and of the heads' first weights.
+        seed: of the sampling of rows and of the heads' first weights.
         group: (N,) each item's group, within which clicked items and negatives compete; None: all of a batch do.
         titles: of the catalogue, with `with_clip`: CLIP's loss is added, on the step's pictures that have a title (Table 8).
     """

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskClipConfig(MethodSettings):
-    """MaskCLIP's masked self-distillation beside CLIP's loss (Dong et al. 2023, arXiv:2208.12262)."""
+    """MaskCLIP's masked self-distillation on top of CLIP's loss (Dong et al. 2023, arXiv:2208.12262)."""
 
     part = "maskclip"
     presets: ClassVar = {"paper": {"codewords": 8192, "code_width": 256}}
@@ -81,8 +81,8 @@ class MaskClip(Method):
         items: (M,) item indices of these pictures.
         titles: of the catalogue.
         config: batch size (pictures), the towers and the losses.
-        seed: of the order, the masks and the heads' first weights.
-        group: (N,) each item's group, within which pictures compete in L_clip; None: the whole batch does.
+        seed: of the sampling, the masks and the heads' first weights.
+        group: (N,) each item's group, within which pictures compete in L_clip; None: all of a batch do.
 
     Raises:
         UserError: the last feature map is a single place, or the tokeniser has no token to mask words with.
@@ -152,13 +152,13 @@ class MaskClip(Method):
     def loss(self, outputs: Outputs, step: Step) -> tuple[Tensor, Outputs]:
         clip = clip_loss_of(outputs, step, temperature=self.clip.temperature)
         patches, words = outputs["loss_patches"].mean(), outputs["loss_words"].mean()
-        self.teacher.saw(outputs["projected"], self.own.centre_keep if step.number else 0.0)
+        self.teacher.observe(outputs["projected"], self.own.centre_keep if step.number else 0.0)
         total = clip + self.own.distill_weight * patches + self.own.words_weight * words
         return total, {"loss_clip": clip.detach(), "loss_patches": patches.detach(), "loss_words": words.detach()}
 
     def after_step(self, net: nn.Module, done: float) -> None:
-        keep = self.own.ema_first + (self.own.ema_last - self.own.ema_first) * done
-        self.teacher.follow(net, self.quantiser, keep)
+        kept = self.own.ema_first + (self.own.ema_last - self.own.ema_first) * done
+        self.teacher.follow(net, self.quantiser, kept)
 
     def _patches_loss(self, net: nn.Module, pictures: Tensor, projected_PSW: Tensor, step: Step) -> Tensor:
         """(P,) L_dist of each picture."""

@@ -55,7 +55,7 @@ class Method(ABC):
     Args:
         items: (M,) indices of the items whose pictures are learned from.
         config: the settings of all encoders; `self.own` becomes the method's own part.
-        seed: of the order and the heads' first weights.
+        seed: of the sampling and the heads' first weights.
         group: (N,) each item's group, within which pictures compete; None: all of a batch do.
     """
 

@@ -37,9 +37,9 @@ def nt_xent(first_view: Tensor, second_view: Tensor, *, temperature: float, grou
 
     Args:
         first_view: (B, D) projections of any length; row i is picture i.
-        second_view: (B, D) the same pictures, in the same order.
+        second_view: (B, D) the same pictures, row by row.
         temperature: t > 0; divides the cosine.
-        group: (B,) a picture's negatives are those of its own group; None: the whole batch.
+        group: (B,) a picture's negatives are those of its own group; None: all of the batch.
 
     Raises:
         ValueError: the views differ in shape.

@@ -42,7 +42,7 @@ def negative_cosine(prediction: Tensor, projection: Tensor) -> Tensor:
 
     Args:
         prediction: (B, D) p, of any length; row i is one view of picture i.
-        projection: (B, D) z of the other view, in the same order; no gradient goes into it.
+        projection: (B, D) z of the other view, row by row; no gradient goes into it.
 
     Raises:
         ValueError: they differ in shape.
@@ -61,7 +61,7 @@ class SimSiam(Method):
     """The method over the pictures shown in the pretraining period.
 
     The projector and the predictor take one view after the other, as in the paper's algorithm 1: batch norm sees all of the step's
-    pictures, from whatever rank or piece, in one view. The paper keeps the predictor's learning rate constant, as a help that is not
+    pictures, from whatever rank or piece, in one view. The paper keeps the predictor's learning rate constant, an aid that is not
     needed; here it falls with the others.
 
     Raises:

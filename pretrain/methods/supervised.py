@@ -57,7 +57,7 @@ class Supervised(Method):
     Args:
         views: the page views of the pretraining period that have a history.
         config: batch size (rows), the model's sizes, the crop.
-        seed: of the order of rows and of the model's first weights.
+        seed: of the sampling of rows and of the model's first weights.
 
     Raises:
         SettingError: the heads of the attention do not divide the embedding.

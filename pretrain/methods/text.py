@@ -22,7 +22,7 @@ from run.errors import DataError, UserError
 from run.randomness import integer_seed, keyed_init
 
 PADDING, UNKNOWN, MASK = 0, 1, 2  # of the vocabulary learned here; words follow
-_FEWEST = 2  # titles that a word must stand in to be known: the words of one title alone teach what an unknown word looks like
+_FEWEST = 2  # titles that a word must occur in to be known: the words of one title alone teach what an unknown word looks like
 _SMALL = 0.1  # of the deviation of a first word's vector: that of its place
 
 
@@ -85,7 +85,7 @@ def _own_tokens(titles: pl.Series, known: np.ndarray, config: TextSettings) -> T
     words = words_of(titles, config.words)
     each = words[known].explode(empty_as_null=False).rename("word")
     counts = each.value_counts(name="count").filter(pl.col("count") >= _FEWEST)
-    # the order must not depend on the order of items
+    # the result must not depend on how items are sorted
     kept = counts.sort(["count", "word"], descending=[True, False])["word"].head(config.vocabulary)
     code = {word: MASK + 1 + place for place, word in enumerate(kept)}
     coded = [[code.get(word, UNKNOWN) for word in title] for title in words.to_list()]
@@ -104,7 +104,7 @@ def _external_tokens(titles: pl.Series, config: TextSettings, folder: Path) -> T
 
 
 def _titles(coded: list[list[int]], longest: int, *, marks: tuple[int, ...], size: int, mask: int | None) -> Titles:
-    """Titles from the tokens of each item; `marks` are tokens that stand for no word."""
+    """Titles from the tokens of each item; `marks` are tokens that mean no word."""
     table = np.full((len(coded) + 1, longest), -1, dtype=np.int64)  # its last row makes sure that there is an empty title: the smallest row
     for row, tokens in zip(table, coded, strict=False):
         row[: len(tokens)] = tokens

@@ -30,7 +30,7 @@ class DistortionConfig(MethodSettings):
 
 
 def two_views(items: np.ndarray, batch: int, seed: int, number: int, group: np.ndarray | None = None) -> Step:
-    """A step whose first half are one view of the drawn pictures and whose second half is the other, in the same order.
+    """A step whose first half are one view of the drawn pictures and whose second half is the other, row by row.
 
     Args:
         group: (N,) each item's group, of which the step keeps those drawn, (batch,); None: no groups.
