@@ -152,7 +152,7 @@ def test_sigterm_ends_a_training_cleanly_and_the_same_command_ends_as_if_undistu
         time.sleep(0.02)
     stopped.send_signal(signal.SIGTERM)
     assert stopped.wait() == 143
-    assert "the same command goes on from here" in (tmp_path / "stopped.txt").read_text()
+    assert "the same command resumes from here" in (tmp_path / "stopped.txt").read_text()
     for name in ("stopped", "whole"):
         assert main([*words, "--out", str(tmp_path / name)]) == 0
     results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("whole", "stopped")]

@@ -10,6 +10,7 @@ import pytest
 
 from data.log.shop_folder import load_shop
 from data.source import SourceConfig
+from features.embed import main as embed
 from features.encoder_names import encoder_names, safe_name
 from features.encoder_stages import Experiment, encoder_stage, make_embeddings, needs_initial_encoder
 from pretrain.config import PretrainConfig
@@ -102,17 +103,21 @@ def test_folders_are_named_by_file_and_class():
     assert safe_name("shuffled module:a/b.py:C?x=1") == "shuffled-b-C-x-1"
 
 
-def test_a_loss_is_all_that_a_method_needs(tmp_path, experiment):
+def test_a_loss_is_all_that_a_method_needs_and_its_run_is_embedded_from_any_folder(tmp_path, experiment, monkeypatch):
     path = tmp_path / "plain.py"
     path.write_text(
         PLAIN + 'class Spread(Method):\n    def loss(self, outputs, step):\n        return -outputs["embedding"].var(0).mean(), {}\n'
     )
     out = tmp_path / "run"
-    words = ["--encoder", f"module:{path}:Spread", "--data", experiment.source.data, "--out", str(out), "--weights", "random"]
+    words = ["--encoder", f"module:{path}:Spread", "--data", Path(experiment.source.data).name, "--out", str(out), "--weights", "random"]
     words += ["--image-size", "16", "--store-size", "24", "--dim", "8", "--pictures", "100", "--checkpoints", "1", "--batch-pictures", "20"]
+    monkeypatch.chdir(Path(experiment.source.data).parent)
     assert train(words) == 0
     assert (out / "best.safetensors").exists()
     assert json.loads((out / "result.json").read_text())["pictures"] >= 100
+    monkeypatch.chdir(tmp_path)
+    assert embed(["--run", str(out), "--out", "embeddings [1]"]) == 0
+    assert np.load("embeddings [1]/vectors.npy").shape == (40, 8)
 
 
 def test_a_contrast_of_ones_own_is_refused_where_nothing_competes(tmp_path):
