@@ -106,8 +106,8 @@ def simclr_training(shop: Shop, fabric: Fabric) -> Training:
     """Ours, with Lightly's distortions: full strength, crops from 8 % of the area, blur."""
     from pretrain.backbones.backbone import backbone
     from pretrain.config import PretrainConfig
-    from pretrain.methods.method_configs import DistortionConfig
     from pretrain.methods.simclr import SimClr
+    from pretrain.methods.two_views import DistortionConfig
     from pretrain.training import prepare
 
     config = PretrainConfig(
@@ -233,9 +233,8 @@ def courier(fabric: Fabric, root: Path, *, rows: int, rounds: int) -> dict[str, 
     from data.pictures.store import PictureStore
     from pretrain.backbones.backbone import backbone
     from pretrain.config import PretrainConfig
-    from pretrain.methods.courier import Courier
+    from pretrain.methods.courier import Courier, CourierConfig
     from pretrain.methods.method import Step
-    from pretrain.methods.method_configs import CourierConfig
     from pretrain.page_views import page_views
     from pretrain.training import prepare
 
@@ -286,8 +285,7 @@ def views(fabric: Fabric, *, rounds: int) -> dict[str, Any]:
     import torch
 
     from benchmarks.side_by_side import in_turn, line
-    from pretrain.methods.method_configs import DistortionConfig
-    from pretrain.methods.two_views import distorted_view
+    from pretrain.methods.two_views import DistortionConfig, distorted_view
 
     pixels = torch.randint(0, 256, (2 * BATCH, 3 * SIDE // 2, 3 * SIDE // 2, 3), dtype=torch.uint8).to(fabric.device)
     items = np.arange(len(pixels))

@@ -19,7 +19,7 @@ from data.source import SourceConfig
 from features.external import encoder_names
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
-from pretrain.methods.table import METHODS, check_needs
+from pretrain.methods.table import METHODS, check_needs, is_trained_here
 from run.config import names, one_of, parse, positive, write_config
 from run.errors import SettingError, entry, one_process
 from run.files import write_json
@@ -116,7 +116,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     check_scorable(shop, "valid")
     check_scorable(shop, "test")
     for name in names("encoders", config.encoders):
-        if name in METHODS:
+        if is_trained_here(name):
             check_needs(name, shop, config.pretrain)
     seeds = range(config.seeds)
     encoders = [name for name in names("encoders", config.encoders) if name != "none"]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features.external import encoder_names
+from features.encoder_names import encoder_names
+from pretrain.user_methods import is_user_method
 from run.config import one_of, parse, read_recipe, with_settings
 from run.errors import SettingError, UserError, entry
 
@@ -36,6 +37,8 @@ class EmbedConfig:
             return
         if self.run != EmbedConfig.run:
             raise SettingError("run", self.run, "--encoder is made elsewhere and has no run folder: give one of the two")
+        if is_user_method(self.encoder):
+            raise SettingError("encoder", self.encoder, "is trained: give the run folder of its pretrain.train as --run")
         if len(encoder_names("encoder", self.encoder, ())) > 1:
             raise SettingError("encoder", self.encoder, "give one")
         if not self.data:
@@ -70,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.data:
         source = SourceConfig(data=config.data, allow_unordered_split=True)
     source = replace(source, max_bad_images=config.max_bad_images, pictures_from="store")
-    root = config.out if config.data else config.run  # the data of the training, and its decoded pictures, stand in its run folder
+    root = config.out if config.data else config.run  # the data of the training, and its decoded pictures, are in its run folder
     shop, size = source.shop(root), pretrain.store_size
     stored = (source.store_folder(root, size=size) / "store.json").exists()
     if config.pictures_from == "store" or (config.pictures_from == "auto" and stored):
@@ -84,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def embed_external(encoder: str, source: SourceConfig, out: Path) -> None:
-    """Embed every item with an encoder made elsewhere; a killed call is gone on with."""
+    """Embed every item with an encoder made elsewhere; a killed call is resumed."""
     from features.external import embed_shop, external_stage
     from run.folder import locked
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pretrain.similarity import normalise
+from data.log.checks import ids
+from pretrain.similarity import as_float32, normalise
 from run.errors import DataError, UserError
-from run.files import read_json, write_atomic, write_json
+from run.files import read_json, replacing, write_json
 
 
 def write_embeddings(folder: Path, item_id: pl.Series, vectors: np.ndarray, meta: dict[str, Any]) -> None:
@@ -26,14 +26,13 @@ def write_embeddings(folder: Path, item_id: pl.Series, vectors: np.ndarray, meta
         vectors: (N, D) float32, zero rows where an item has no picture.
         meta: encoder, hash and whether the rows have unit length (`normalised`).
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    array, table = io.BytesIO(), io.BytesIO()
-    np.save(array, np.ascontiguousarray(vectors, dtype=np.float32))
-    pl.DataFrame({"item_id": item_id, "row": np.arange(len(vectors), dtype=np.int64)}).write_parquet(table)
+    table = pl.DataFrame({"item_id": item_id, "row": np.arange(len(vectors), dtype=np.int64)})
+    with replacing(folder / "vectors.npy") as temporary, open(temporary, "wb") as file:
+        np.save(file, np.ascontiguousarray(as_float32(vectors)))
+    with replacing(folder / "items.parquet") as temporary, open(temporary, "wb") as file:
+        table.write_parquet(file)
     for stale in ("clusters.parquet", "centres.npz"):  # features.cluster's, of the embeddings before these
         (folder / stale).unlink(missing_ok=True)
-    write_atomic(folder / "vectors.npy", array.getvalue())
-    write_atomic(folder / "items.parquet", table.getvalue())
     write_json(folder / "meta.json", {**meta, "items": len(vectors), "dim": int(vectors.shape[1])})
 
 
@@ -47,13 +46,13 @@ def embedded_items(folder: Path) -> pl.Series:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give the folder that features.embed wrote")
     try:
-        return pl.read_parquet(path, columns=["item_id"])["item_id"]
+        return pl.read_parquet(path, columns=["item_id"], glob=False)["item_id"]
     except Exception as error:  # polars raises many kinds for a broken file
         raise UserError(f"{path}: not readable ({type(error).__name__})") from None
 
 
 def warn_of_missing(source: Path, found: np.ndarray) -> None:
-    """Say on stderr how many of the shop's items have no row in the embeddings of `source`.
+    """Report on stderr how many of the shop's items have no row in the embeddings of `source`.
 
     Args:
         found: (N,) bool, the item has one.
@@ -64,10 +63,10 @@ def warn_of_missing(source: Path, found: np.ndarray) -> None:
 
 
 def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
-    """(N, D) float32 unit rows in the order of `item_id`; zero rows for items the folder does not hold, whose number is told on stderr.
+    """(N, D) float32 unit rows in the order of `item_id`; zero rows for items the folder does not hold, which are counted on stderr.
 
     Raises:
-        UserError: a file is missing or unreadable, shapes disagree, ids are of another type, a value is not finite, no item is found.
+        UserError: a file is missing or unreadable, shapes disagree, a value is not finite, or as `rows_of`.
     """
     for name in ("vectors.npy", "items.parquet", "meta.json"):
         if not (folder / name).is_file():
@@ -75,33 +74,65 @@ def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
     read_json(folder / "meta.json")
     try:
         vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-        table = pl.read_parquet(folder / "items.parquet", columns=["item_id", "row"])
-        table = table.with_columns(pl.col("row").cast(pl.Int64))
+        table = pl.read_parquet(folder / "items.parquet", columns=["item_id", "row"], glob=False)
     except Exception as error:  # numpy and polars raise many kinds for a broken file
         raise UserError(f"{folder}: not readable as embeddings ({type(error).__name__}: {error})") from None
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
         raise DataError(folder / "vectors.npy", value=f"{vectors.dtype} {vectors.shape}", fix="give a float array of shape (N, D)")
-    wanted = item_id if item_id.dtype == pl.String else item_id.cast(pl.Int64)
-    held = table["item_id"]
-    if (held.dtype == pl.String) != (wanted.dtype == pl.String):
-        raise DataError(
-            folder / "items.parquet",
-            column="item_id",
-            value=held.dtype,
-            fix=f"the shop's ids are {wanted.dtype}; give embeddings of this shop",
-        )
-    table = table.with_columns(item_id=held.cast(wanted.dtype), row=pl.col("row")).unique("item_id", keep="first")
-    rows = pl.DataFrame({"item_id": wanted}).join(table, on="item_id", how="left", maintain_order="left")["row"].to_numpy()
-    found = ~np.isnan(rows)
-    if not found.any():
-        raise DataError(folder / "items.parquet", column="item_id", fix="holds none of the shop's items; embed them with features.embed")
+    rows = _vector_rows(folder / "items.parquet", table["row"], len(vectors))
+    places = rows_of(folder / "items.parquet", table["item_id"], item_id)
+    found = places >= 0
     warn_of_missing(folder, found)
-    places = rows[found].astype(np.int64)
-    if places.min() < 0 or places.max() >= len(vectors):
-        raise DataError(folder / "items.parquet", column="row", value=int(places.max()), fix=f"vectors.npy has {len(vectors)} rows")
-    out = np.zeros((len(wanted), vectors.shape[1]), dtype=np.float32)
-    out[found] = vectors[places]
+    places[found] = rows[places[found]]
+    out = np.zeros((len(item_id), vectors.shape[1]), dtype=np.float32)
+    out[found] = as_float32(vectors[places[found]])
     bad = np.flatnonzero(~np.isfinite(out).all(1))
     if len(bad):
-        raise DataError(folder / "vectors.npy", row=int(rows[bad[0]]), fix=f"not a finite number (item {wanted[int(bad[0])]!r})")
+        raise DataError(folder / "vectors.npy", row=int(places[bad[0]]), fix=f"not a finite number (item {item_id[int(bad[0])]!r})")
     return normalise(out)
+
+
+def rows_of(file: Path, held: pl.Series, wanted: pl.Series) -> np.ndarray:
+    """(N,) the row of each wanted item in a file that holds the ids `held` (M,), -1 where it has none.
+
+    Args:
+        file: which file the ids are in.
+        wanted: the shop's ids: integers or text.
+
+    Raises:
+        DataError: an id is null, of another type than the shop's, beyond 64 bits or there twice, or none is the shop's.
+    """
+    wanted = wanted if wanted.dtype == pl.String else wanted.cast(pl.Int64)
+    held = ids(str(file), held.alias("item_id"))
+    if held.dtype == pl.String and wanted.dtype == pl.Int64 and held.str.strip_chars().str.contains(r"^-?[0-9]+$").all():
+        held = held.str.strip_chars()  # a text file's ids have no type
+        numbers = held.cast(pl.Int64, strict=False)
+        if numbers.null_count():
+            row = int(numbers.is_null().arg_max() or 0)
+            raise DataError(file, row=row, column="item_id", value=held[row], fix="does not fit 64 bits with sign, as the shop's ids do")
+        held = numbers
+    elif held.dtype != wanted.dtype:
+        raise DataError(file, column="item_id", value=held.dtype, fix=f"the shop's ids are {wanted.dtype}; give embeddings of this shop")
+    twice = held.is_duplicated()
+    if twice.any():
+        row = int(twice.arg_max() or 0)
+        raise DataError(file, row=row, column="item_id", value=held[row], fix="is there more than once; give each item one row")
+    table = pl.DataFrame({"item_id": held, "row": np.arange(len(held), dtype=np.int64)})
+    rows = pl.DataFrame({"item_id": wanted}).join(table, on="item_id", how="left", maintain_order="left")["row"].fill_null(-1).to_numpy()
+    if (rows < 0).all():
+        like = f"; its ids are like {held[0]!r}, the shop's like {wanted[0]!r}" if len(held) else ""
+        raise DataError(file, column="item_id", fix=f"holds none of the shop's items{like}")
+    return rows.copy()
+
+
+def _vector_rows(file: Path, rows: pl.Series, vectors: int) -> np.ndarray:
+    """The column `row` of an embeddings folder's items.parquet, each a row of vectors.npy.
+
+    Raises:
+        DataError: it holds anything else.
+    """
+    wrong = pl.Series([True]) if not rows.dtype.is_integer() else rows.is_null() | (rows < 0) | (rows >= vectors)
+    if len(rows) and wrong.any():
+        place = int(wrong.arg_max() or 0)
+        raise DataError(file, row=place, column="row", value=rows[place], fix=f"give a row of vectors.npy, which has {vectors:,}")
+    return rows.cast(pl.Int64).to_numpy()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.pictures.reader import Pictures
 from data.source import SourceConfig
-from features.external import external_stage, make_external
-from pretrain.config import PACE, PretrainConfig, initial_config
-from pretrain.methods.table import INITIAL_METHOD, METHODS, is_trained, parts_read, uses_initial_weights
-from run.folder import Stage, file_hash, folder_hash
+from features.encoder_names import safe_name
+from features.external import external_stage, make_external, versions_of
+from pretrain.config import PretrainConfig, initial_config
+from pretrain.methods.table import INITIAL_METHOD, code_read, is_trained, is_trained_here, settings_read, uses_initial_weights
+from pretrain.user_methods import is_user_method, parse_name
+from run.folder import Stage, file_hash
 
-VERSION = 8  # of encoder training: raise it when the code gives other numbers from the same settings
+# what every encoder's stage runs besides its method, and what that imports without running it
+_CODE = ("features.encoder_stages", "pretrain.loop", "pretrain.embedding", "features.embeddings", "data.pictures.store")
+_NOT_RUN = ("features.encoder_names", "features.external", "features.external_networks", "features.external_vectors")
+_LIBRARIES = ("torch", "torchvision", "numpy", "pillow")  # whose versions numbers depend on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,20 +31,20 @@ class Experiment:
 
 
 def encoder_stage(experiment: Experiment, encoder: str, seed: int) -> Stage:
-    """Where the encoder trained with these settings on this data stands, trained or not; an external one has no settings and no seed."""
+    """The stage of the encoder trained with these settings on this data, trained or not; an external one has no settings and no seed."""
     if is_external(encoder):
         return external_stage(experiment.source, experiment.root, encoder)
-    return _stage(f"encoders/{encoder}", experiment, encoder, experiment.pretrain, seed)
+    return _stage(f"encoders/{safe_name(encoder)}", experiment, encoder, experiment.pretrain, seed)
 
 
 def initial_encoder_stage(experiment: Experiment, seed: int) -> Stage:
-    """Where the SimCLR training stands whose weights all encoders of this seed begin with; its folder is called start, not simclr."""
+    """The stage of the initial encoder, with whose weights all encoders of this seed begin; its folder is called start."""
     return _stage("encoders/start", experiment, INITIAL_METHOD, initial_config(experiment.pretrain), seed)
 
 
 def is_external(encoder: str) -> bool:
     """True for an encoder that is not trained here: frozen, and the same for every seed."""
-    return encoder not in METHODS
+    return not is_trained_here(encoder)
 
 
 def needs_initial_encoder(encoder: str, config: PretrainConfig) -> bool:
@@ -49,14 +54,17 @@ def needs_initial_encoder(encoder: str, config: PretrainConfig) -> bool:
 
 def _stage(name: str, experiment: Experiment, encoder: str, config: PretrainConfig, seed: int) -> Stage:
     config = _own_first_weights(encoder, config)
-    parts = parts_read(encoder, config)  # of the parts of the settings, those of other methods do not count
-    settings = {
-        name: value for name, value in asdict(config).items() if name not in PACE and (name in parts or not isinstance(value, dict))
-    }
-    if "clip" in parts and config.clip.text_model is not None:
-        settings["clip"]["text_model"] = folder_hash(config.clip.text_model)
-    key = experiment.source.key(experiment.root) | {"encoder": encoder, "seed": seed, "pretrain": settings, "version": VERSION}
-    return Stage(experiment.root, f"{name}-seed{seed}", key | {"weights": file_hash(config.weights)})
+    key = experiment.source.key(experiment.root) | {"encoder": _key_name(encoder), "seed": seed}
+    key |= {"pretrain": settings_read(encoder, config), "code": code_read(encoder, config, *_CODE, without=_NOT_RUN)}
+    key["versions"] = versions_of(*_LIBRARIES)
+    if uses_initial_weights(encoder, config):
+        key["initial"] = initial_encoder_stage(experiment, seed).hash
+    return Stage(experiment.root, f"{name}-seed{seed}", key)
+
+
+def _key_name(encoder: str) -> str:
+    """An encoder's name without the path of a user's file, whose code is in the key anyway."""
+    return f"module:{parse_name(encoder).attribute}" if is_user_method(encoder) else encoder
 
 
 def _own_first_weights(encoder: str, config: PretrainConfig) -> PretrainConfig:
@@ -78,9 +86,9 @@ def make_embeddings(experiment: Experiment, encoder: str, seed: int) -> Stage:
 
 
 def make_initial_encoder(experiment: Experiment, seed: int) -> Stage:
-    """Train what all encoders of this seed begin with, unless it is there; `folder / "best.safetensors"` holds its weights."""
+    """Train the initial encoder of this seed, unless it is there; `folder / "best.safetensors"` holds its weights."""
     stage, config = initial_encoder_stage(experiment, seed), initial_config(experiment.pretrain)
-    return _make(stage, experiment, INITIAL_METHOD, config, seed, title="start")
+    return _make(stage, experiment, INITIAL_METHOD, config, seed, title="initial encoder")
 
 
 def _make(stage: Stage, experiment: Experiment, encoder: str, config: PretrainConfig, seed: int, title: str = "") -> Stage:

@@ -1,183 +1,55 @@
-"""Encoders made elsewhere, frozen: `timm:NAME`, `open_clip:NAME/TAG`, a torchvision name, `file:PATH` (their embeddings alone).
-
-The catalogue is embedded once for all seeds. Behind a name of timm's, open_clip's or torchvision's may stand `@FILE`, weights in place of
-the download, or `@random`, random weights. docs/external-encoders.md says what each form reads.
-"""
+"""Encoders made elsewhere, frozen: the catalogue is embedded once for all seeds, as a cached stage."""
 
 from __future__ import annotations
 
-import difflib
-import functools
-import importlib.util
-import re
+import shutil
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretrain.methods.table import METHODS
-from run.errors import SettingError, UserError
+from features.encoder_names import External, encoder_names, parse_external, safe_name
 from run.folder import Stage, hash_of_files
+from run.source_code import code_hash
 
 if TYPE_CHECKING:
     from data.log.shop_folder import Shop
     from data.source import SourceConfig
 
-VERSION = 2  # of how pictures become embeddings: raise it when the code gives other numbers for the same name and file
-DOWNLOAD, RANDOM = "download", "random"
-INSTALL = {"timm": "pip install '.[timm]'", "open_clip": "pip install '.[open_clip]'"}
-# families whose torchvision weights need more than a state of the same keys (other keys, an input turned inside, no linear layer)
-_NOT_TAKEN = ("densenet", "googlenet", "inception", "mnasnet", "squeezenet")
-_LONGEST = 60  # letters of a folder's name, before its hash
-
-
-@dataclass(frozen=True, kw_only=True)
-class External:
-    """An encoder's name, taken apart."""
-
-    name: str  # as the user wrote it
-    library: str  # timm | open_clip | torchvision | file
-    model: str = ""  # in that library; "" for file
-    tag: str = ""  # which of a model's weights; timm has it in the model's name
-    weights: str = DOWNLOAD  # DOWNLOAD | RANDOM | the path of a file: of weights, or of embeddings for the library "file"
-
-    @property
-    def file(self) -> Path | None:
-        """The file or folder that the embeddings depend on."""
-        return Path(self.weights) if self.library == "file" or self.weights not in (DOWNLOAD, RANDOM) else None
-
-
-def encoder_names(setting: str, value: str, own: Iterable[str]) -> list[str]:
-    """A comma-separated flag as a list without repeats: encoders trained here (`own`) or made elsewhere, each one checked.
-
-    Raises:
-        SettingError: no name, or one that neither this toolkit nor the library it names has.
-        UserError: a library is not installed, or a file is missing.
-    """
-    found = [part.strip() for part in value.split(",") if part.strip()]
-    if not found:
-        raise SettingError(setting, value, "give at least one name")
-    own = list(own)
-    for name in found:
-        if name not in own:
-            check(parse_external(name), setting, own)
-    return list(dict.fromkeys(found))
-
-
-def parse_external(name: str) -> External:
-    """Take a name apart; whether there is such a model, `check` says.
-
-    >>> parse_external("open_clip:ViT-B-32/openai@/weights/clip.safetensors").model
-    'ViT-B-32'
-    """
-    library, colon, rest = name.partition(":")
-    if library == "file" and colon:
-        return External(name=name, library="file", weights=rest)
-    if library not in INSTALL or not colon:
-        library, rest = "torchvision", name
-    model, at, weights = rest.partition("@")
-    tag = ""
-    if library == "open_clip":
-        model, _, tag = model.partition("/")
-    return External(name=name, library=library, model=model, tag=tag, weights=weights if at else DOWNLOAD)
-
-
-def check(encoder: External, setting: str = "encoders", own: Iterable[str] = ()) -> None:
-    """Refuse what cannot be embedded with, before anything is trained.
-
-    Args:
-        setting: the flag's name.
-        own: names of encoders trained here, which a misspelled name may mean.
-
-    Raises:
-        SettingError: an unknown name, with the nearest ones.
-        UserError: a library is not installed, or a file is missing.
-    """
-    prefix = encoder.name.partition(":")[0]
-    if encoder.library == "torchvision" and ":" in encoder.name.partition("@")[0]:
-        near = difflib.get_close_matches(prefix, [*INSTALL, "file"], n=1)
-        meant = f"did you mean '{near[0]}:'? " if near else ""
-        raise SettingError(setting, encoder.name, f"{meant}Before a colon stand timm, open_clip or file")
-    if encoder.library in INSTALL and importlib.util.find_spec(encoder.library) is None:
-        raise UserError(f"{encoder.name}: the package {encoder.library} is not installed; {INSTALL[encoder.library]}")
-    if encoder.library != "file":
-        _check_model(encoder, setting, list(own))
-    file = encoder.file
-    if file is not None and (str(encoder.weights) == "" or not file.exists()):
-        what = "embeddings" if encoder.library == "file" else "weights"
-        other = "" if encoder.library == "file" else ", or write @random for random weights"
-        raise UserError(f"{encoder.name}: no such file of {what}: {encoder.weights!r}; give the path of one{other}")
-
-
-def _check_model(encoder: External, setting: str, own: list[str]) -> None:
-    known = models_of(encoder.library)
-    if encoder.model not in known:
-        choices = own + known if encoder.library == "torchvision" else known
-        near = difflib.get_close_matches(encoder.model, choices, n=3, cutoff=0.5)
-        raise SettingError(setting, encoder.name, _instead(encoder, near, own))
-    if encoder.library != "open_clip" or (not encoder.tag and encoder.weights != DOWNLOAD):
-        return
-    import open_clip
-
-    tags = open_clip.list_pretrained_tags_by_model(encoder.model)
-    if encoder.tag not in tags:
-        near = difflib.get_close_matches(encoder.tag, tags, n=1)
-        meant = f"did you mean '{near[0]}'?" if near else f"its tags are: {', '.join(tags) or 'none'}; or give {encoder.model}@FILE"
-        raise SettingError(setting, encoder.name, f"{encoder.model} has no weights of the tag {encoder.tag!r}; {meant}")
-
-
-def _instead(encoder: External, near: list[str], own: list[str]) -> str:
-    """What a name that stands for no encoder made elsewhere may have been meant as."""
-    if encoder.name in METHODS:
-        return "is trained here: give the run folder of its pretrain.train as --run"
-    if encoder.library == "torchvision" and encoder.model.startswith(_NOT_TAKEN):
-        return f"of torchvision's, {', '.join(_NOT_TAKEN)} are not taken; timm has them"
-    where = "" if encoder.library == "torchvision" else f"{encoder.library} has no such model; "
-    if near:
-        return where + f"did you mean {' or '.join(repr(name) for name in near)}?"
-    return where + f"there are: {', '.join([*own, 'a torchvision name', 'timm:NAME', 'open_clip:NAME/TAG', 'file:PATH'])}"
-
-
-@functools.lru_cache
-def models_of(library: str) -> list[str]:
-    """The names that a library knows: timm's with and without a tag, torchvision's of those families that are taken."""
-    if library == "timm":
-        import timm
-
-        return timm.list_models() + timm.list_models(pretrained=True)
-    if library == "open_clip":
-        import open_clip
-
-        return open_clip.list_models()
-    from torchvision import models
-
-    return [name for name in models.list_models(module=models) if not name.startswith(_NOT_TAKEN)]
-
-
-def safe_name(encoder: str) -> str:
-    """An encoder's name as part of a folder's: no slash, no colon, of bounded length; of a file the last part of its path.
-
-    >>> safe_name("shuffled open_clip:ViT-B-32/openai@/home/me/clip.pt")
-    'shuffled-open_clip-ViT-B-32-openai-clip.pt'
-    """
-    for mark in ("file:", "@"):
-        before, found, path = encoder.partition(mark)
-        if found:
-            encoder = f"{before}{mark}{Path(path).name}"
-            break
-    name = re.sub(r"[^\w.-]+", "-", encoder, flags=re.ASCII).strip("-.")
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}-{name[-_LONGEST // 2 + 1 :]}"
+__all__ = ["encoder_names", "external_stage", "make_external", "safe_name"]
+# what turns a name or a file into embeddings, by library; and what is imported on the way, but only names encoders or finds data
+_CODE = {"file": ("features.external_vectors",)}
+_CODE_OF_NETWORKS = ("features.external_networks",)
+_NOT_RUN = ("features.encoder_names", "pretrain.methods.table", "pretrain.user_methods", "data.source")
+_PACKAGES = {"timm": ("timm",), "open_clip": ("open_clip_torch", "timm"), "torchvision": (), "file": ()}
 
 
 def external_stage(source: SourceConfig, root: Path, name: str) -> Stage:
-    """Where the catalogue embedded by this encoder stands, made or not; it depends on the name, the file's content and the shop."""
+    """The stage of the catalogue embedded by this encoder, made or not; its key: name, the file's content, shop, code, versions."""
     from data.source import shop_fingerprint, shop_folder
 
     encoder = parse_external(name)
     key: dict[str, Any] = {"shop": shop_fingerprint(shop_folder(source, root)), "library": encoder.library, "model": encoder.model}
-    key |= {"tag": encoder.tag, "weights": encoder.weights if encoder.file is None else content_hash(encoder.file), "version": VERSION}
+    key |= {"tag": encoder.tag, "weights": encoder.weights if encoder.file is None else content_hash(encoder.file)}
+    key["code"] = code_hash("features.external", *_CODE.get(encoder.library, _CODE_OF_NETWORKS), without=_not_run(encoder))
+    libraries = ("numpy",) if encoder.library == "file" else ("torch", "torchvision", "numpy", "pillow")
+    key["versions"] = versions_of(*libraries, *_PACKAGES[encoder.library])
     return Stage(root, f"encoders/{safe_name(name)}", key)
+
+
+def _not_run(encoder: External) -> tuple[str, ...]:
+    """Modules that are imported on the way but not run for this encoder."""
+    return (*_NOT_RUN, "features.external_networks" if encoder.library == "file" else "features.external_vectors")
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """The installed versions of packages that numbers depend on; one that is missing is left out."""
+    found = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def make_external(source: SourceConfig, root: Path, name: str, *, workers: int = 0) -> Stage:
@@ -197,17 +69,17 @@ def make_external(source: SourceConfig, root: Path, name: str, *, workers: int =
 
 
 def embed_shop(shop: Shop, name: str, out: Path, *, key: str, workers: int, max_bad_images: float) -> int:
-    """Write the embeddings folder `out`, and say how many items have an embedding.
+    """Write the embeddings folder `out`; how many items have an embedding.
 
     Args:
-        key: a hash of what the embeddings depend on; what a killed call leaves in `out` is gone on with under the same key alone.
+        key: a hash of what the embeddings depend on; what a killed call leaves in `out` is used again under the same key alone.
     """
     import sys
 
     from features.embeddings import write_embeddings
     from pretrain.similarity import normalise
 
-    encoder = parse_external(name)
+    encoder, parts = parse_external(name), out / f".parts-{key}"
     if encoder.library == "file":
         from features.external_vectors import read_vectors
 
@@ -217,13 +89,14 @@ def embed_shop(shop: Shop, name: str, out: Path, *, key: str, workers: int, max_
     else:
         from features.external_networks import embed_pictures
 
-        vectors = embed_pictures(encoder, shop, parts=out / f".parts-{key}", workers=workers, max_bad_images=max_bad_images)
+        vectors = embed_pictures(encoder, shop, parts=parts, workers=workers, max_bad_images=max_bad_images)
     write_embeddings(out, shop.items["item_id"], normalise(vectors), {"encoder": name, "hash": key, "normalised": True})
+    shutil.rmtree(parts, ignore_errors=True)
     return int(vectors.any(1).sum())
 
 
 def content_hash(path: Path) -> str:
-    """A hash of a file's content and of the id files beside it, or of an embeddings folder's vectors and ids."""
+    """A hash of a file's content and of the id files next to it, or of an embeddings folder's vectors and ids."""
     from features.external_vectors import id_files
 
     if path.is_dir():

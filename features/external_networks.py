@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,10 +18,10 @@ from torch import Tensor, nn
 
 from data.log.shop_folder import Shop
 from data.pictures.files import PictureError, fix_for, read_picture
-from features.external import DOWNLOAD, RANDOM, External
+from features.encoder_names import DOWNLOAD, RANDOM, External
 from pretrain.backbones.weights import download, fit, read_state
 from run.errors import DataError, UserError
-from run.files import write_atomic
+from run.files import write_with
 from run.progress import Progress
 from run.randomness import integer_seed
 
@@ -33,11 +31,11 @@ _BATCH = 32  # pictures that go through a network at once
 
 @dataclass(frozen=True, kw_only=True)
 class Frozen:
-    """A network in evaluation, and how it looks at a picture."""
+    """A network in evaluation, and how its library prepares a picture."""
 
     net: nn.Module
     encode: Callable[[Tensor], Any]  # (P, 3, H, W) -> (P, D)
-    look: Callable[[Image.Image], Tensor]  # resize, crop and normalise as the library does: -> (3, H, W)
+    prepare: Callable[[Image.Image], Tensor]  # resize, crop and normalise as the library does: -> (3, H, W)
 
 
 def embed_pictures(encoder: External, shop: Shop, *, parts: Path, workers: int, max_bad_images: float) -> np.ndarray:
@@ -46,7 +44,7 @@ def embed_pictures(encoder: External, shop: Shop, *, parts: Path, workers: int, 
     Each worker decodes and encodes its own batches on one thread, so that numbers do not depend on how many there are.
 
     Args:
-        parts: a folder for what is done so far; a killed call goes on from it, and the end removes it.
+        parts: a folder for what is done so far, from which a killed call resumes; the caller removes it.
         workers: threads; 0: one a CPU core.
         max_bad_images: the largest share of unreadable pictures among items that name one.
 
@@ -69,9 +67,7 @@ def embed_pictures(encoder: External, shop: Shop, *, parts: Path, workers: int, 
         if path.exists():
             return np.load(path, allow_pickle=False)
         found = encode_files(frozen, encoder.name, shop.folder, [str(images[row]) for row in pieces[number]], device)
-        content = io.BytesIO()
-        np.save(content, found)
-        write_atomic(path, content.getvalue())
+        write_with(path, lambda file: np.save(file, found))
         return found
 
     rows = []
@@ -88,7 +84,6 @@ def embed_pictures(encoder: External, shop: Shop, *, parts: Path, workers: int, 
     for piece, found in zip(pieces, rows, strict=True):
         vectors[piece] = found if found.shape[1] else 0.0
     _refuse_too_many(shop, images, named[~vectors[named].any(1)], len(named), max_bad_images)
-    shutil.rmtree(parts)
     return vectors
 
 
@@ -98,17 +93,17 @@ def encode_files(frozen: Frozen, name: str, folder: Path, images: list[str], dev
     Raises:
         UserError: the network gives anything but a row of finite numbers for each picture.
     """
-    looks: dict[int, Tensor] = {}
+    prepared: dict[int, Tensor] = {}
     for place, image in enumerate(images):
         try:
-            looks[place] = frozen.look(Image.fromarray(read_picture(folder, image)))
+            prepared[place] = frozen.prepare(Image.fromarray(read_picture(folder, image)))
         except PictureError:
             continue
-    places = list(looks)
+    places = list(prepared)
     out: list[np.ndarray] = []
     with torch.inference_mode():
         for start in range(0, len(places), _BATCH):
-            batch = torch.stack([looks[place] for place in places[start : start + _BATCH]]).to(device)
+            batch = torch.stack([prepared[place] for place in places[start : start + _BATCH]]).to(device)
             found = frozen.encode(batch)
             if not isinstance(found, Tensor) or found.ndim != 2:
                 shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -148,8 +143,8 @@ def _timm(encoder: External) -> Frozen:
     else:
         state = read_state(encoder.file)
         net = _load_or_explain(encoder, lambda: _timm_with(encoder.model, state))
-    look: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(net), is_training=False)
-    return Frozen(net=net, encode=net, look=look)
+    prepare: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(net), is_training=False)
+    return Frozen(net=net, encode=net, prepare=prepare)
 
 
 def _timm_with(model: str, state: dict[str, Tensor]) -> nn.Module:
@@ -182,13 +177,13 @@ def _open_clip(encoder: External) -> Frozen:
             net = open_clip.create_model(encoder.model, pretrained_text=False, **words)
         if encoder.file is not None:
             read_state(encoder.file)  # refuses what must not be read, in our words
-            whole: Any = net
-            open_clip.load_checkpoint(whole, str(encoder.file), weights_only=True)
+            full: Any = net
+            open_clip.load_checkpoint(full, str(encoder.file), weights_only=True)
         return net
 
     net: Any = _load_or_explain(encoder, make)
-    look: Any = image_transform_v2(PreprocessCfg(**net.visual.preprocess_cfg), is_train=False)
-    return Frozen(net=net, encode=net.encode_image, look=look)
+    prepare: Any = image_transform_v2(PreprocessCfg(**net.visual.preprocess_cfg), is_train=False)
+    return Frozen(net=net, encode=net.encode_image, prepare=prepare)
 
 
 def _torchvision(encoder: External) -> Frozen:
@@ -209,7 +204,7 @@ def _torchvision(encoder: External) -> Frozen:
     elif encoder.file is not None:
         fit(net, read_state(encoder.file), name=encoder.model, source=encoder.weights, head=(f"{last}.",))
     net.set_submodule(last, nn.Identity())  # the embedding is what the classifier is given
-    return Frozen(net=net, encode=net, look=entry.transforms())
+    return Frozen(net=net, encode=net, prepare=entry.transforms())
 
 
 @contextmanager
@@ -224,7 +219,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _load_or_explain(encoder: External, make: Callable[[], nn.Module]) -> nn.Module:
-    """What `make` gives; a library's many kinds of trouble become one line that says what to do.
+    """What `make` gives; a library's many kinds of trouble become one line with the fix.
 
     Raises:
         UserError: the weights cannot be had or do not fit.
@@ -234,15 +229,15 @@ def _load_or_explain(encoder: External, make: Callable[[], nn.Module]) -> nn.Mod
     except UserError:
         raise
     except Exception as error:
-        said = next(iter(str(error).strip().splitlines()), "")[:200]
+        reason = next(iter(str(error).strip().splitlines()), "")[:200]
         if encoder.file is not None:
-            raise UserError(f"{encoder.weights}: not weights of {encoder.library}'s {encoder.model} ({said})") from None
+            raise UserError(f"{encoder.weights}: not weights of {encoder.library}'s {encoder.model} ({reason})") from None
         if encoder.weights == RANDOM:
-            raise UserError(f"{encoder.name}: {encoder.library} could not make it ({type(error).__name__}: {said})") from None
+            raise UserError(f"{encoder.name}: {encoder.library} could not make it ({type(error).__name__}: {reason})") from None
         source = f"{encoder.library}:{encoder.model}" + (f"/{encoder.tag}" if encoder.tag else "")
         raise UserError(
-            f"{encoder.name}: no weights could be downloaded ({type(error).__name__}: {said}); run the same command once on a machine with "
-            f"internet and copy its cache (HF_HOME, TORCH_HOME), or give a file: {source}@FILE. Random weights only when asked for: "
+            f"{encoder.name}: no weights could be downloaded ({type(error).__name__}: {reason}); run the same command once on a machine "
+            f"with internet and copy its cache (HF_HOME, TORCH_HOME), or give a file: {source}@FILE. Random weights only when asked for: "
             f"{source}@random"
         ) from None
 

@@ -1,6 +1,6 @@
 """Embeddings made elsewhere, from a file: npy, safetensors, parquet, or an embeddings folder of this project.
 
-Rows are found by item_id where the file holds ids or an id file stands beside it; else row n is item n of items.parquet, as in MMRec's
+Rows are found by item_id where the file holds ids or an id file is next to it; else row n is item n of items.parquet, as in MMRec's
 `image_feat.npy`.
 """
 
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.embeddings import read_embeddings, warn_of_missing
+from features.embeddings import read_embeddings, rows_of, warn_of_missing
+from pretrain.similarity import as_float32
 from run.errors import DataError, UserError
 
 _FORMATS = "give .npy, .safetensors, .parquet or an embeddings folder"
@@ -20,7 +21,7 @@ _IDS = (".ids.txt", ".ids.csv", ".ids.parquet", ".ids.npy")  # of an id file, in
 
 
 def read_vectors(path: Path, item_id: pl.Series) -> np.ndarray:
-    """(N, D) float32 in the order of `item_id`, lengths as given; zero rows for items the file does not hold.
+    """(N, D) float32 in the order of `item_id`; zero rows for items the file does not hold. Lengths are as given, but 1 beyond float32.
 
     Raises:
         UserError: another format, or unreadable.
@@ -34,28 +35,25 @@ def read_vectors(path: Path, item_id: pl.Series) -> np.ndarray:
     if path.suffix not in readers:
         raise UserError(f"{path}: embeddings in a format that is not read here; {_FORMATS}")
     vectors, held, columns = readers[path.suffix](path)
+    file = path
+    if held is None and (beside := _ids_beside(path, len(vectors))) is not None:
+        file, held = beside
     if held is None:
-        held = _ids_beside(path, len(vectors))
-    wanted = item_id if item_id.dtype == pl.String else item_id.cast(pl.Int64)
-    if held is None:
-        if len(vectors) != len(wanted):
-            fix = f"items.parquet has {len(wanted):,} rows; without ids row n is item n: give as many, or ids in {_beside(path)}"
+        if len(vectors) != len(item_id):
+            fix = f"items.parquet has {len(item_id):,} rows; without ids row n is item n: give as many, or ids in {_beside(path)}"
             raise DataError(path, value=f"{len(vectors):,} rows", fix=fix)
-        rows = np.arange(len(wanted))
+        rows = np.arange(len(item_id))
     else:
-        rows = _rows_of(path, held, wanted)
+        rows = rows_of(file, held, item_id)
     found = rows >= 0
     warn_of_missing(path, found)
-    out = np.zeros((len(wanted), vectors.shape[1]), dtype=np.float32)
-    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below, as infinite
-        out[found] = vectors[rows[found]]
+    out = np.zeros((len(item_id), vectors.shape[1]), dtype=np.float32)
+    out[found] = as_float32(vectors[rows[found]])
     bad = np.argwhere(~np.isfinite(out))
     if len(bad):
         item, place = (int(number) for number in bad[0])
         value = vectors[int(rows[item]), place]
-        fix = (
-            f"item {wanted[item]!r}: give finite numbers (of float32's size); leave out the row of an item without a picture, or give zeros"
-        )
+        fix = f"item {item_id[item]!r}: give finite numbers; leave out the row of an item without a picture, or give zeros"
         raise DataError(path, row=int(rows[item]), column=columns[place] if columns else str(place), value=value, fix=fix)
     if not out.any():
         raise DataError(path, fix="all embeddings of the shop's items are zero")
@@ -63,7 +61,7 @@ def read_vectors(path: Path, item_id: pl.Series) -> np.ndarray:
 
 
 def id_files(path: Path) -> list[Path]:
-    """The id files that stand beside a file of embeddings: `image_feat.ids.txt` beside `image_feat.npy`."""
+    """The id files next to a file of embeddings: `image_feat.ids.txt` next to `image_feat.npy`."""
     return [path.with_suffix(ending) for ending in _IDS if path.with_suffix(ending).is_file()]
 
 
@@ -88,10 +86,11 @@ def _safetensors(path: Path) -> Read:
     ids = tensors.pop("item_id", None)
     matrices = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 2}
     if len(matrices) != 1:
-        fix = "give one tensor of shape (N, D), and ids as `item_id` (N,) or in a file beside it"
+        fix = "give one tensor of shape (N, D), and ids as `item_id` (N,) or in a file next to it"
         raise DataError(path, value=", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()) or "no tensor", fix=fix)
     tensor = next(iter(matrices.values()))
-    vectors = _matrix(path, tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy())
+    narrow = tensor.is_floating_point() and tensor.itemsize < 4  # NumPy has no bfloat16
+    vectors = _matrix(path, (tensor.float() if narrow else tensor).numpy())
     if ids is not None and (ids.ndim != 1 or ids.is_floating_point() or ids.is_complex() or len(ids) != len(vectors)):
         raise DataError(path, column="item_id", value=f"{ids.dtype} {tuple(ids.shape)}", fix=f"give ({len(vectors)},) integers")
     return vectors, None if ids is None else pl.Series("item_id", ids.numpy()), None
@@ -99,7 +98,7 @@ def _safetensors(path: Path) -> Read:
 
 def _parquet(path: Path) -> Read:
     try:
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, glob=False)
     except Exception as error:  # polars raises many kinds for a broken file
         raise UserError(f"{path}: not readable as parquet ({type(error).__name__})") from None
     if "item_id" not in frame.columns:
@@ -111,7 +110,7 @@ def _parquet(path: Path) -> Read:
         return _from_lists(path, frame[lists[0]]), frame["item_id"], None
     if lists or not floats:
         what = ", ".join(f"{name} {kind}" for name, kind in list(rest.schema.items())[:8])
-        raise DataError(path, value=what or "item_id alone", fix="give one column of lists, or columns of floats, beside item_id")
+        raise DataError(path, value=what or "item_id alone", fix="give one column of lists, or columns of floats, next to item_id")
     return frame.select(pl.col(floats).cast(pl.Float64)).fill_null(float("nan")).to_numpy(), frame["item_id"], floats
 
 
@@ -146,46 +145,30 @@ def _beside(path: Path) -> str:
     return " or ".join(path.with_suffix(ending).name for ending in _IDS)
 
 
-def _ids_beside(path: Path, rows: int) -> pl.Series | None:
-    """The ids in a file beside `path`, one a row of it; None where there is no such file."""
+def _ids_beside(path: Path, rows: int) -> tuple[Path, pl.Series] | None:
+    """The file of ids next to `path`, and its ids, one a row of `path`; None where there is no such file."""
     files = id_files(path)
     if not files:
         return None
     if len(files) > 1:
-        raise UserError(f"{path}: two files of ids beside it, {files[0].name} and {files[1].name}; leave one")
+        raise UserError(f"{path}: two files of ids next to it, {files[0].name} and {files[1].name}; leave one")
     file = files[0]
     try:
         if file.suffix == ".txt":
-            ids = pl.Series("item_id", file.read_text().splitlines(), dtype=pl.String)
+            ids = pl.Series("item_id", _lines(file), dtype=pl.String)
         elif file.suffix == ".npy":
             ids = pl.Series("item_id", np.load(file, allow_pickle=False))
         else:
-            frame = pl.read_csv(file, infer_schema=False) if file.suffix == ".csv" else pl.read_parquet(file)
+            frame = pl.read_csv(file, infer_schema=False, glob=False) if file.suffix == ".csv" else pl.read_parquet(file, glob=False)
             ids = frame["item_id"]
     except Exception as error:  # a broken file fails in many ways
         raise UserError(f"{file}: not readable as ids ({type(error).__name__}); give one id a row, under the name item_id") from None
     if len(ids) != rows:
         raise DataError(file, value=f"{len(ids):,} ids", fix=f"{path.name} has {rows:,} rows; give one id for each")
-    return ids
+    return file, ids
 
 
-def _rows_of(path: Path, held: pl.Series, wanted: pl.Series) -> np.ndarray:
-    """(N,) row of each wanted item in the file, -1 where it has none."""
-    if held.null_count():
-        raise DataError(path, row=int(held.is_null().arg_max() or 0), column="item_id", value=None, fix="give every row an id")
-    if held.dtype == pl.String and wanted.dtype == pl.Int64 and held.str.strip_chars().str.contains(r"^-?\d+$").all():
-        held = held.str.strip_chars().cast(pl.Int64)  # a text file's ids have no type
-    elif held.dtype.is_integer() and wanted.dtype == pl.Int64:
-        held = held.cast(pl.Int64)
-    elif held.dtype != wanted.dtype:
-        raise DataError(path, column="item_id", value=held.dtype, fix=f"the shop's ids are {wanted.dtype}")
-    twice = held.is_duplicated()
-    if twice.any():
-        row = int(twice.arg_max() or 0)
-        raise DataError(path, row=row, column="item_id", value=held[row], fix="stands there more than once; give each item one row")
-    table = pl.DataFrame({"item_id": held, "row": np.arange(len(held), dtype=np.int64)})
-    rows = pl.DataFrame({"item_id": wanted}).join(table, on="item_id", how="left", maintain_order="left")["row"].fill_null(-1).to_numpy()
-    if (rows < 0).all():
-        shown = f"{held[0]!r}, the shop's are like {wanted[0]!r}"
-        raise DataError(path, column="item_id", fix=f"holds none of the shop's items: its ids are like {shown}")
-    return rows
+def _lines(file: Path) -> list[str]:
+    """The lines of a text file; an id may hold whatever else Unicode calls a line break."""
+    text = file.read_text(encoding="utf-8")
+    return text.removesuffix("\n").split("\n") if text else []

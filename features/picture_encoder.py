@@ -1,4 +1,4 @@
-"""Embeddings of pictures that the catalogue does not hold: the trained encoder as a folder that stands by itself.
+"""Embeddings of pictures that the catalogue does not hold: the trained encoder as a self-contained folder.
 
 The folder holds `weights.safetensors` and `encoder.json` (backbone, sizes, a hash of the weights).
 """
@@ -17,7 +17,7 @@ import numpy as np
 from data.pictures.files import PictureError, decode_picture, read_any_file
 from data.pictures.store import cover
 from run.errors import UserError
-from run.files import read_json, write_json
+from run.files import read_json, replacing, write_json
 from run.folder import file_hash
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ _SIZES = ("backbone", "dim", "image_size", "store_size")
 
 
 def write_encoder(folder: Path, weights: Path, config: PretrainConfig) -> None:
-    """Copy trained weights and say what network they belong to."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(weights, folder / "weights.safetensors")
+    """Copy trained weights and note what network they belong to."""
+    with replacing(folder / "weights.safetensors") as temporary:
+        shutil.copyfile(weights, temporary)
     sizes = {name: getattr(config, name) for name in _SIZES}
     write_json(folder / "encoder.json", sizes | {"hash": file_hash(weights)})
 
@@ -63,8 +63,8 @@ class PictureEncoder:
         """
         import torch
 
-        from pretrain.embedding import default_batch
-        from pretrain.views import whole
+        from pretrain.embedding import default_batch, unit
+        from pretrain.views import resized
 
         size = self.sizes["store_size"]
         pixels = np.zeros((len(pictures), size, size, 3), dtype=np.uint8)
@@ -80,8 +80,8 @@ class PictureEncoder:
         with torch.no_grad():
             for part in torch.from_numpy(np.flatnonzero(readable)).split(batch):
                 if len(part):
-                    out = self.net(whole(torch.from_numpy(pixels)[part], self.sizes["image_size"])).float()
-                    vectors[part.numpy()] = torch.nn.functional.normalize(out, dim=1).numpy()
+                    out = self.net(resized(torch.from_numpy(pixels)[part], self.sizes["image_size"])).float()
+                    vectors[part.numpy()] = unit(out)
         return vectors, reasons
 
 

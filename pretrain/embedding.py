@@ -1,4 +1,4 @@
-"""A backbone's embeddings of the whole catalogue, and what validation makes of them."""
+"""A backbone's embeddings of the full catalogue, and what validation makes of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import nn
 from data.log.shop_folder import Shop
 from data.pictures.reader import Pictures
 from metrics.gauc import gauc
-from pretrain.config import PretrainConfig
 from pretrain.page_views import pretraining_items
-from pretrain.similarity import centred, collapse, sim_scores
-from pretrain.views import whole
+from pretrain.settings import CommonConfig
+from pretrain.similarity import centred, collapse, normalise, sim_scores
+from pretrain.views import resized
 from run.prefetch import prefetch
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _BATCH = 1024  # most pictures that go through a network at once by default
 _PIXELS = {"cpu": 2**20, "cuda": 2**24}  # and most of their pixels: what a CPU's caches do not hold slows it, a GPU wants large batches
 
 
-def embed(net: nn.Module, pictures: Pictures, config: PretrainConfig, *, batch: int = 0, fabric: Fabric | None = None) -> np.ndarray:
+def embed(net: nn.Module, pictures: Pictures, config: CommonConfig, *, batch: int = 0, fabric: Fabric | None = None) -> np.ndarray:
     """(N, D) float32 unit embeddings of every item's picture, undistorted; zero rows where there is none or it is unreadable.
 
     Args:
@@ -51,9 +51,9 @@ def embed(net: nn.Module, pictures: Pictures, config: PretrainConfig, *, batch: 
 
 @torch.no_grad()
 def embedded(
-    net: nn.Module, pictures: Pictures, items: np.ndarray, config: PretrainConfig, *, batch: int = 0, fabric: Fabric | None = None
+    net: nn.Module, pictures: Pictures, items: np.ndarray, config: CommonConfig, *, batch: int = 0, fabric: Fabric | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batch after batch of `items`, as indices, and their (P, D) float32 unit embeddings; the next one's pictures are read meanwhile.
+    """Batch after batch of `items`, as indices, and their (P, D) float32 unit embeddings; the next batch's pictures are read meanwhile.
 
     Args:
         batch, fabric: as `embed`'s.
@@ -65,8 +65,16 @@ def embedded(
     with prefetch((part, torch.from_numpy(pictures.read(part))) for part in parts) as batches:
         for part, pixels in batches:
             with torch.autocast(device.type, enabled=False) if fabric is None else fabric.autocast():
-                out = net(whole(pixels.to(device), config.image_size)).float()
-            yield part, torch.nn.functional.normalize(out, dim=1).cpu().numpy()
+                out = net(resized(pixels.to(device), config.image_size)).float()
+            yield part, unit(out)
+
+
+def unit(out: torch.Tensor) -> np.ndarray:
+    """(P, D) outputs of a network -> unit rows, those of lengths beyond float32 too; a zero row stays zero."""
+    found = torch.nn.functional.normalize(out, dim=1).cpu().numpy()
+    odd = np.flatnonzero(~(np.linalg.norm(found, axis=1) > 0.5))  # torch gives 0 for an infinite length, and divides by no less than 1e-12
+    found[odd] = normalise(out[torch.from_numpy(odd)].cpu().numpy()) if len(odd) else found[odd]
+    return found
 
 
 def default_batch(device: str, image_size: int) -> int:
@@ -75,7 +83,7 @@ def default_batch(device: str, image_size: int) -> int:
 
 
 def validation_gauc(
-    net: nn.Module, shop: Shop, pictures: Pictures, config: PretrainConfig, fabric: Fabric | None = None
+    net: nn.Module, shop: Shop, pictures: Pictures, config: CommonConfig, fabric: Fabric | None = None
 ) -> tuple[float, float]:
     """(SimScore's GAUC in validation sessions, spread of the unit embeddings): what a checkpoint is chosen by, and collapse."""
     vectors = embed(net, pictures, config, batch=config.chunk, fabric=fabric)
@@ -83,5 +91,5 @@ def validation_gauc(
     if config.centre:
         vectors = centred(vectors, pretraining_items(shop, pictures.present))
     rows = shop.rows("valid")
-    scores = sim_scores(shop, vectors, rows, history_items=config.valid_history, mask_same_item=config.mask_same_item)
-    return gauc(shop.click[rows], scores, shop.session[rows]).value, spread
+    predictions = sim_scores(shop, vectors, rows, history_items=config.valid_history, mask_same_item=config.mask_same_item)
+    return gauc(shop.click[rows], predictions, shop.session[rows]).value, spread

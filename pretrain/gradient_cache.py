@@ -1,4 +1,4 @@
-"""One step's loss and gradients: encoded in pieces and over ranks, with the gradients of the whole batch.
+"""One step's loss and gradients: encoded in pieces and over ranks, with the gradients of the full batch.
 
 A contrast needs the embeddings of all pictures of a step, but not what the network computed on its way to them. So pictures are encoded
 without keeping that, the loss is taken over all embeddings, and pictures are encoded again, piece by piece, each handing back the loss's
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from pretrain.feed import Piece, pieces_of
-from pretrain.methods.method import Outputs, Step
 from run.distributed import gather_ragged, sum_gradients
 from run.errors import UserError
 from run.randomness import integer_seed
@@ -25,6 +24,7 @@ from run.randomness import integer_seed
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from pretrain.methods.method import Outputs, Step
     from pretrain.training import Training
 
 
@@ -74,7 +74,7 @@ def again(run: Training, feed: Iterator[Piece], pieces: int) -> Iterator[Outputs
 
 
 def gathered_outputs(fabric: Fabric, own: Outputs, pictures: int) -> Outputs:
-    """The outputs of all ranks' shares, in the order of the step's pictures, without their gradient history."""
+    """The outputs of all ranks' shares, in the sequence of the step's pictures, without their gradient history."""
     ranks = fabric.world_size
     sizes = [pictures * (rank + 1) // ranks - pictures * rank // ranks for rank in range(ranks)]
     return {name: gather_ragged(fabric, output, sizes) for name, output in own.items()}

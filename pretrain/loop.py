@@ -1,14 +1,13 @@
-"""The one training loop of all encoders: draw, look, pay, step; validation_gauc, keep the best, go on after a kill."""
+"""The one training loop of all encoders: draw, forward, loss, backward, step; validate, keep the best, resume after a kill."""
 
 from __future__ import annotations
 
-import io
 import math
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,20 +16,19 @@ from torch import Tensor, nn
 from data.log.shop_folder import Shop
 from data.pictures.reader import Pictures
 from pretrain.backbones.backbone import add_common, backbone, whiten_head
-from pretrain.config import PretrainConfig
 from pretrain.embedding import validation_gauc
 from pretrain.feed import Piece, feed
 from pretrain.gradient_cache import loss_of_step
-from pretrain.methods.method import Outputs, Step
 from pretrain.methods.table import make_method
 from pretrain.page_views import pretraining_items
+from pretrain.settings import CommonConfig
 from pretrain.training import State, Training, prepare, resume, snapshot
-from pretrain.views import whole
+from pretrain.views import resized
 from run.checkpoint import save_checkpoint
 from run.devices import scales_losses, set_up
 from run.distributed import any_rank
 from run.errors import Stopped, UserError
-from run.files import write_atomic
+from run.files import replacing, write_atomic
 from run.folder import MetricsLog
 from run.prefetch import prefetch
 from run.progress import Progress
@@ -38,30 +36,33 @@ from run.randomness import permutation
 from run.schedule import rise_and_cosine
 from run.stop import stop_requests
 
-_HEAD_FROM = 2048  # pictures that a head's first weights are made from
+if TYPE_CHECKING:
+    from pretrain.methods.method import Method, Outputs, Step
+
+_HEAD_FROM = 2048  # pictures that a head's first weights are computed from
 _HEALTHY = 0.1  # share of 1/sqrt(D) under which an embedding's spread is called collapsed
 
 
 def train_encoder(
-    name: str, shop: Shop, store: Pictures, config: PretrainConfig, *, seed: int, folder: Path, threads: int = 0, title: str = ""
+    name: str, shop: Shop, store: Pictures, config: CommonConfig, *, seed: int, folder: Path, threads: int = 0, title: str = ""
 ) -> dict[str, Any]:
     """Train one encoder and leave `best.safetensors` (the backbone at its best checkpoint) in `folder`.
 
     Under torchrun, ranks share each step's pictures and end with the weights of one rank; the first rank writes.
 
     Args:
-        name: one of METHODS.
-        seed: of the first weights, the order and the views; never of the data.
-        folder: also gets metrics.jsonl, TensorBoard events and `last.pt`, from which a killed run goes on with the same numbers.
+        name: of a method (pretrain/methods/table.py).
+        seed: of the first weights, the sampling and the views; never of the data.
+        folder: also gets metrics.jsonl, TensorBoard events and `last.pt`, from which a killed run resumes with the same numbers.
         threads: CPU threads; 0 leaves torch's choice.
         title: what progress calls the encoder; empty: its name.
 
     Returns:
-        valid_gauc of the chosen checkpoint, at how many pictures it stood, pictures encoded, seconds.
+        valid_gauc of the chosen checkpoint, after how many pictures it was taken, pictures encoded, seconds.
 
     Raises:
         UserError: the log is too small for the method, or the loss is not a number.
-        Stopped: SIGTERM came; the training stands in `folder`.
+        Stopped: SIGTERM came; the partial run is in `folder`.
     """
     fabric = set_up(threads, config.precision)
     method = make_method(name, shop, store.present, config, seed)
@@ -71,9 +72,22 @@ def train_encoder(
         return _finish(folder, state, net.state_dict())
     run = prepare(name, net, method, shop, config, seed=seed, fabric=fabric)
     resumed = resume(run, folder / "last.pt")
+    _train(run, method, shop, store, folder, resumed=resumed, title=title or name)
+    result = _finish(folder, run.state, run.best if fabric.is_global_zero else None)
+    fabric.barrier()  # what comes next may read the weights
+    return result
+
+
+def _train(run: Training, method: Method, shop: Shop, store: Pictures, folder: Path, *, resumed: bool, title: str) -> None:
+    """All steps that are left, with checkpoints, logging and saved partial runs.
+
+    Raises:
+        Stopped: SIGTERM came; the partial run is in `folder`.
+    """
+    fabric, config = run.fabric, run.config
     log = MetricsLog(folder, resume_step=run.state.step if resumed else None) if fabric.is_global_zero else None
     pieces = feed(method, store, first=run.state.step, rank=fabric.global_rank, ranks=fabric.world_size, chunk=config.chunk)
-    progress = Progress(f"{title or name} seed {seed}", total=config.pictures, unit="pictures", start=run.state.pictures)
+    progress = Progress(f"{title} seed {run.seed}", total=config.pictures, unit="pictures", start=run.state.pictures)
     with prefetch(pieces) as taken, stop_requests() as asked_to_stop, progress as bar:
         last_save = time.monotonic()
         began = last_save - run.state.seconds
@@ -83,28 +97,25 @@ def train_encoder(
             bar.advance(run.state.pictures - before, note=f"loss {line['loss']:.3f}")
             checkpoint = passed_checkpoint(before, run.state.pictures, config)
             if checkpoint:
-                line |= validate(run, shop, store)
+                line |= validate(run, shop, store, loss=line["loss"])
             if log:
                 log.write(line)
-            stop = any_rank(run.fabric, asked_to_stop())
+            stop = any_rank(fabric, asked_to_stop())
             if log and (checkpoint or stop or time.monotonic() - last_save > config.checkpoint_seconds):
                 last_save = time.monotonic()
                 run.state.seconds = last_save - began
                 save_checkpoint(folder / "last.pt", snapshot(run))
             if stop:
-                raise Stopped(f"{name}: stopped at {run.state.pictures:,} pictures, as asked; the same command goes on from here")
+                raise Stopped(f"{run.name}: stopped at {run.state.pictures:,} pictures, as asked; the same command resumes from here")
     if log:
         log.close()
-    result = _finish(folder, run.state, run.best if fabric.is_global_zero else None)
-    fabric.barrier()  # what comes next may read the weights
-    return result
 
 
 def take_step(run: Training, pieces: Iterator[Piece], folder: Path) -> dict[str, Any]:
-    """Draw, look, pay, step; the step's line for the log.
+    """Draw, forward, loss, backward, step; the step's line for the log.
 
     Raises:
-        UserError: the loss or a gradient is not a number; the step is kept in `folder` to be looked at.
+        UserError: the loss or a gradient is not a number; the step is written to `folder` for inspection.
     """
     state, config = run.state, run.config
     done = state.pictures / config.pictures
@@ -115,11 +126,11 @@ def take_step(run: Training, pieces: Iterator[Piece], folder: Path) -> dict[str,
     step, loss, parts, outputs = loss_of_step(run, pieces)
     value = loss.item()
     if not math.isfinite(value) or not finite_gradients(run):
-        kept = keep_step(folder / "not_a_number.npz", step, outputs) if run.fabric.is_global_zero else ""
+        saved = save_step(folder / "not_a_number.npz", step, outputs) if run.fabric.is_global_zero else ""
         what = "the loss" if not math.isfinite(value) else "a gradient"
         raise UserError(
             f"{run.name}: {what} is {value if what == 'the loss' else 'not finite'} at step {state.step}; lower --pretrain.learning-rate"
-            f" ({kept} holds the step's items and embeddings)"
+            f" ({saved} holds the step's items and embeddings)"
         )
     run.optimizer.step()
     state.step += 1
@@ -136,38 +147,42 @@ def finite_gradients(run: Training) -> bool:
     return math.isfinite(torch.nn.utils.get_total_norm(gradients).item())
 
 
-def keep_step(path: Path, step: Step, outputs: Outputs) -> Path:
-    """Write what a refused step was made of: numpy arrays `number`, `items` (indices), `view`, the method's places and its outputs."""
+def save_step(path: Path, step: Step, outputs: Outputs) -> Path:
+    """Write the contents of a refused step: numpy arrays `number`, `items` (indices), `view`, the method's places and its outputs."""
     arrays: dict[str, Any] = {"number": step.number, "items": step.items, "view": step.view} | step.places
     arrays |= {f"output_{name}": output.detach().cpu().numpy() for name, output in outputs.items()}
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_atomic(path, buffer.getvalue())
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
     return path
 
 
-def validate(run: Training, shop: Shop, store: Pictures) -> dict[str, float]:
-    """Validate, and keep the weights where they are the best so far; valid_gauc and std (the spread) for the log."""
+def validate(run: Training, shop: Shop, store: Pictures, *, loss: float) -> dict[str, float]:
+    """Validate, and keep the weights where they are the best so far; valid_gauc and std (the spread) for the log.
+
+    Args:
+        loss: of the step before: where it is 0, nothing can be learned.
+    """
     net = run.parts["backbone"]
     score, spread = validation_gauc(net, shop, store, run.config, run.fabric)
     if score > run.state.best_gauc:
         run.state.best_gauc, run.state.best_pictures = score, run.state.pictures
         run.best = {key: tensor.detach().cpu().clone() for key, tensor in net.state_dict().items()}
-    _warn_of_collapse(run.name, spread, run.config.dim)
+    _warn_of_collapse(run, spread, loss)
     return {"valid_gauc": score, "std": spread}
 
 
-def first_weights(common: float, shop: Shop, store: Pictures, config: PretrainConfig, *, seed: int) -> nn.Module:
-    """The backbone that every encoder of this seed begins with; COURIER's head alone has a common part besides (`common` > 0).
+def first_weights(common: float, shop: Shop, store: Pictures, config: CommonConfig, *, seed: int) -> nn.Module:
+    """The backbone that every encoder of this seed begins with; the head gets a common part as well where a method asks for one
+    (`common` > 0).
 
-    COURIER compares embeddings as they are, at a low temperature, and sheds or keeps the common part as its loss asks. SimCLR compares
-    projections: its embeddings would keep the common part for good, and their cosines would hardly differ.
+    A method that compares embeddings as they are, at a low temperature, sheds or keeps the common part as its loss demands. One that
+    compares projections does without: its embeddings would keep the common part, and their cosines would hardly differ.
     """
     net = backbone(config.backbone, dim=config.dim, seed=seed, weights=config.weights)
     if config.head == "whitened" or common > 0:
         items = pretraining_items(shop, store.present)
         items = np.sort(items[permutation(len(items), seed, "whiten")[:_HEAD_FROM]])
-        pictures = whole(torch.from_numpy(store.read(items)), config.image_size)
+        pictures = resized(torch.from_numpy(store.read(items)), config.image_size)
         if config.head == "whitened" and len(items) > config.dim:
             whiten_head(net, pictures)
         if common > 0 and len(items) > 1:
@@ -175,24 +190,26 @@ def first_weights(common: float, shop: Shop, store: Pictures, config: PretrainCo
     return net
 
 
-def learning_rate(done: float, config: PretrainConfig, *, begins: float = 0.0) -> float:
+def learning_rate(done: float, config: CommonConfig, *, begins: float = 0.0) -> float:
     """The rate when a share `done` of the pictures is encoded: 0 until `begins`, a linear rise, then a half cosine to 0."""
     return config.learning_rate * rise_and_cosine(done, rise=config.warmup, begins=begins)
 
 
-def passed_checkpoint(before: int, after: int, config: PretrainConfig) -> bool:
-    """True where a step crossed one of the evenly spaced checkpoints; the last lies at the end of the training."""
-    parts, whole = config.checkpoints, config.pictures
-    return min(after, whole) * parts // whole > before * parts // whole
+def passed_checkpoint(before: int, after: int, config: CommonConfig) -> bool:
+    """True where a step crossed one of the evenly spaced checkpoints; the last is at the end of the training."""
+    parts, total = config.checkpoints, config.pictures
+    return min(after, total) * parts // total > before * parts // total
 
 
-def _warn_of_collapse(name: str, spread: float, dim: int) -> None:
-    if spread < _HEALTHY / dim**0.5:
-        print(
-            f"warning: {name}'s embeddings have collapsed: spread {spread:.4f}, healthy {dim**-0.5:.4f}; it may be too "
-            "early to tell, else begin with trained weights (--weights) or lower the learning rate",
-            file=sys.stderr,
-        )
+def _warn_of_collapse(run: Training, spread: float, loss: float) -> None:
+    healthy = run.config.dim**-0.5
+    if spread >= _HEALTHY * healthy:
+        return
+    if loss == 0:
+        advice = "its loss is 0: the pictures of a step do not compete with each other, and no other learning rate would help"
+    else:
+        advice = "it may be too early to tell, else begin with trained weights (--weights) or lower the learning rate"
+    print(f"warning: {run.name}'s embeddings have collapsed: spread {spread:.4f}, healthy {healthy:.4f}; {advice}", file=sys.stderr)
 
 
 def _finish(folder: Path, state: State, best: dict[str, Tensor] | None) -> dict[str, Any]:

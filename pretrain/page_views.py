@@ -1,4 +1,4 @@
-"""The rows that COURIER and Supervised learn from: one page view with the user's clicks before it (paper, sections 3.2 and 4.2.1)."""
+"""The rows that methods on clicks learn from: one page view with the user's clicks before it (COURIER's paper, sections 3.2 and 4.2.1)."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: 
         page_items: l_pv; a longer page keeps its clicked items first.
         history_items: l_click.
         has_picture: (N,) bool; items without a picture take no part.
-        unclicked: keep page views without a click too.
+        unclicked: page views without a click count too.
     """
     rows = shop.rows("pretrain")
     rows = rows[has_picture[shop.item[rows]]]
-    order = np.lexsort((rows, -shop.click[rows].astype(np.int64), shop.session[rows]))
-    rows = rows[order]
+    ranking = np.lexsort((rows, -shop.click[rows].astype(np.int64), shop.session[rows]))
+    rows = rows[ranking]
     sessions, starts, counts = np.unique(shop.session[rows], return_index=True, return_counts=True)
     rank = np.arange(len(rows)) - np.repeat(starts, counts)
     line = np.repeat(np.arange(len(sessions)), counts)
@@ -45,7 +45,7 @@ def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: 
     page[line[kept], rank[kept]] = shop.item[rows[kept]]
     clicked[line[kept], rank[kept]] = shop.click[rows[kept]] == 1
 
-    # twice as many as needed are read, for those without a picture fall out
+    # twice as many as needed are read, because those without a picture are dropped
     clicks = click_history(shop, max_items=2 * history_items)
     seen = padded(clicks, sessions, length=2 * history_items)
     history = newest(seen, (seen >= 0) & has_picture[seen], history_items)
@@ -54,7 +54,7 @@ def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: 
 
 
 def newest(items: np.ndarray, kept: np.ndarray, length: int) -> np.ndarray:
-    """(B, length): the last `length` kept entries of each row, order unchanged, left-aligned, padded with -1."""
+    """(B, length): the last `length` kept entries of each row, sequence unchanged, left-aligned, padded with -1."""
     from_end = np.cumsum(kept[:, ::-1], axis=1)[:, ::-1]
     kept = kept & (from_end <= length)
     place = np.cumsum(kept, axis=1) - 1
@@ -65,7 +65,7 @@ def newest(items: np.ndarray, kept: np.ndarray, length: int) -> np.ndarray:
 
 
 def pretraining_items(shop: Shop, has_picture: np.ndarray) -> np.ndarray:
-    """(M,) items with a picture that were shown in the pretraining period: what every encoder may look at."""
+    """(M,) items with a picture that were shown in the pretraining period: what every encoder may learn from."""
     shown = np.unique(shop.item[shop.session_split[shop.session] == SPLITS.index("pretrain")])
     return shown[has_picture[shown]]
 
@@ -73,13 +73,13 @@ def pretraining_items(shop: Shop, has_picture: np.ndarray) -> np.ndarray:
 def rows_of_step(rows: int, batch: int, seed: int, number: int) -> np.ndarray:
     """(batch,) rows of step `number`: one pass over all rows, shuffled, after another, each row once a pass; a short rest is left out."""
     per_pass = rows // batch
-    order = permutation(rows, seed, "rows", number // per_pass)
+    shuffled = permutation(rows, seed, "rows", number // per_pass)
     start = number % per_pass * batch
-    return order[start : start + batch]
+    return shuffled[start : start + batch]
 
 
 def distinct(tables: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The items that stand in some tables, each once, and the same tables with places in that list in place of items; -1 stays -1.
+    """The items in some tables, each once, and the same tables with places in that list instead of items; -1 stays -1.
 
     Returns:
         (P,) item indices in ascending order; the tables.

@@ -9,9 +9,41 @@ from data.log.shop_folder import Shop
 
 
 def normalise(vectors: np.ndarray) -> np.ndarray:
-    """(N, D) -> unit rows; a zero row stays zero."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    """(N, D) floats -> unit rows of the same type; a zero row stays zero.
+
+    Where squares overflow or vanish in that type, so that a length would be infinite, 0 or inexact, the row is scaled by its largest entry
+    first.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    odd = np.flatnonzero(~(np.isfinite(length[:, 0]) & (length[:, 0] >= _shortest(vectors.dtype))))
+    odd = odd[vectors[odd].any(1)]
+    unit[odd] = _scaled(vectors[odd])
+    return unit
+
+
+def as_float32(vectors: np.ndarray) -> np.ndarray:
+    """(N, D) numbers -> float32; finite rows that would become infinite or nearly zero get unit length, in their direction."""
+    with np.errstate(over="ignore", under="ignore"):
+        out = vectors.astype(np.float32, copy=False)
+    if vectors.dtype.itemsize > out.itemsize and len(out):
+        largest = np.abs(out).max(1)
+        odd = np.flatnonzero(~(np.isfinite(largest) & (largest >= _shortest(out.dtype))))
+        odd = odd[np.isfinite(vectors[odd]).all(1) & vectors[odd].any(1)]
+        out[odd] = _scaled(vectors[odd])
+    return out
+
+
+def _shortest(kind: np.dtype) -> float:
+    """The length from which on squares are normal numbers of a type."""
+    return float(np.sqrt(np.finfo(kind).tiny)) if np.issubdtype(kind, np.floating) else 0.0
+
+
+def _scaled(rows: np.ndarray) -> np.ndarray:
+    """(M, D) nonzero rows -> float64 unit rows, without squares that overflow or vanish."""
+    scaled = (rows / np.abs(rows).max(1, keepdims=True)).astype(np.float64)
+    return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
 
 
 def common_part(unit_vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -23,8 +55,8 @@ def common_part(unit_vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
 def centred(unit_vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Unit rows less their mean over the items `known`, of unit length again; zero rows stay zero.
 
-    Embeddings share a part (a mean direction), by which cosines tell how usual a picture looks, to all users alike. SimCLR's,
-    taken before its projection, share so much of it that their raw cosines rank at chance.
+    Embeddings share a part (a mean direction), which makes cosines measure how usual a picture looks, to all users alike. Those taken
+    before a projection (SimCLR's) share so much of it that their raw cosines rank at chance.
 
     Args:
         unit_vectors: (N, D), zero rows where an item has no picture.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,17 @@ from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig, initial_config
-from pretrain.methods.table import METHODS, parts_read, uses_initial_weights
+from pretrain.methods.table import (
+    INITIAL_METHOD,
+    METHODS,
+    UNTRAINED,
+    check_needs,
+    default_encoders,
+    parts_read,
+    settings_classes,
+    uses_initial_weights,
+)
+from pretrain.user_methods import FORM, is_user_method, own_settings
 from run.config import one_of, parse, with_settings, write_config
 from run.errors import entry
 from run.files import write_json
@@ -21,21 +31,25 @@ from run.folder import locked
 
 ENCODERS = tuple(METHODS)
 BASIC = ("data", "encoder", "preset", "seed", "out", "backbone", "weights", "image_size", "pictures", "learning_rate", "recipe")
+_HELP = f"{' | '.join(ENCODERS)} ({UNTRAINED}: the backbone as it begins) | {FORM} (your own: docs/add-an-encoder.md)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Settings of one encoder's training."""
 
-    encoder: str = "courier"  # courier | simclr | simsiam | clip | maskclip | supervised | random (the backbone as it begins)
+    encoder: Annotated[str, tyro.conf.arg(help=_HELP)] = default_encoders()[0]
     preset: str = "small"  # tiny | small | paper
-    seed: int = 0  # of first weights, order and views
-    out: Path = Path("runs/encoder")  # run folder; the same command goes on where a killed one was
+    seed: int = 0  # of first weights, sampling and views
+    out: Path = Path("runs/encoder")  # run folder; the same command resumes where a killed one was
     source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
     pretrain: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
 
     def __post_init__(self):
-        one_of("encoder", self.encoder, ENCODERS)
+        if is_user_method(self.encoder):
+            own_settings(self.encoder)  # refuses a method that cannot be loaded
+        else:
+            one_of("encoder", self.encoder, ENCODERS)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -61,13 +75,15 @@ def main(argv: list[str] | None = None) -> None:
     fabric = set_up(precision=config.pretrain.precision)
     pretrain, first = config.pretrain, fabric.is_global_zero
     with locked(config.out) if first else nullcontext():
-        with fabric.rank_zero_first():  # the others find data and pictures made
+        with fabric.rank_zero_first():  # the others find data and pictures ready
             shop = config.source.shop(config.out)
             check_scorable(shop, "valid")
+            check_needs(config.encoder, shop, pretrain)
             store = config.source.pictures(config.out, size=pretrain.store_size, jobs=default_jobs())
         if uses_initial_weights(config.encoder, pretrain):
-            train_encoder("simclr", shop, store, initial_config(pretrain), seed=config.seed, folder=config.out / "start", title="start")
-            pretrain = replace(pretrain, weights=str(config.out / "start" / "best.safetensors"))
+            folder, first_config = config.out / "start", initial_config(pretrain)
+            train_encoder(INITIAL_METHOD, shop, store, first_config, seed=config.seed, folder=folder, title="initial encoder")
+            pretrain = replace(pretrain, weights=str(folder / "best.safetensors"))
         result = train_encoder(config.encoder, shop, store, pretrain, seed=config.seed, folder=config.out)
         if not first:
             return
@@ -81,17 +97,17 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def unread(config: TrainConfig) -> list[str]:
-    """Flags that were given another value than the preset's, and belong to a method that is not trained (the start is)."""
+    """Flags that were given another value than the preset's, and belong to a method that is not trained (the initial encoder is)."""
     preset = with_settings(PretrainConfig(), PRETRAIN_PRESETS[config.preset], source=config.preset)
     read = set(parts_read(config.encoder, config.pretrain))
     if uses_initial_weights(config.encoder, config.pretrain):
-        read |= set(parts_read("simclr", config.pretrain))  # what all begin with
+        read |= set(parts_read(INITIAL_METHOD, config.pretrain))  # what all begin with
     found = []
-    for part in (one.name for one in fields(PretrainConfig) if is_dataclass(getattr(preset, one.name))):
-        if part in read:
+    for kind in settings_classes():
+        if kind.part in read:
             continue
-        given, usual = (asdict(getattr(settings, part)) for settings in (config.pretrain, preset))
-        prefix = "--" if part == "courier" else f"--{part}."
+        given, usual = (asdict(settings.part(kind)) for settings in (config.pretrain, preset))
+        prefix = "--" if kind.plain_flags else f"--{kind.part}."
         found += [prefix + name.replace("_", "-") for name, value in given.items() if value != usual[name]]
     return found
 

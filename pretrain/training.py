@@ -1,4 +1,4 @@
-"""One encoder training as an object: its moving parts, and how they are saved and taken back."""
+"""One encoder training as an object: its moving parts, and how they are saved and restored."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from data.log.shop_folder import Shop
 from data.source import shop_fingerprint
 from pretrain.backbones.backbone import linear_head, recompute_blocks
-from pretrain.config import PACE, PretrainConfig
 from pretrain.methods.method import Method
-from pretrain.methods.table import parts_read
+from pretrain.methods.table import code_read, settings_read
+from pretrain.settings import CommonConfig
 from run.checkpoint import load_checkpoint, refuse_other_settings
 from run.devices import restore_scaler, scaler_state
-from run.folder import file_hash
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class State:
-    """Where a training stands, but for its weights."""
+    """How far a training is, except for its weights."""
 
     step: int = 0
     pictures: int = 0  # encoded so far
     seconds: float = 0.0
     best_gauc: float = -1.0  # of the chosen checkpoint, in validation sessions
-    best_pictures: int = 0  # at which it stood
+    best_pictures: int = 0  # it was taken
 
 
 @dataclass(kw_only=True)
@@ -39,7 +38,7 @@ class Training:
     """The moving parts of one training."""
 
     name: str
-    config: PretrainConfig
+    config: CommonConfig
     seed: int
     fabric: Fabric
     method: Method
@@ -51,8 +50,8 @@ class Training:
     best: dict[str, Tensor] = field(default_factory=dict)  # the backbone's weights at the chosen checkpoint
 
 
-def prepare(name: str, net: nn.Module, method: Method, shop: Shop, config: PretrainConfig, *, seed: int, fabric: Fabric) -> Training:
-    """A training before its first step: heads beside the backbone, one Adam over both."""
+def prepare(name: str, net: nn.Module, method: Method, shop: Shop, config: CommonConfig, *, seed: int, fabric: Fabric) -> Training:
+    """A training before its first step: heads next to the backbone, one Adam over both."""
     method.heads.to(fabric.device)
     if config.recompute:
         recompute_blocks(net)
@@ -77,7 +76,7 @@ def prepare(name: str, net: nn.Module, method: Method, shop: Shop, config: Pretr
 def parameter_groups(method: Method, net: nn.Module) -> list[dict[str, Any]]:
     """The linear head and the method's own heads, which learn from the first step, and the body, which follows after `head_first`.
 
-    `rate` is a group's share of the learning rate, `waits` tells the body. A body that moves while its head still points anywhere loses
+    `rate` is a group's multiple of the learning rate, `waits` marks the body. A body that moves while its head still points anywhere loses
     the features it has (Kumar et al. 2022, arXiv:2202.10054).
     """
     last = list(linear_head(net).parameters())
@@ -90,20 +89,17 @@ def parameter_groups(method: Method, net: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def settings_of(name: str, shop: Shop, config: PretrainConfig, seed: int) -> dict[str, str]:
-    """What a start must agree in with the run that goes on from it, as plain text."""
+def settings_of(name: str, shop: Shop, config: CommonConfig, seed: int) -> dict[str, str]:
+    """What a partial run and the run that resumes it must agree in, as plain text."""
     settings = {"encoder": name, "seed": str(seed), "shop": shop_fingerprint(shop.folder)}
-    parts = parts_read(name, config)
-    for key, value in asdict(config).items():
-        if isinstance(value, dict):
-            settings |= {f"{key}.{inner}": str(of_inner) for inner, of_inner in value.items() if key in parts}
-        elif key not in PACE:
-            settings[key] = str(value)
-    return settings | {"weights": file_hash(config.weights) or config.weights}
+    for key, value in settings_read(name, config).items():
+        parts = {f"{key}.{inner}": part for inner, part in value.items()} if isinstance(value, dict) else {key: value}
+        settings |= {setting: str(part) for setting, part in parts.items()}
+    return settings | {"code": code_read(name, config, "pretrain.loop")}
 
 
 def snapshot(run: Training) -> dict[str, Any]:
-    """Everything a run needs to go on bit for bit."""
+    """Everything a run needs to resume bit for bit."""
     return {
         "parts": run.parts.state_dict(),
         "optimizer": run.optimizer.state_dict(),
@@ -115,7 +111,7 @@ def snapshot(run: Training) -> dict[str, Any]:
 
 
 def resume(run: Training, path: Path) -> bool:
-    """Take a `snapshot` back where there is one; False: the run begins.
+    """Restore a `snapshot` where there is one; False: the run begins.
 
     Raises:
         UserError: it was made with other settings.

@@ -1,4 +1,4 @@
-"""Views of pictures, made for a whole batch at once on the device where the batch lies.
+"""Views of pictures, made for a batch at once, on its device.
 
 Random numbers are keyed by (seed, round, item, view), so that ranks, resumed runs and methods draw the same.
 """
@@ -33,8 +33,8 @@ def normalised(pictures: Tensor) -> Tensor:
     return (pictures - mean).div_(std)
 
 
-def whole(pixels: Tensor, size: int) -> Tensor:
-    """The picture as it is, resized: what embeddings are made from. (P, S, S, 3) uint8 -> (P, 3, size, size)."""
+def resized(pixels: Tensor, size: int) -> Tensor:
+    """The full picture, undistorted: what embeddings are made from. (P, S, S, 3) uint8 -> (P, 3, size, size)."""
     return normalised(F.interpolate(to_float(pixels), size=(size, size), mode="bilinear", antialias=True, align_corners=False))
 
 

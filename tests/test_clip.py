@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from data.log.shop_folder import load_shop
 from pretrain.config import PretrainConfig
-from pretrain.methods.clip import Clip, clip_loss, clip_loss_of
-from pretrain.methods.courier import Courier
+from pretrain.methods.clip import Clip, ClipConfig, clip_loss, clip_loss_of
+from pretrain.methods.courier import Courier, CourierConfig
 from pretrain.methods.method import Step
-from pretrain.methods.method_configs import ClipConfig, CourierConfig
 from pretrain.methods.table import make_method
 from pretrain.methods.text import Titles
 from pretrain.page_views import PageViews

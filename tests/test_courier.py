@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretrain.config import PretrainConfig
-from pretrain.methods.courier import Courier
+from pretrain.methods.courier import Courier, CourierConfig
 from pretrain.methods.courier_losses import contrast
-from pretrain.methods.method_configs import CourierConfig
 from pretrain.methods.reconstruction import attention, reconstruct
 from pretrain.page_views import PageViews, rows_of_step
 

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pretrain.config import PretrainConfig
-from pretrain.methods.courier import Courier, mismatched
+from pretrain.methods.courier import Courier, CourierConfig, mismatched
 from pretrain.methods.courier_losses import hinge, pull
-from pretrain.methods.method_configs import CourierConfig
 from pretrain.methods.reconstruction import MultiheadReconstruction, reconstruct, summary
 from pretrain.page_views import PageViews
 

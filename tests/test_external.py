@@ -20,7 +20,8 @@ from eval.compare import main as compare
 from features import external_networks as external_networks
 from features.embed import main as embed
 from features.embeddings import read_embeddings
-from features.external import encoder_names, external_stage, make_external, models_of, parse_external, safe_name
+from features.encoder_names import encoder_names, models_of, parse_external, safe_name
+from features.external import external_stage, make_external
 from features.external_networks import load
 from pretrain.config import PretrainConfig
 from run.errors import UserError
@@ -203,7 +204,7 @@ def test_a_torchvision_networks_embedding_is_what_its_classifier_is_given(tmp_pa
     pictures = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(net.fc(frozen.encode(pictures)), net(pictures))
-    assert frozen.look(Image.new("RGB", (300, 260))).shape == (3, 224, 224)
+    assert frozen.prepare(Image.new("RGB", (300, 260))).shape == (3, 224, 224)
 
 
 def test_an_open_clip_file_gives_its_picture_tower(tmp_path):
@@ -220,7 +221,7 @@ def test_an_open_clip_file_gives_its_picture_tower(tmp_path):
     pictures = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(frozen.encode(pictures), net.encode_image(pictures))
-    assert frozen.look(Image.new("RGB", (50, 40))).shape == (3, 32, 32)
+    assert frozen.prepare(Image.new("RGB", (50, 40))).shape == (3, 32, 32)
     torch.save(models.resnet18().state_dict(), tmp_path / "other.pt")
     with pytest.raises(UserError, match="not weights of open_clip's tiny-clip-of-a-test"):
         load(parse_external(f"open_clip:tiny-clip-of-a-test@{tmp_path / 'other.pt'}"))
@@ -273,7 +274,7 @@ def test_features_embed_writes_the_folder_that_compare_would(made, folder, tmp_p
     assert embed(["--encoder", "timm:no_such", "--data", str(folder), "--out", str(tmp_path / "none")]) == 2
 
 
-def test_a_comparison_of_foreign_encoders_ends_with_a_table_and_trains_no_start(tmp_path, capsys):
+def test_a_comparison_of_external_encoders_ends_with_a_table_and_trains_no_initial_encoder(tmp_path, capsys):
     np.save(tmp_path / "image_feat.npy", np.random.default_rng(0).normal(size=(60, 5)))
     names = [NAME, f"file:{tmp_path / 'image_feat.npy'}"]
     words = (  # noqa: SIM905 - as one types it
@@ -296,7 +297,7 @@ def test_a_comparison_of_foreign_encoders_ends_with_a_table_and_trains_no_start(
     assert {path: os.stat(path).st_mtime_ns for path in out.rglob("stage.json")} == stamps
 
 
-def test_settings_of_training_change_no_foreign_stage(source, tmp_path):
+def test_settings_of_training_change_no_external_stage(source, tmp_path):
     from features.encoder_stages import Experiment, encoder_stage, needs_initial_encoder
 
     stages = [

@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 from safetensors.numpy import save_file
 
-from features.embeddings import write_embeddings
+from features.embeddings import read_embeddings, write_embeddings
 from features.external_vectors import read_vectors
+from pretrain.similarity import normalise
 from run.errors import UserError
 
 
@@ -118,11 +119,10 @@ def spoiled(value):
         (npy(np.array([[{}]] * 4, dtype=object)), "not readable as a NumPy array of numbers"),
         (npy(spoiled(np.nan)), r"row 2, column '1': value nan; item 7: give finite"),
         (npy(spoiled(np.inf)), r"row 2, column '1': value inf"),
-        (npy(spoiled(1e300)), r"row 2, column '1': value 1e\+300; .*float32's size"),
         (npy(np.zeros((4, 3))), "all embeddings of the shop's items are zero"),
         (npy(np.ones((2, 3)), ["9"]), r"e\.ids\.txt: value '1 ids'; e\.npy has 2 rows"),
-        (npy(np.ones((2, 3)), ["9", "9"]), r"row 0, column 'item_id': value 9; stands there more than once"),
-        (npy(np.ones((2, 3)), ["90", "91"]), r"holds none of the shop's items: its ids are like 90, the shop's are like 9"),
+        (npy(np.ones((2, 3)), ["9", "9"]), r"row 0, column 'item_id': value 9; is there more than once"),
+        (npy(np.ones((2, 3)), ["90", "91"]), r"holds none of the shop's items; its ids are like 90, the shop's like 9"),
         (npy(np.ones((2, 3)), ["a", "b"]), r"column 'item_id': value .*String.*; the shop's ids are Int64"),
         (other("e.pkl"), r"in a format that is not read here; give \.npy"),
         (other("e.npy"), "not readable as a NumPy array"),
@@ -137,11 +137,11 @@ def spoiled(value):
         (parquet(item_id=[9, 4, 7], e=[None, [1.0, 2.0], [1.0]]), r"row 2, column 'e': value '1 numbers'; row 1 has 2"),
         (parquet(item_id=[9, 4], e=[[1.0, 2.0], [1.0, None]]), r"row 1, column '1': value nan; item 4"),
         (parquet(item_id=[9, 4], d0=[1.0, 2.0], d1=[1.0, None]), r"row 1, column 'd1': value nan; item 4"),
-        (parquet(item_id=[9, None], e=[[1.0], [2.0]]), r"row 1, column 'item_id': value None; give every row an id"),
+        (parquet(item_id=[9, None], e=[[1.0], [2.0]]), r"row 1, column 'item_id': value None; every row needs an id"),
         (lambda path: path, r"vectors\.npy: no such file; an embeddings folder holds"),
     ],
 )
-def test_a_file_that_is_wrong_is_refused_with_place_value_and_mend(tmp_path, write, message):
+def test_a_file_that_is_wrong_is_refused_with_place_value_and_fix(tmp_path, write, message):
     with pytest.raises(UserError, match=message):
         read_vectors(write(tmp_path), pl.Series("item_id", [9, 4, 7, 1]))
 
@@ -149,5 +149,100 @@ def test_a_file_that_is_wrong_is_refused_with_place_value_and_mend(tmp_path, wri
 def test_two_files_of_ids_are_one_too_many(tmp_path):
     path = npy(np.ones((1, 2)), ["9"])(tmp_path)
     np.save(tmp_path / "e.ids.npy", np.array([9]))
-    with pytest.raises(UserError, match=r"two files of ids beside it, e\.ids\.txt and e\.ids\.npy"):
+    with pytest.raises(UserError, match=r"two files of ids next to it, e\.ids\.txt and e\.ids\.npy"):
         read_vectors(path, pl.Series([9]))
+
+
+EDGES = [1e20, 1e-25, 1e30, 1e-30, 1e-42, 1e200, 1e300, 1e-300, 1e-310]
+
+
+@pytest.mark.parametrize("scale", EDGES)
+@pytest.mark.parametrize("kind", ["txt", "arrays", "columns", "tensors", "folder"])
+def test_directions_survive_whatever_the_length(tmp_path, scale, kind):
+    vectors = np.random.default_rng(0).normal(size=(6, 4))
+    vectors[::2] *= scale
+    path = write_vectors(tmp_path / "e", list(range(6)), vectors, kind)
+    if kind == "folder":  # one written by others: ours holds float32
+        read_embeddings(path, pl.Series("item_id", range(6)))
+        np.save(path / "vectors.npy", vectors)
+    found = normalise(read_vectors(path, pl.Series("item_id", range(6))))
+    scaled = vectors / np.abs(vectors).max(1, keepdims=True)
+    np.testing.assert_allclose(found, scaled / np.linalg.norm(scaled, axis=1, keepdims=True), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e20, 1e-22, 1e-38, 3e37])
+def test_float32_rows_beyond_a_float32_length_become_unit_rows_and_zeros_stay(scale):
+    rows = (np.random.default_rng(0).normal(size=(5, 8)) * scale).astype(np.float32)
+    rows[2] = 0
+    found = normalise(rows)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 1, 0, 1, 1], rtol=1e-5)
+
+
+def test_ordinary_rows_are_normalised_to_the_same_bits_as_by_division():
+    rows = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32) * np.logspace(-15, 15, 1000, dtype=np.float32)[:, None]
+    assert (normalise(rows) == rows / np.linalg.norm(rows, axis=1, keepdims=True)).all()
+
+
+BIG = 2**63
+ID_FIX = r"integer ids must fit 64 bits with sign; write them as text"
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (pl.Series([1, BIG + 1], dtype=pl.UInt64), rf"row 1, column 'item_id': value {BIG + 1}; {ID_FIX}"),
+        (pl.Series([1, 2**64 + 2], dtype=pl.Int128), rf"row 1, column 'item_id': value {2**64 + 2}; {ID_FIX}"),
+        (pl.Series([1.0, 2.0]), r"column 'item_id': type Float64; ids are integers or text: cast the column"),
+        (pl.Series(["1", "2"]).cast(pl.Decimal(10, 0)), r"column 'item_id': type Decimal.*; ids are integers or text"),
+        (pl.Series([True, False]), r"column 'item_id': type Boolean; ids are integers or text"),
+        (pl.Series(["1", str(BIG)]), rf"row 1, column 'item_id': value '{BIG}'; does not fit 64 bits"),
+        (pl.Series([2, 2]), r"row 0, column 'item_id': value 2; is there more than once"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["lists", "parquet", "folder"])
+def test_ids_that_are_no_64_bit_integers_are_refused_by_file_row_and_value(tmp_path, ids, message, kind):
+    vectors = np.eye(2, dtype=np.float32)
+    path = write_vectors(tmp_path / "e", [1, 2], vectors, kind)
+    ids = ids.alias("item_id")
+    file = {"lists": path, "parquet": tmp_path / "e.ids.parquet", "folder": path / "items.parquet"}[kind]
+    frame = pl.DataFrame({"item_id": ids})
+    more = {"lists": pl.Series("e", vectors.tolist()), "folder": pl.Series("row", [0, 1])}
+    (frame.with_columns(more[kind]) if kind in more else frame).write_parquet(file)
+    with pytest.raises(UserError, match=rf"{file.name}: {message}"):
+        read_vectors(path, pl.Series("item_id", [1, 2]))
+
+
+@pytest.mark.parametrize("dtype", [pl.UInt8, pl.Int16, pl.UInt64, pl.Int128])
+def test_other_integers_are_matched_exactly(tmp_path, dtype):
+    pl.DataFrame({"item_id": pl.Series([2, 1], dtype=dtype), "e": [[2.0], [1.0]]}).write_parquet(tmp_path / "e.parquet")
+    assert read_vectors(tmp_path / "e.parquet", pl.Series([1, 2])).tolist() == [[1], [2]]
+
+
+def test_ids_at_the_limits_are_matched_exactly(tmp_path):
+    ids = [-BIG, BIG - 1, BIG - 2, 2**53 + 1]
+    path = write_vectors(tmp_path / "e", ids, np.eye(4), "csv")
+    assert (read_vectors(path, pl.Series("item_id", ids)) == np.eye(4)).all()
+
+
+@pytest.mark.parametrize(("rows", "message"), [([0, 2], "row 1, column 'row': value 2"), ([0, -1], "value -1"), ([0.0, 1.0], "value 0.0")])
+def test_rows_that_are_none_of_the_folders_vectors_are_refused(tmp_path, rows, message):
+    write_vectors(tmp_path / "e", [1, 2], np.eye(2), "folder")
+    pl.DataFrame({"item_id": [1, 2], "row": rows}).write_parquet(tmp_path / "e" / "items.parquet")
+    with pytest.raises(UserError, match=message):
+        read_embeddings(tmp_path / "e", pl.Series("item_id", [1, 2]))
+
+
+@pytest.mark.parametrize("name", ["vec[1]", "vec *", "vec ?", "v\u00e9c {1,2}"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_path_is_read_as_it_is_written(tmp_path, name, kind):
+    """Next to each of them is a file that its pattern would match."""
+    for neighbour, scale in (("vec1", -1), ("vec a", -1), (name, 1)):
+        path = write_vectors(tmp_path / neighbour, [1, 2], scale * np.eye(2, dtype=np.float32), kind)
+    assert (read_vectors(path, pl.Series("item_id", [1, 2])) == np.eye(2)).all()
+
+
+def test_an_id_may_hold_a_unicode_line_break(tmp_path):
+    ids = ["a\u2028b", "c\x0bd"]
+    path = write_vectors(tmp_path / "e", ids, np.eye(2), "txt")
+    assert (read_vectors(path, pl.Series("item_id", ids)) == np.eye(2)).all()

@@ -23,7 +23,10 @@ from pretrain.config import PretrainConfig
 from pretrain.feed import feed, passes, pieces_of
 from pretrain.gradient_cache import loss_of_step
 from pretrain.loop import train_encoder
-from pretrain.methods.method_configs import ClipConfig, CourierConfig, SimSiamConfig, SupervisedConfig
+from pretrain.methods.clip import ClipConfig
+from pretrain.methods.courier import CourierConfig
+from pretrain.methods.simsiam import SimSiamConfig
+from pretrain.methods.supervised import SupervisedConfig
 from pretrain.methods.table import METHODS, make_method
 from pretrain.train import main
 from run.errors import UserError
@@ -32,7 +35,7 @@ from tests.shops import write_shop
 from tests.trainings import one_step
 
 ROOT = Path(__file__).parent.parent
-TRAINED = [name for name, entry in METHODS.items() if entry.make is not None]
+TRAINED = [name for name, method in METHODS.items() if method.trained]
 CONFIG = PretrainConfig(
     weights="random",
     image_size=16,
@@ -149,7 +152,7 @@ def test_sigterm_ends_a_training_cleanly_and_the_same_command_ends_as_if_undistu
         time.sleep(0.02)
     stopped.send_signal(signal.SIGTERM)
     assert stopped.wait() == 143
-    assert "the same command goes on from here" in (tmp_path / "stopped.txt").read_text()
+    assert "the same command resumes from here" in (tmp_path / "stopped.txt").read_text()
     for name in ("stopped", "full"):
         assert main([*words, "--out", str(tmp_path / name)]) == 0
     results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("full", "stopped")]

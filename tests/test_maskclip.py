@@ -15,9 +15,10 @@ from pretrain.config import PretrainConfig
 from pretrain.feed import feed
 from pretrain.gradient_cache import loss_of_step
 from pretrain.loop import first_weights, take_step, train_encoder
+from pretrain.methods.clip import ClipConfig
+from pretrain.methods.courier import CourierConfig
 from pretrain.methods.distillation import FeatureDecoder, HiddenPatches, Quantiser, Teacher, at_masked, distillation_loss, masked_places
-from pretrain.methods.maskclip import masked_words
-from pretrain.methods.method_configs import ClipConfig, CourierConfig, MaskClipConfig
+from pretrain.methods.maskclip import MaskClipConfig, masked_words
 from pretrain.methods.table import make_method
 from pretrain.methods.text import read_titles
 from pretrain.training import prepare
@@ -153,7 +154,7 @@ def test_a_teacher_follows_by_the_formula_and_its_centre_a_step_late():
     before = {name: weight.clone() for name, weight in teacher.body.named_parameters()}
     torch.nn.init.ones_(quantiser.codewords.weight)
     codewords = teacher.quantiser.codewords.weight.clone()
-    teacher.saw(torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]), 0.75)
+    teacher.observe(torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]), 0.75)
     assert (teacher.centre == 0).all()
     teacher.follow(student, quantiser, 0.9)
     for name, weight in student.named_parameters():

@@ -1,4 +1,4 @@
-"""Encoder training as a whole: rows that may enter, no leak, resume to the bit, the choice of a checkpoint."""
+"""Encoder training end to end: rows that may enter, no leak, resume to the bit, the choice of a checkpoint."""
 
 import json
 import os
@@ -24,9 +24,10 @@ from pretrain.backbones.backbone import backbone, whiten_head
 from pretrain.config import PRESETS, PretrainConfig
 from pretrain.embedding import embed
 from pretrain.loop import first_weights, learning_rate, passed_checkpoint, train_encoder
-from pretrain.methods.courier import Courier
-from pretrain.methods.method_configs import ClipConfig, CourierConfig, DistortionConfig
+from pretrain.methods.clip import ClipConfig
+from pretrain.methods.courier import Courier, CourierConfig
 from pretrain.methods.table import check_needs
+from pretrain.methods.two_views import DistortionConfig
 from pretrain.page_views import newest, page_views
 from pretrain.similarity import collapse, sim_scores
 from pretrain.train import TrainConfig, unread
@@ -118,14 +119,14 @@ def test_clicks_after_the_validation_change_no_weight(folder, encoder, shop, sto
 
 
 def test_a_run_stopped_anywhere_ends_with_the_same_bits(shop, store, tmp_path):
-    whole_run = train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
+    full_run = train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
     resumed = train_with_a_stop("courier", Courier, 17, shop, store, CONFIG, tmp_path / "killed")
-    assert {**resumed, "seconds": 0} == {**whole_run, "seconds": 0}
+    assert {**resumed, "seconds": 0} == {**full_run, "seconds": 0}
     assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
     assert read_metrics(tmp_path / "whole/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")
 
 
-def test_a_run_in_half_precision_goes_on_with_its_loss_scale(shop, store, tmp_path, monkeypatch):
+def test_a_run_in_half_precision_resumes_with_its_loss_scale(shop, store, tmp_path, monkeypatch):
     def half_precision(threads, precision):
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=6)
         return Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
@@ -133,13 +134,13 @@ def test_a_run_in_half_precision_goes_on_with_its_loss_scale(shop, store, tmp_pa
     monkeypatch.setattr(loop, "set_up", half_precision)
     train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
     train_with_a_stop("courier", Courier, 17, shop, store, CONFIG, tmp_path / "killed")
-    whole_run, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "killed"))
-    steps = whole_run["state"]["step"]
-    assert whole_run["scaler"]["scale"] == 2.0 ** (8 + steps // 6)  # it doubles after 6 steps without an overflow
-    assert resumed["scaler"] == whole_run["scaler"]
+    full_run, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "killed"))
+    steps = full_run["state"]["step"]
+    assert full_run["scaler"]["scale"] == 2.0 ** (8 + steps // 6)  # it doubles after 6 steps without an overflow
+    assert resumed["scaler"] == full_run["scaler"]
 
 
-def test_a_checkpoint_without_a_loss_scale_is_gone_on_from(shop, store, tmp_path):
+def test_a_checkpoint_without_a_loss_scale_is_resumed(shop, store, tmp_path):
     config = replace(CONFIG, pictures=200, checkpoints=1)
     first = train_encoder("simclr", shop, store, config, seed=0, folder=tmp_path, threads=1)
     saved = load_checkpoint(tmp_path / "last.pt")
@@ -160,7 +161,7 @@ def test_every_encoder_of_a_seed_begins_with_the_same_weights_and_encodes_as_man
         assert results[name]["best_pictures"] == best["pictures"]
 
 
-def test_a_start_with_other_settings_is_refused_by_name(shop, store, tmp_path):
+def test_a_partial_run_with_other_settings_is_refused_by_name(shop, store, tmp_path):
     train_encoder("simclr", shop, store, CONFIG, seed=0, folder=tmp_path, threads=1)
     with pytest.raises(UserError, match=r"begun with other settings \(seed: 0 then, 1 now, learning_rate: 0\.0\d+ then, 0\.\d+ now\)"):
         train_encoder("simclr", shop, store, replace(CONFIG, learning_rate=0.1), seed=1, folder=tmp_path, threads=1)
@@ -178,7 +179,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(shop, store, 
         train_encoder("courier", shop, store, replace(CONFIG, learning_rate=1e30), seed=0, folder=tmp_path, threads=1)
 
 
-def test_a_start_from_the_pictures_is_spread_and_its_loss_is_near_that_of_chance(shop, store):
+def test_embeddings_with_first_weights_are_spread_and_its_loss_is_near_that_of_chance(shop, store):
     views = page_views(shop, page_items=5, history_items=5, has_picture=store.present)
     method = Courier(views, CONFIG, seed=0)
     net = first_weights(CONFIG.courier.head_common, shop, store, CONFIG, seed=0)
@@ -252,7 +253,7 @@ def test_random_pictures_of_one_kind_have_no_spread_and_score_half(shop):
         ({"warmup": 1.0}, "warmup"),
     ],
 )
-def test_bad_settings_are_refused_at_birth(settings, message):
+def test_bad_settings_are_refused_on_construction(settings, message):
     with pytest.raises(SettingError, match=message):
         PretrainConfig(**settings)
 
@@ -266,12 +267,12 @@ def test_bad_settings_are_refused_at_birth(settings, message):
         ({"without": "contrast", "loss": "hinge"}, "hinge is a contrast"),
     ],
 )
-def test_bad_settings_of_courier_are_refused_at_birth(settings, message):
+def test_bad_settings_of_courier_are_refused_on_construction(settings, message):
     with pytest.raises(SettingError, match=message):
         CourierConfig(**settings)
 
 
-def test_the_command_goes_on_after_a_real_kill(folder, tmp_path):
+def test_the_command_resumes_after_a_real_kill(folder, tmp_path):
     words = ["--encoder", "simclr", "--data", str(folder), "--image-size", "16", "--store-size", "24", "--dim", "8", "--pictures", "8000",
              "--batch-pictures", "32", "--checkpoints", "3", "--checkpoint-seconds", "0.2", "--start-pictures", "500"]  # fmt: skip
     command = [sys.executable, "-m", "pretrain.train", *words]
@@ -282,7 +283,7 @@ def test_the_command_goes_on_after_a_real_kill(folder, tmp_path):
             [*command, "--out", str(out)], cwd=root, env=one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
-    whole_run = start(tmp_path / "whole")
+    full_run = start(tmp_path / "whole")
     killed = start(tmp_path / "killed")
     deadline = time.monotonic() + 100
     while not (tmp_path / "killed/last.pt").exists() and time.monotonic() < deadline:
@@ -291,7 +292,7 @@ def test_the_command_goes_on_after_a_real_kill(folder, tmp_path):
     killed.wait()
     assert not (tmp_path / "killed/result.json").exists()
     assert start(tmp_path / "killed").wait() == 0
-    assert whole_run.wait() == 0
+    assert full_run.wait() == 0
     whole_result, resumed = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed"))
     assert {**resumed, "seconds": 0} == {**whole_result, "seconds": 0}
     assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
@@ -308,7 +309,7 @@ def test_flags_of_another_method_are_named():
     )
 
 
-def test_the_starts_flags_are_read_where_there_is_a_start():
+def test_flags_of_the_initial_encoder_are_read_where_there_is_one():
     config = PretrainConfig(distortion=DistortionConfig(strength=0.1))
     assert unread(TrainConfig(encoder="courier", pretrain=config)) == []
     assert unread(TrainConfig(encoder="courier", pretrain=replace(config, weights="random"))) == ["--distortion.strength"]

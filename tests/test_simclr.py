@@ -8,7 +8,7 @@ import torch
 
 from pretrain.config import PretrainConfig
 from pretrain.methods.simclr import SimClr, nt_xent
-from pretrain.views import cropped, distorted, normalised, to_float, whole
+from pretrain.views import cropped, distorted, normalised, resized, to_float
 
 
 def slow_nt_xent(first, second, temperature):
@@ -82,4 +82,4 @@ def test_no_distortion_leaves_the_picture_except_for_grey(pixels):
 
 def test_an_uncropped_view_of_a_flat_picture_is_its_normalised_colour():
     flat = torch.full((1, 48, 48, 3), 128, dtype=torch.uint8)
-    torch.testing.assert_close(whole(flat, 32), normalised(torch.full((1, 3, 32, 32), 128 / 255)))
+    torch.testing.assert_close(resized(flat, 32), normalised(torch.full((1, 3, 32, 32), 128 / 255)))

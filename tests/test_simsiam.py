@@ -12,8 +12,7 @@ from data.log.shop_folder import load_shop
 from data.pictures.store import build_store
 from pretrain.config import PretrainConfig
 from pretrain.loop import train_encoder
-from pretrain.methods.method_configs import SimSiamConfig
-from pretrain.methods.simsiam import SimSiam, negative_cosine
+from pretrain.methods.simsiam import SimSiam, SimSiamConfig, negative_cosine
 from run.errors import SettingError
 from run.folder import read_metrics
 from tests.shops import write_shop

@@ -13,8 +13,7 @@ from data.log.shop_folder import SPLITS, load_shop
 from data.pictures.store import build_store
 from pretrain.config import PretrainConfig
 from pretrain.loop import train_encoder
-from pretrain.methods.method_configs import SupervisedConfig
-from pretrain.methods.supervised import Supervised
+from pretrain.methods.supervised import Supervised, SupervisedConfig
 from pretrain.page_views import PageViews, page_views
 from run.errors import SettingError, UserError
 from run.folder import read_metrics

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.log.shop_folder import load_shop
-from pretrain.methods.method_configs import ClipConfig
+from pretrain.methods.clip import ClipConfig
 from pretrain.methods.text import MASK, UNKNOWN, embed_titles, read_titles, text_tower
 from run.errors import UserError
 from tests.shops import write_shop

@@ -63,31 +63,32 @@ def too_small(store: Pictures, cluster: np.ndarray, clusters: int) -> str:
     return f"No clusters are shown: {small} of {len(sizes)} hold fewer than {_LEAST_PICTURES} pictures. Give --clusters less."
 
 
-def attention_examples(comparison: Comparison, shop: Shop, store: Pictures, seed: int, *, wanted: int = 5) -> list[AttentionExample]:
-    """Clicked test items with the history COURIER rebuilt them from, and the attention's weights (paper, Fig. 1)."""
+def attention_examples(
+    comparison: Comparison, shop: Shop, store: Pictures, encoder: str, seed: int, *, wanted: int = 5
+) -> list[AttentionExample]:
+    """Clicked test items with the history they were compared with, and the weights of the encoder's attention (paper, Fig. 1)."""
     import torch
 
     from pretrain.backbones.backbone import backbone
-    from pretrain.methods.reconstruction import attention
-    from pretrain.views import whole
+    from pretrain.methods.table import attended_history, method_of, with_own_settings
+    from pretrain.views import resized
 
-    stage = encoder_stage(comparison, "courier", seed)
-    config, own = comparison.pretrain, comparison.pretrain.courier
+    stage = encoder_stage(comparison, encoder, seed)
+    config, length = with_own_settings(encoder, comparison.pretrain), attended_history(encoder, comparison.pretrain)
     net = backbone(config.backbone, dim=config.dim, seed=seed, weights=str(stage.folder / "best.safetensors")).eval()
     test = shop.rows("test")
     rows = test[(shop.click[test] == 1) & store.present[shop.item[test]]]
-    clicks = click_history(shop, max_items=2 * own.history_items)
+    clicks = click_history(shop, max_items=2 * length)
     rows = rows[permutation(len(rows), 0, "attention")[:200]]
-    history = padded(clicks, shop.session[rows], length=2 * own.history_items)
-    history = newest(history, (history >= 0) & store.present[history], own.history_items)
+    history = padded(clicks, shop.session[rows], length=2 * length)
+    history = newest(history, (history >= 0) & store.present[history], length)
     full = (history >= 0).all(1)
     examples = []
     for row, seen in zip(rows[full][:wanted], history[full][:wanted], strict=True):
         items = np.concatenate([[shop.item[row]], seen])
         with torch.no_grad():
-            embeddings = net(whole(torch.from_numpy(store.read(items)), config.image_size))
-        present = torch.ones(1, len(seen), dtype=torch.bool)
-        weights = attention(embeddings[None, :1], embeddings[None, 1:], present, scale=own.scale_attention)[0, 0]
+            embeddings = net(resized(torch.from_numpy(store.read(items)), config.image_size))
+        weights = method_of(encoder).attention_weights(embeddings[0], embeddings[1:], config)
         examples.append(AttentionExample(target=store.read(items[:1])[0], history=store.read(seen), weights=weights.numpy()))
     return examples
 
@@ -109,13 +110,15 @@ def report(comparison: Comparison, shop: Shop, results: dict[str, Any]) -> None:
     from eval.report.report import write_report
     from eval.stages import feature_of
     from eval.wording import is_control
+    from pretrain.methods.table import attended_history
 
     rows = [(row["encoder"], row["image_feature"]) for row in results["rows"]]
     encoders = [row for row in rows if not is_control(row[0])]
     store, clusters, no_clusters, attended = None, [], "", []
     if encoders:
         store = comparison.source.pictures(comparison.root, size=comparison.pretrain.store_size, jobs=1)
-        first = "courier" if any(row[0] == "courier" for row in encoders) else encoders[0][0]
+        attending = [row[0] for row in encoders if attended_history(row[0], comparison.pretrain)]
+        first = next(iter([*attending, encoders[0][0]]))
         if (first, "cluster_id") in rows:
             feature = feature_of(comparison, shop, first, "cluster_id", 0)
             assert feature.cluster is not None
@@ -123,8 +126,8 @@ def report(comparison: Comparison, shop: Shop, results: dict[str, Any]) -> None:
             clusters = [] if no_clusters else cluster_pictures(store, feature.cluster, feature.clusters)
         else:
             no_clusters = "No clusters are shown: cluster_id was not among the image features."
-        if first == "courier" and comparison.pretrain.courier.attention == "dot":
-            attended = attention_examples(comparison, shop, store, 0)
+        if attending:
+            attended = attention_examples(comparison, shop, store, first, 0)
     path = comparison.root / "report.html"
     parts = {"curves": curves(comparison, rows, 0), "clusters": clusters, "no_clusters": no_clusters, "attention": attended}
     write_report(path, results, **parts, notes=notes(results, store))

@@ -22,9 +22,9 @@ def backbone(name: str, *, dim: int, seed: int, weights: str = "random") -> nn.M
         name: small_cnn (for CPUs), resnet18 (group norm; with weights that were trained with batch norm, that: see weights.py)
             or swin_t (the paper's).
         dim: length of an embedding.
-        seed: of the random weights; all encoders of one seed start from the same.
+        seed: of the random weights, the same for all encoders of one seed.
         weights: "random", "imagenet" (torchvision's download, body alone) or a file with the backbone's state, torchvision's or one that
-            was trained here; "pictures" is random here, for whoever asks has a file by then.
+            was trained here; "pictures" is random here: the caller gives a file once the initial encoder is trained.
 
     Raises:
         UserError: the weights cannot be had, or do not fit.

@@ -2,7 +2,7 @@
 
 torchvision's resnet18 was trained with batch norm. Its weights mean nothing under group norm, whose keys and shapes are the same but whose
 statistics are another picture by picture. So a state that holds batch norm's running statistics makes a network with `FixedBatchNorm`: it
-computes what torchvision's computes in evaluation, and still never looks at other pictures.
+computes what torchvision's computes in evaluation, and still ignores other pictures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from run.errors import UserError
 
 IMAGENET = {"swin_t": "Swin_T_Weights", "resnet18": "ResNet18_Weights"}  # backbone -> torchvision's table of its weights
-_NO_STATE = ("pictures", "random")  # what `weights` may say besides "imagenet" and a file
+_NO_STATE = ("pictures", "random")  # what `weights` may be besides "imagenet" and a file
 
 
 class FixedBatchNorm(nn.BatchNorm2d):
@@ -88,7 +88,7 @@ def download(entry: Any, name: str, *, fix: str) -> dict[str, Tensor]:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a file: safetensors, or what torch.save wrote of tensors and plain values. Nothing is unpickled.
 
-    A state that stands under "state_dict" or "model" is taken out; "module." before all keys (a wrapper's) is dropped.
+    A state under "state_dict" or "model" is taken out; "module." before all keys (a wrapper's) is dropped.
 
     Raises:
         UserError: no such file, or nothing that can be read so.
@@ -119,7 +119,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def fit(net: nn.Module, state: Mapping[str, Tensor], *, name: str, source: str, head: tuple[str, ...] = ("head.", "fc.")) -> None:
-    """Load a state into a network, body whole; a head that is missing or of another shape stays as it is.
+    """Load a state into a network, all of its body; a head that is missing or of another shape stays as it is.
 
     Keys that the network lacks are refused too: a resnet18 is a part of a resnet34, and a Swin-T of a Swin-S.
 

@@ -5,20 +5,85 @@ Shapes: R rows (page views), J page items, K history items, D embedding length, 
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pretrain.config import PretrainConfig
-from pretrain.methods.clip import clip_loss_of
-from pretrain.methods.courier_losses import contrast, contrast_within, hinge, pull
-from pretrain.methods.method import Method, Outputs, Step
-from pretrain.methods.reconstruction import MultiheadReconstruction, reconstruct, summary
-from pretrain.methods.text import Titles, embed_titles, text_tower
-from pretrain.page_views import PageViews, distinct, rows_of_step
-from pretrain.views import cropped, normalised
-from run.randomness import hashed, keyed_init
+import numpy as np
+
+from pretrain.methods.clip import ClipConfig, clip_loss_of, titled_items
+from pretrain.methods.method import Method, Step
+from pretrain.settings import CommonConfig, MethodSettings, share
+from run.config import names, one_of, positive
+from run.errors import SettingError
+from run.randomness import hashed
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from data.log.shop_folder import Shop
+    from pretrain.methods.method import Outputs
+    from pretrain.methods.text import Titles
+    from pretrain.page_views import PageViews
+
+PARTS = ("ucs", "contrast", "reconstruction", "neg-pv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CourierConfig(MethodSettings):
+    """COURIER, its variants and ablations (the paper's tables 6, 8, 11, 12)."""
+
+    part = "courier"
+    plain_flags = True
+    presets: ClassVar = {
+        "tiny": {"batch_size": 256},
+        "paper": {"batch_size": 3072, "head_common": 0.0, "head_rate": 1.0, "body_rate": 1.0, "crop": 0.6},
+    }
+
+    batch_size: int = 4096  # courier: page views of a step, over all ranks
+    # courier: length of a part that all first embeddings share, in their average distance from it; 0: none
+    head_common: float = 4.0
+    head_rate: float = 10.0  # courier: the linear head learns at this many times --learning-rate
+    # courier: the body learns at this many times --learning-rate: little, for clicks teach a body less than its first weights know, and
+    # Adam moves all weights alike: at the head's rate the body would forget before the head has turned
+    body_rate: float = 0.1
+    page_items: int = 5  # courier: items kept of a page view, the clicked ones first (the paper's l_pv)
+    history_items: int = 5  # courier: newest clicks that a clicked picture is rebuilt from (the paper's l_click)
+    temperature: float = 0.05  # courier: divides the cosine; > 0
+    scale_attention: bool = True  # courier: divide the attention's dot product by sqrt(dim) (Eq. 1)
+    crop: float = 0.9  # courier: smallest share of the picture that a random crop keeps; 1 = all of it
+    # courier: what is left out (Table 6), by comma: ucs (the loss over the click sequence) | contrast (only pull a clicked picture and its
+    # reconstruction together) | reconstruction (self-attention over the history in place of attention from the target) | neg-pv (unclicked
+    # items of the page are no negatives)
+    without: str = ""
+    loss: str = "contrast"  # courier: contrast | hinge (Table 12)
+    margin: float = 0.2  # courier: of --loss hinge; how much more alike a picture and its reconstruction must be than a mismatched one
+    projection_head: bool = False  # courier: an MLP after the embeddings while training, dropped afterwards (Table 11)
+    with_clip: bool = False  # courier: add CLIP's loss on the titles of the step's pictures (Table 8)
+    attention: str = "dot"  # courier: dot (the paper's) | multihead (with learned projections, as the authors' code)
+    attention_heads: int = 4  # courier: of --attention multihead
+    click_head: bool = False  # courier: add a loss that predicts clicks from pictures and reconstructions, as the authors' code
+
+    def __post_init__(self):
+        for name in ("batch_size", "head_rate", "body_rate", "page_items", "history_items", "temperature", "margin", "attention_heads"):
+            positive(name, getattr(self, name))
+        if self.head_common < 0:
+            raise SettingError("head_common", self.head_common, "give 0 or more")
+        share("crop", self.crop)
+        one_of("loss", self.loss, ("contrast", "hinge"))
+        one_of("attention", self.attention, ("dot", "multihead"))
+        if self.without:
+            names("without", self.without, PARTS)
+        if "contrast" in self.left_out and self.loss == "hinge":
+            raise SettingError("without", self.without, "hinge is a contrast: ask for one of the two")
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The parts named by `without`."""
+        return frozenset(names("without", self.without, PARTS)) if self.without else frozenset()
+
+    def check(self, common: CommonConfig) -> None:
+        if self.attention == "multihead" and common.dim % self.attention_heads:
+            raise SettingError("attention_heads", self.attention_heads, f"give a divisor of dim = {common.dim}")
 
 
 class Courier(Method):
@@ -27,32 +92,60 @@ class Courier(Method):
     Args:
         views: the page views of the pretraining period.
         config: batch size (rows), temperature and the options of the losses.
-        seed: of the order of rows and of the heads' first weights.
-        group: (N,) each item's group, within which clicked items and negatives compete; None: the whole batch does.
+        seed: of the sampling of rows and of the heads' first weights.
+        group: (N,) each item's group, within which clicked items and negatives compete; None: all of a batch do.
         titles: of the catalogue, with `with_clip`: CLIP's loss is added, on the step's pictures that have a title (Table 8).
     """
 
     heads: nn.ModuleDict
+    settings = CourierConfig
+    also_reads = (ClipConfig,)
+    by_default = True
 
-    def __init__(self, views: PageViews, config: PretrainConfig, seed: int, group: np.ndarray | None = None, titles: Titles | None = None):
-        self.titles, self.clip = titles, config.clip
-        self.views, self.own, self.mask_same_item, self.seed, self.group = views, config.courier, config.mask_same_item, seed, group
+    def __init__(self, views: PageViews, config: CommonConfig, seed: int, group: np.ndarray | None = None, titles: Titles | None = None):
+        self.titles, self.clip = titles, config.part(ClipConfig)
+        self.own, self.crop = config.part(CourierConfig), config.part(CourierConfig).crop
+        self.views, self.mask_same_item, self.seed, self.group = views, config.mask_same_item, seed, group
         self.head_common, self.head_rate, self.body_rate = self.own.head_common, self.own.head_rate, self.own.body_rate
         self.batch_size = min(self.own.batch_size, len(views))
-        dim = config.dim
-        heads = nn.ModuleDict()
-        if self.own.projection_head:
-            heads["projection"] = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, dim))
-        if self.own.attention == "multihead":
-            heads["attention"] = MultiheadReconstruction(dim, self.own.attention_heads)
-        if self.own.click_head:
-            heads["click"] = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, 1))
-        keyed_init(heads, seed)
+        self.heads = _heads(self.own, config.dim, seed)
         if titles is not None:
-            self.tower = heads["text"] = text_tower(titles, config.clip, dim=dim, seed=seed)
-        self.heads = heads
+            from pretrain.methods.text import text_tower
+
+            self.tower = self.heads["text"] = text_tower(titles, self.clip, dim=config.dim, seed=seed)
+
+    @classmethod
+    def reads(cls, config: CommonConfig) -> tuple[type[Any], ...]:
+        return (CourierConfig, ClipConfig) if config.part(CourierConfig).with_clip else (CourierConfig,)
+
+    @classmethod
+    def build(cls, shop: Shop, has_picture: np.ndarray, config: CommonConfig, seed: int) -> Courier:
+        from pretrain.needs import groups_of
+
+        views, titles, _ = _material(shop, has_picture, config)
+        return cls(views, config, seed, groups_of(shop, config), titles)
+
+    @classmethod
+    def check(cls, shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> list[str]:
+        return _material(shop, has_picture, config)[2]
+
+    @classmethod
+    def attended_history(cls, config: CommonConfig) -> int:
+        own = config.part(CourierConfig)
+        return own.history_items if own.attention == "dot" else 0
+
+    @classmethod
+    def attention_weights(cls, target: Tensor, history: Tensor, config: CommonConfig) -> Tensor:
+        import torch
+
+        from pretrain.methods.reconstruction import attention
+
+        present = torch.ones(1, len(history), dtype=torch.bool, device=history.device)
+        return attention(target[None, None], history[None], present, scale=config.part(CourierConfig).scale_attention)[0, 0]
 
     def step(self, number: int) -> Step:
+        from pretrain.page_views import distinct, rows_of_step
+
         rows = rows_of_step(len(self.views), self.batch_size, self.seed, number)
         items, places = distinct({"page": self.views.page[rows], "history": self.views.history[rows]})
         places["clicked"] = self.views.clicked[rows]
@@ -62,16 +155,17 @@ class Courier(Method):
             places["title"] = self.titles.of_item[items]
         return Step(number=number, items=items, view=np.zeros(len(items), dtype=np.int64), places=places)
 
-    def view(self, pixels: Tensor, keys: tuple, size: int) -> Tensor:
-        return normalised(cropped(pixels, size, keys, smallest=self.own.crop))
-
     def encode(self, net: nn.Module, pictures: Tensor, step: Step) -> Outputs:
         outputs = super().encode(net, pictures, step)
         if self.titles is not None:
+            from pretrain.methods.text import embed_titles
+
             outputs["text"] = embed_titles(self.tower, self.titles, step.items, pictures.device)
         return outputs
 
     def loss(self, outputs: Outputs, step: Step) -> tuple[Tensor, Outputs]:
+        import torch
+
         embeddings = outputs["embedding"]
         if self.own.projection_head:
             embeddings = self.heads["projection"](embeddings)
@@ -94,6 +188,8 @@ class Courier(Method):
 
     def _sequence_loss(self, embeddings: Tensor, history: Tensor, step: Step) -> Tensor:
         """L_ucs: the last click against its reconstruction from the clicks before it; rows with one click do not enter."""
+        import torch
+
         length = (history >= 0).sum(1)
         history, last = history[length >= 2], length[length >= 2] - 1
         if len(history) == 0:
@@ -103,7 +199,10 @@ class Courier(Method):
         return self._compare(embeddings, target, target, history.where(earlier, -1), step)
 
     def _click_loss(self, embeddings: Tensor, page: Tensor, clicked: Tensor, history: Tensor) -> Tensor:
-        """Binary cross entropy of clicks, told from each page item and its reconstruction."""
+        """Binary cross entropy of clicks, predicted from each page item and its reconstruction."""
+        import torch
+        import torch.nn.functional as F
+
         row, place = (page >= 0).nonzero(as_tuple=True)
         target = page[row, place]
         rebuilt_MD = self._rebuilt(embeddings, target, history[row])
@@ -112,6 +211,10 @@ class Courier(Method):
 
     def _rebuilt(self, embeddings: Tensor, target: Tensor, history: Tensor) -> Tensor:
         """(C, D) reconstruction of each target from its row of history; both are places in `embeddings`, -1 is padding."""
+        import torch.nn.functional as F
+
+        from pretrain.methods.reconstruction import reconstruct, summary
+
         history_CKD, present_CK = F.embedding(history.clamp(min=0), embeddings), history >= 0
         if "reconstruction" in self.own.left_out:
             return summary(history_CKD, present_CK, scale=self.own.scale_attention)
@@ -122,6 +225,11 @@ class Courier(Method):
 
     def _compare(self, embeddings: Tensor, candidates: Tensor, target: Tensor, history: Tensor, step: Step) -> Tensor:
         """Reconstruct each target from its row of history and let it compete with the candidates; all are places in `embeddings`."""
+        import torch
+        import torch.nn.functional as F
+
+        from pretrain.methods.courier_losses import contrast, contrast_within, hinge, pull
+
         rebuilt_CD = self._rebuilt(embeddings, target, history)
         if "contrast" in self.own.left_out:
             return pull(F.embedding(target, embeddings), rebuilt_CD)
@@ -136,10 +244,50 @@ class Courier(Method):
         return contrast_within(embeddings, count, rebuilt_CD, target, group, **options)
 
 
+def _heads(own: CourierConfig, dim: int, seed: int) -> nn.ModuleDict:
+    """What the variants train with the backbone; empty for the paper's COURIER."""
+    from torch import nn
+
+    from pretrain.methods.reconstruction import MultiheadReconstruction
+    from run.randomness import keyed_init
+
+    heads = nn.ModuleDict()
+    if own.projection_head:
+        heads["projection"] = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, dim))
+    if own.attention == "multihead":
+        heads["attention"] = MultiheadReconstruction(dim, own.attention_heads)
+    if own.click_head:
+        heads["click"] = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, 1))
+    keyed_init(heads, seed)
+    return heads
+
+
+def _material(shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> tuple[PageViews, Titles | None, list[str]]:
+    """Page views, titles where CLIP's loss is added, and what little is learned from, in sentences.
+
+    Raises:
+        UserError: there is too little of one, or nothing competes.
+    """
+    from pretrain.needs import enough_views, groups_of, lonely_clicks
+    from pretrain.page_views import page_views
+
+    own, cautions, titles = config.part(CourierConfig), [], None
+    views = page_views(shop, page_items=own.page_items, history_items=own.history_items, has_picture=has_picture)
+    enough_views(views, "both a click and earlier clicks with pictures")
+    one_click_competes = own.loss == "hinge" and not config.mask_same_item  # with the same item's click after another history
+    if "contrast" not in own.left_out and not one_click_competes:
+        shown = np.concatenate([views.page[views.page >= 0], views.history[views.history >= 0]])
+        cautions = lonely_clicks(views.page[views.clicked], shown, groups_of(shop, config))
+    if own.with_clip:
+        _, titles, of_titles = titled_items(shop, has_picture, config)
+        cautions += [f"--with-clip: {caution}" for caution in of_titles]
+    return views, titles, cautions
+
+
 def mismatched(target_C: Tensor, group_U: Tensor | None, mask_same_item: bool, seed: int, number: int) -> Tensor:
     """(C,) for each column another one drawn at random, of its item's group; itself where there is none.
 
-    Columns stand in a random order within their group, and each is given the one after it, the last the first.
+    Columns are shuffled within their group, and each is given the one after it, the last the first.
 
     Args:
         target_C: (C,) each column's item.
@@ -147,14 +295,16 @@ def mismatched(target_C: Tensor, group_U: Tensor | None, mask_same_item: bool, s
         mask_same_item: a column of the very same item counts as none.
         seed, number: of the draw.
     """
+    import torch
+
     group = np.zeros(len(target_C), dtype=np.int64) if group_U is None else group_U[target_C].cpu().numpy()
-    order = np.lexsort((hashed(seed, "mismatched", number, np.arange(len(group))), group))
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    sizes = np.diff(np.append(starts, len(order)))
-    follower = np.arange(len(order)) + 1
+    ranking = np.lexsort((hashed(seed, "mismatched", number, np.arange(len(group))), group))
+    starts = np.flatnonzero(np.diff(group[ranking], prepend=-1))
+    sizes = np.diff(np.append(starts, len(ranking)))
+    follower = np.arange(len(ranking)) + 1
     follower[starts + sizes - 1] = starts
-    other = np.empty(len(order), dtype=np.int64)
-    other[order] = order[follower]
+    other = np.empty(len(ranking), dtype=np.int64)
+    other[ranking] = ranking[follower]
     other_C = torch.as_tensor(other, device=target_C.device)
     if mask_same_item:
         other_C = torch.where(target_C[other_C] == target_C, torch.arange(len(other_C), device=target_C.device), other_C)

@@ -31,7 +31,7 @@ def contrast(
 
     Args:
         embedding_UD: (U, D) distinct items.
-        count_U: (U,) how often each stands among the candidates; 0 where it does not.
+        count_U: (U,) how often each is among the candidates; 0 where it does not.
         reconstruction_CD: (C, D) reconstructions of the clicked items.
         positive_C: (C,) row of `embedding_UD` that column c should match.
         temperature: t > 0; divides the cosine.

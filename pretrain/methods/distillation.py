@@ -1,8 +1,8 @@
-"""Masked self-distillation (Dong et al. 2023): a student that sees a few patches says what the others are; a teacher sees them all.
+"""Masked self-distillation (Dong et al. 2023): a student that sees a few patches predicts the others; a teacher sees them all.
 
 A patch is what one place of the backbone's last feature map covers: 32 pixels a side for Swin-T, as in SimMIM (arXiv 2111.09886), and 16
 for the small CNN. A convolution or a shifted window cannot drop patches: masked ones are replaced, so that the student computes as much as
-on a whole picture.
+on a full picture.
 
 Shapes: P pictures, S places of a feature map, M masked places, C channels, V of the decoder, W width of the codes, K codewords.
 """
@@ -54,7 +54,7 @@ def distillation_loss(student_PMK: Tensor, teacher_PMK: Tensor, *, student_tempe
 class HiddenPatches(nn.Module):
     """Puts a learned tile of pixels in the place of masked patches.
 
-    For Swin-T, whose first layer embeds patches of 4 x 4 pixels linearly, the tile is SimMIM's mask token, but that the token then stays
+    For Swin-T, whose first layer embeds patches of 4 x 4 pixels linearly, the tile is SimMIM's mask token, except that it stays
     among those that pixels can give. It begins as the mean colour.
     """
 
@@ -74,7 +74,7 @@ class HiddenPatches(nn.Module):
 class FeatureDecoder(nn.Module):
     """One layer of a transformer with mask tokens at masked places: what the student has seen -> features where it has not.
 
-    It is half as wide as the features, for a decoder may be small (He et al. 2022, arXiv 2111.06377).
+    It is half as wide as the features, because a decoder may be small (He et al. 2022, arXiv 2111.06377).
     """
 
     def __init__(self, channels: int, places: int):
@@ -135,19 +135,19 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, pictures: Tensor) -> Tensor:
-        """(P, S, W) projections of whole pictures."""
+        """(P, S, W) projections of full pictures."""
         return self.quantiser.projection(places_last(feature_map(self.body, pictures)))
 
     @torch.no_grad()
-    def saw(self, projected_PW: Tensor, keep: float) -> None:
-        """Note the mean of a step's projections, of which the centre keeps a share `keep` of itself; it moves with `follow`."""
-        self.next_centre.copy_(keep * self.centre + (1 - keep) * projected_PW.mean(0))
+    def observe(self, projected_PW: Tensor, kept: float) -> None:
+        """Note the mean of a step's projections, of which the centre keeps a share `kept` of itself; it moves with `follow`."""
+        self.next_centre.copy_(kept * self.centre + (1 - kept) * projected_PW.mean(0))
 
     @torch.no_grad()
-    def follow(self, body: nn.Module, quantiser: Quantiser, keep: float) -> None:
-        """weight = keep x weight + (1 - keep) x the student's."""
+    def follow(self, body: nn.Module, quantiser: Quantiser, kept: float) -> None:
+        """weight = kept x weight + (1 - kept) x the student's."""
         for own, student in ((self.body, body), (self.quantiser, quantiser)):
-            torch._foreach_lerp_(list(own.parameters()), list(student.parameters()), 1 - keep)
+            torch._foreach_lerp_(list(own.parameters()), list(student.parameters()), 1 - kept)
         self.centre.copy_(self.next_centre)
 
 

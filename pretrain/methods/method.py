@@ -1,22 +1,33 @@
-"""What the training loop asks of a method: which pictures a step looks at, how, and what they should pay."""
+"""What the training loop asks of a method: which pictures a step encodes, in which view, and their loss.
+
+Light to import, like every method's own file: commands read names and settings before torch is loaded.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-Outputs = dict[str, Tensor]  # what `Method.encode` makes of pictures: tensors with a row for each
+from pretrain.settings import CommonConfig
+from run.randomness import permutation
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from data.log.shop_folder import Shop
+
+    Outputs = dict[str, Tensor]  # what `Method.encode` makes of pictures: tensors with a row for each
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One step's pictures and whatever the loss needs to know of them.
 
-    A picture that occurs many times in a batch stands here once: `places` points into the pictures.
+    A picture that occurs many times in a batch is here once: `places` points into the pictures.
     """
 
     number: int  # of the step, counted from 0; keys its randomness
@@ -30,28 +41,99 @@ class Step:
 
     def group(self, device: torch.device) -> Tensor | None:
         """The groups that the method put into `places`, within which pictures compete; None: all of the step do."""
+        import torch
+
         return torch.as_tensor(self.places["group"], device=device) if "group" in self.places else None
 
 
 class Method(ABC):
-    """A way to train an encoder. A subclass gives `step`, `view` and `loss`; it holds no state but in `heads`.
+    """A way to train an encoder, and how it is built from a shop. A subclass gives `loss`; all state is in `heads`.
 
-    Pictures are encoded apart from their loss, so that a step may be encoded in chunks and over ranks: `encode` sees some of its pictures,
-    `loss` the outputs of all.
+    By default a step is one lightly cropped view of `batch_pictures` pictures of the pretraining period. Pictures are encoded apart from
+    their loss, so that a step may be encoded in chunks and over ranks: `encode` sees some of its pictures, `loss` the outputs of all.
+
+    Args:
+        items: (M,) indices of the items whose pictures are learned from.
+        config: the settings of all encoders; `self.own` becomes the method's own part.
+        seed: of the sampling and the heads' first weights.
+        group: (N,) each item's group, within which pictures compete; None: all of a batch do.
     """
 
-    heads: nn.Module  # what is trained beside the backbone and dropped afterwards
+    settings: ClassVar[type[Any] | None] = None  # a frozen dataclass of its own settings, each with a default
+    also_reads: ClassVar[tuple[type[Any], ...]] = ()  # settings that it shares with other methods
+    contrasts: ClassVar[bool] = False  # pictures compete with each other: a shop in which none can is refused
+    by_default: ClassVar[bool] = False  # trained where a command is given no encoders
+    trained: ClassVar[bool] = True  # False: it is the backbone as it begins
+
+    heads: nn.Module  # what is trained with the backbone and dropped afterwards
     head_common = 0.0  # length of the common part of first embeddings (see pretrain/backbones/backbone.py:add_common)
     head_rate = 1.0  # the backbone's linear head learns at this many times the learning rate
     body_rate = 1.0  # and its body at this many
+    crop = 0.9  # smallest share of the picture that the default view keeps
 
-    @abstractmethod
+    def __init__(self, items: np.ndarray, config: CommonConfig, seed: int, group: np.ndarray | None = None):
+        from torch import nn
+
+        self.items, self.config, self.seed, self.group = items, config, seed, group
+        self.own: Any = config.part(self.settings) if self.settings else None
+        self.batch_size = min(config.batch_pictures, len(items))
+        self.heads = nn.ModuleDict()
+
+    @classmethod
+    def reads(cls, config: CommonConfig) -> tuple[type[Any], ...]:
+        """The settings that its encoder depends on, beyond those of all encoders."""
+        return (*((cls.settings,) if cls.settings else ()), *cls.also_reads)
+
+    @classmethod
+    def build(cls, shop: Shop, has_picture: np.ndarray, config: CommonConfig, seed: int) -> Method:
+        """The method on a shop's pretraining period.
+
+        Args:
+            has_picture: (N,) bool, of each item.
+
+        Raises:
+            UserError: the period holds too little for it.
+        """
+        from pretrain.needs import enough_items, groups_of
+
+        return cls(enough_items(shop, has_picture), config, seed, groups_of(shop, config))
+
+    @classmethod
+    def check(cls, shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> list[str]:
+        """What the method would learn hardly anything from, in sentences; called before anything is trained.
+
+        Args:
+            has_picture: (N,) bool; where pictures are not yet read, the items that name one.
+
+        Raises:
+            UserError: it could learn nothing.
+        """
+        from pretrain.needs import enough_items, groups_of, lonely_pictures
+
+        items = enough_items(shop, has_picture)
+        return lonely_pictures(items, config.batch_pictures, groups_of(shop, config)) if cls.contrasts else []
+
+    @classmethod
+    def attended_history(cls, config: CommonConfig) -> int:
+        """How many clicks of a history `attention_weights` weighs; 0: the method has no attention to show."""
+        return 0
+
+    @classmethod
+    def attention_weights(cls, target: Tensor, history: Tensor, config: CommonConfig) -> Tensor:
+        """(K,) what the attention picked from a history: its weight on each of the (K, D) embeddings `history`, for the (D,) `target`."""
+        raise NotImplementedError(f"{cls.__name__} has no attention to show")
+
     def step(self, number: int) -> Step:
         """The pictures of step `number`; depends on nothing but the seed and the number."""
+        items = drawn(self.items, self.batch_size, self.seed, number)
+        places = {} if self.group is None else {"group": self.group[items]}
+        return Step(number=number, items=items, view=np.zeros(len(items), dtype=np.int64), places=places)
 
-    @abstractmethod
     def view(self, pixels: Tensor, keys: tuple, size: int) -> Tensor:
         """(P, S, S, 3) uint8 -> (P, 3, size, size) normalised, with randomness from `keys`."""
+        from pretrain.views import cropped, normalised
+
+        return normalised(cropped(pixels, size, keys, smallest=self.crop))
 
     def encode(self, net: nn.Module, pictures: Tensor, step: Step) -> Outputs:
         """What the loss needs of each picture, row by row; "embedding" (P, D) is the backbone's output.
@@ -69,3 +151,24 @@ class Method(ABC):
 
     def after_step(self, net: nn.Module, done: float) -> None:  # noqa: B027 - most methods have nothing to do then
         """What follows an optimizer's step, when a share `done` of the pictures is encoded: a teacher that follows its student, say."""
+
+
+class Untrained(Method):
+    """The backbone as it begins: what training is compared with."""
+
+    trained = False
+
+    @classmethod
+    def check(cls, shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> list[str]:
+        return []
+
+    def loss(self, outputs: Outputs, step: Step) -> tuple[Tensor, Outputs]:
+        raise NotImplementedError("an untrained encoder has no loss")
+
+
+def drawn(items: np.ndarray, batch: int, seed: int, number: int) -> np.ndarray:
+    """(batch,) of the items for step `number`: each once in a pass, in a shuffled ranking; a short rest is left out."""
+    per_pass = len(items) // batch
+    ranking = permutation(len(items), seed, "pictures", number // per_pass)
+    start = number % per_pass * batch
+    return items[ranking[start : start + batch]]

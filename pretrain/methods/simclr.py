@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pretrain.config import PretrainConfig
-from pretrain.methods.method import Method, Outputs, Step
-from pretrain.methods.two_views import distorted_view, two_views
-from run.randomness import keyed_init
+import numpy as np
+
+from pretrain.methods.method import Method, Step
+from pretrain.methods.two_views import DistortionConfig, distorted_view, two_views
+from pretrain.settings import CommonConfig, MethodSettings
+from run.config import positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pretrain.methods.method import Outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimClrConfig(MethodSettings):
+    """SimCLR's own settings."""
+
+    part = "simclr"
+
+    temperature: float = 0.2  # simclr: divides the cosine; > 0
+
+    def __post_init__(self):
+        positive("simclr.temperature", self.temperature)
 
 
 def nt_xent(first_view: Tensor, second_view: Tensor, *, temperature: float, group: Tensor | None = None) -> Tensor:
@@ -20,13 +37,16 @@ def nt_xent(first_view: Tensor, second_view: Tensor, *, temperature: float, grou
 
     Args:
         first_view: (B, D) projections of any length; row i is picture i.
-        second_view: (B, D) the same pictures, in the same order.
+        second_view: (B, D) the same pictures, row by row.
         temperature: t > 0; divides the cosine.
-        group: (B,) a picture's negatives are those of its own group; None: the whole batch.
+        group: (B,) a picture's negatives are those of its own group; None: all of the batch.
 
     Raises:
         ValueError: the views differ in shape.
     """
+    import torch
+    import torch.nn.functional as F
+
     if first_view.shape != second_view.shape:
         raise ValueError(f"views differ in shape: {tuple(first_view.shape)} and {tuple(second_view.shape)}")
     views = F.normalize(torch.cat([first_view, second_view]), dim=1)
@@ -40,18 +60,19 @@ def nt_xent(first_view: Tensor, second_view: Tensor, *, temperature: float, grou
 
 
 class SimClr(Method):
-    """The method over the pictures shown in the pretraining period.
+    """The method over the pictures shown in the pretraining period; `Method` describes its arguments."""
 
-    Args:
-        items: (M,) item indices of these pictures.
-        config: batch size (pictures), temperature, distortion.
-        seed: of the order and of the head's first weights.
-        group: (N,) each item's group, within which pictures compete; None: the whole batch does.
-    """
+    settings = SimClrConfig
+    also_reads = (DistortionConfig,)
+    contrasts = True
+    by_default = True
 
-    def __init__(self, items: np.ndarray, config: PretrainConfig, seed: int, group: np.ndarray | None = None):
-        self.items, self.config, self.seed, self.group = items, config, seed, group
-        self.batch_size = min(config.batch_pictures, len(items))
+    def __init__(self, items: np.ndarray, config: CommonConfig, seed: int, group: np.ndarray | None = None):
+        from torch import nn
+
+        from run.randomness import keyed_init
+
+        super().__init__(items, config, seed, group)
         # embeddings are taken before this projection, which is dropped after training
         self.heads = nn.Sequential(nn.Linear(config.dim, config.dim), nn.ReLU(inplace=True), nn.Linear(config.dim, config.dim))
         keyed_init(self.heads, seed)
@@ -60,9 +81,9 @@ class SimClr(Method):
         return two_views(self.items, self.batch_size, self.seed, number, self.group)
 
     def view(self, pixels: Tensor, keys: tuple, size: int) -> Tensor:
-        return distorted_view(pixels, keys, size, self.config.distortion)
+        return distorted_view(pixels, keys, size, self.config.part(DistortionConfig))
 
     def loss(self, outputs: Outputs, step: Step) -> tuple[Tensor, Outputs]:
         embeddings = outputs["embedding"]
         first, second = self.heads(embeddings).chunk(2)
-        return nt_xent(first, second, temperature=self.config.simclr.temperature, group=step.group(embeddings.device)), {}
+        return nt_xent(first, second, temperature=self.own.temperature, group=step.group(embeddings.device)), {}

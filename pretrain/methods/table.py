@@ -1,178 +1,180 @@
-"""The encoders that can be trained here, by name."""
+"""The encoders that can be trained here, by name: the only list of them. A line here and a file next to this one add another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pretrain.config import PretrainConfig
+from pretrain.methods.clip import Clip
+from pretrain.methods.courier import Courier
+from pretrain.methods.maskclip import MaskClip
+from pretrain.methods.method import Method, Untrained
+from pretrain.methods.simclr import SimClr
+from pretrain.methods.simsiam import SimSiam
+from pretrain.methods.supervised import Supervised
+from pretrain.settings import NAMED_WEIGHTS, PACE, CommonConfig
+from pretrain.user_methods import PART, is_user_method, load_method, own_settings, user_code
 from run.errors import UserError
+from run.folder import file_hash, folder_hash
+from run.source_code import code_hash
 
-if TYPE_CHECKING:  # commands read the names alone, before torch is loaded
+if TYPE_CHECKING:
     import numpy as np
 
     from data.log.shop_folder import Shop
-    from pretrain.methods.method import Method
-    from pretrain.methods.text import Titles
-    from pretrain.page_views import PageViews
 
-    Make = Callable[[Shop, np.ndarray, PretrainConfig, int], Method]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """How a method is made, and what of the settings it reads."""
-
-    make: Make | None  # of (shop, has_picture, config, seed); None: it is the backbone as it begins
-    parts: tuple[str, ...] = ()  # of PretrainConfig, that belong to it: its encoder depends on no other method's settings
-
-
-def _courier(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
-    from pretrain.methods.courier import Courier
-    from pretrain.page_views import page_views
-
-    own = config.courier
-    views = page_views(shop, page_items=own.page_items, history_items=own.history_items, has_picture=has_picture)
-    _enough("courier", views, "both a click and earlier clicks with pictures")
-    titles = _titled("courier --with-clip", shop, has_picture, config)[1] if own.with_clip else None
-    return Courier(views, config, seed, _groups(shop, config), titles)
-
-
-def _simclr(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
-    from pretrain.methods.simclr import SimClr
-
-    return SimClr(_items("simclr", shop, has_picture), config, seed, _groups(shop, config))
-
-
-def _simsiam(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
-    from pretrain.methods.simsiam import SimSiam
-
-    return SimSiam(_items("simsiam", shop, has_picture), config, seed)
-
-
-def _clip(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
-    from pretrain.methods.clip import Clip
-
-    return Clip(*_titled("clip", shop, has_picture, config), config, seed, _groups(shop, config))
-
-
-def _maskclip(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
-    from pretrain.methods.maskclip import MaskClip
-
-    return MaskClip(*_titled("maskclip", shop, has_picture, config), config, seed, _groups(shop, config))
-
-
-def _supervised(shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method:
-    from pretrain.methods.supervised import Supervised
-    from pretrain.page_views import page_views
-
-    own = config.supervised
-    views = page_views(shop, page_items=own.page_items, history_items=own.history_items, has_picture=has_picture, unclicked=True)
-    _enough("supervised", views, "earlier clicks with pictures")
-    return Supervised(views, config, seed)
-
-
-def _enough(name: str, views: PageViews, needed: str) -> None:
-    from data.readiness import FEWEST
-
-    if len(views) < FEWEST:
-        raise UserError(
-            f"{name}: {len(views)} page views of the pretraining period have {needed}; it needs a longer log, or a larger pretraining share"
-        )
-
-
-def _titled(name: str, shop: Shop, has_picture: np.ndarray, config: PretrainConfig) -> tuple[np.ndarray, Titles]:
-    """The pictures of the pretraining period whose items have a title, and the catalogue's titles."""
-    from data.readiness import FEWEST
-    from pretrain.methods.text import read_titles
-    from pretrain.page_views import pretraining_items
-
-    items = pretraining_items(shop, has_picture)
-    titles = read_titles(shop, items, config.clip)
-    items = items[titles.of_item[items] > 0]
-    if len(items) < FEWEST:
-        raise UserError(
-            f"{name}: {len(items)} items with a picture and a title were shown in the pretraining period; it needs at least {FEWEST}: "
-            "fill the column 'title' of items.parquet"
-        )
-    _differ(name, titles.of_item[items], _groups(shop, config), items)
-    return items, titles
-
-
-def _differ(name: str, title: np.ndarray, group: np.ndarray | None, items: np.ndarray) -> None:
-    """Refuse titles that are all alike wherever they compete: the loss would be 0 from the first step on."""
-    import numpy as np
-
-    where = np.zeros(len(items), dtype=np.int64) if group is None else group[items]
-    if np.unique(np.stack([where, title]), axis=1).shape[1] == len(np.unique(where)):
-        within = "" if group is None else " within each category (--pretrain.negatives batch would contrast across them)"
-        raise UserError(f"{name}: all titles are the same{within}, so that there is none to tell a picture's own from; write longer titles")
-
-
-def _items(name: str, shop: Shop, has_picture: np.ndarray) -> np.ndarray:
-    """The pictures of the pretraining period, for a method that needs nothing else of it."""
-    from data.readiness import FEWEST
-    from pretrain.page_views import pretraining_items
-
-    items = pretraining_items(shop, has_picture)
-    if len(items) < FEWEST:
-        raise UserError(f"{name}: {len(items)} items with a picture were shown in the pretraining period; it needs at least {FEWEST}")
-    return items
-
-
-def _groups(shop: Shop, config: PretrainConfig) -> np.ndarray | None:
-    """(N,) the group of each item, within which pictures compete; items without a category are one group. None: no groups."""
-    return shop.item_category if config.negatives == "category" else None
-
-
-METHODS: dict[str, Entry] = {
-    "courier": Entry(make=_courier, parts=("courier",)),
-    "simclr": Entry(make=_simclr, parts=("simclr", "distortion")),
-    "simsiam": Entry(make=_simsiam, parts=("simsiam", "distortion")),
-    "clip": Entry(make=_clip, parts=("clip",)),
-    "maskclip": Entry(make=_maskclip, parts=("clip", "maskclip")),
-    "supervised": Entry(make=_supervised, parts=("supervised",)),
-    "random": Entry(make=None),
+METHODS: dict[str, type[Method]] = {
+    "courier": Courier,
+    "simclr": SimClr,
+    "simsiam": SimSiam,
+    "clip": Clip,
+    "maskclip": MaskClip,
+    "supervised": Supervised,
+    "random": Untrained,
 }
-
-
 INITIAL_METHOD = "simclr"  # trained first, on the shop's own pictures: all encoders of a seed begin with its weights
+UNTRAINED = next(name for name, method in METHODS.items() if not method.trained)
+# what tells methods apart or names their data, and computes nothing: the settings and the data themselves are in a stage's key
+_NAMES_ONLY = ("pretrain.methods.table", "pretrain.config", "pretrain.user_methods", "data.source")
+_warned: set[str] = set()
 
 
-def make_method(name: str, shop: Shop, has_picture: np.ndarray, config: PretrainConfig, seed: int) -> Method | None:
+def default_encoders() -> tuple[str, ...]:
+    """The encoders of a comparison that names none; the first is that of a command that wants one."""
+    return tuple(name for name, method in METHODS.items() if method.by_default)
+
+
+def method_of(name: str) -> type[Method]:
+    """The class of a method in the table, or of a user's (`module:PATH.py:NAME`).
+
+    Raises:
+        UserError: the user's cannot be loaded.
+    """
+    return load_method(name) if is_user_method(name) else METHODS[name]
+
+
+def is_trained_here(name: str) -> bool:
+    """True for names of methods; False for encoders made elsewhere."""
+    return name in METHODS or is_user_method(name)
+
+
+def settings_classes() -> list[type[Any]]:
+    """The settings of all methods, in the order of the table, each once."""
+    found = [kind for method in METHODS.values() for kind in (method.settings, *method.also_reads) if kind is not None]
+    return sorted(dict.fromkeys(found), key=found.index)
+
+
+def make_method(name: str, shop: Shop, has_picture: np.ndarray, config: CommonConfig, seed: int) -> Method | None:
     """The method of this name on a shop's pretraining period; None: the encoder stays as it begins.
 
     Raises:
         UserError: the period holds too little for it.
     """
-    make = METHODS[name].make
-    return None if make is None else make(shop, has_picture, config, seed)
+    method = method_of(name)
+    if not method.trained:
+        return None
+    with _named(name):
+        return method.build(shop, has_picture, with_own_settings(name, config), seed)
+
+
+def with_own_settings(name: str, config: CommonConfig) -> CommonConfig:
+    """The settings, with those of a user's method as one more part."""
+    own = own_settings(name) if is_user_method(name) else None
+    return config if own is None else config.with_part(PART, own)
+
+
+def attended_history(name: str, config: CommonConfig) -> int:
+    """How many clicks of a history `method_of(name).attention_weights` weighs; 0: the encoder has no attention to show."""
+    return method_of(name).attended_history(with_own_settings(name, config)) if is_trained_here(name) else 0
 
 
 def is_trained(name: str) -> bool:
     """False for the encoder that stays as it begins."""
-    return METHODS[name].make is not None
+    return method_of(name).trained
 
 
-def uses_initial_weights(name: str, config: PretrainConfig) -> bool:
-    """True for a method that begins with the weights of a SimCLR on the shop's own pictures."""
+def uses_initial_weights(name: str, config: CommonConfig) -> bool:
+    """True for a method that begins with the weights of the initial encoder."""
     return is_trained(name) and config.weights == "pictures"
 
 
-def check_needs(name: str, shop: Shop, config: PretrainConfig) -> None:
-    """Refuse a shop that lacks a column the method learns from, before anything is trained.
+def check_needs(name: str, shop: Shop, config: CommonConfig) -> None:
+    """Refuse, before anything is trained, a shop that the method can learn nothing from; what is partly so is reported on stderr.
+
+    The initial encoder's needs count where the method begins with its weights.
 
     Raises:
-        DataError: no titles for a text tower.
+        UserError: names the encoder, what is missing and the fix.
     """
-    if "clip" in parts_read(name, config):
-        from pretrain.methods.text import require_titles
+    if config.weights not in NAMED_WEIGHTS and not Path(config.weights).is_file():
+        raise UserError(f"{config.weights}: no such file of weights; give a safetensors or torch file, {', '.join(NAMED_WEIGHTS)}")
+    has_picture = shop.items["image"].is_not_null().to_numpy()
+    also = [INITIAL_METHOD] if uses_initial_weights(name, config) and name != INITIAL_METHOD else []
+    for each in [name, *also]:
+        title = each if each == name else f"{each}, whose weights {name} begins with"
+        with _named(title):
+            for caution in method_of(each).check(shop, has_picture, with_own_settings(each, config)):
+                if (sentence := f"warning: {each}: {caution}") not in _warned:
+                    _warned.add(sentence)
+                    print(sentence, file=sys.stderr)
 
-        require_titles(shop)
 
-
-def parts_read(name: str, config: PretrainConfig) -> tuple[str, ...]:
+def parts_read(name: str, config: CommonConfig) -> tuple[str, ...]:
     """The parts of the settings that an encoder depends on, by name."""
-    also = ("clip",) if name == "courier" and config.courier.with_clip else ()
-    return METHODS[name].parts + also
+    config = with_own_settings(name, config)
+    read = method_of(name).reads(config)
+    return tuple(field.name for field in fields(config) if type(getattr(config, field.name)) in read)
+
+
+def settings_read(name: str, config: CommonConfig) -> dict[str, Any]:
+    """The settings that an encoder's numbers depend on, as plain values: no pace, no other method's, and content in place of paths."""
+    config = with_own_settings(name, config)
+    parts = parts_read(name, config)
+    found: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name in parts:
+            found[field.name] = {inner.name: _content(getattr(value, inner.name)) for inner in fields(value)}
+        elif field.name not in PACE and not is_dataclass(value):
+            found[field.name] = value
+    return found | {"weights": config.weights if config.weights in NAMED_WEIGHTS else file_hash(config.weights)}
+
+
+def code_read(name: str, config: CommonConfig, *modules: str, without: Collection[str] = ()) -> str:
+    """A hash of the code behind an encoder: of some modules and what they import, and of those of its own method, not of the others'.
+
+    Args:
+        modules: what every encoder's training and use runs, such as "pretrain.loop".
+        without: modules that are not to count.
+    """
+    config = with_own_settings(name, config)
+    method = method_of(name)
+    everyone = {one.__module__ for one in [*METHODS.values(), *settings_classes()]} - {Method.__module__}
+    read = {kind.__module__ for kind in method.reads(config)}
+    without = (everyone - read - {method.__module__}) | set(_NAMES_ONLY) | set(without)
+    if is_user_method(name):
+        read -= {method.__module__}  # its file is no module of these packages
+        return user_code(name, *modules, *read, without=without)
+    return code_hash(*modules, *read, method.__module__, without=without)
+
+
+def _content(value: Any) -> Any:
+    """A setting as a plain value; a path as the hash of what is there."""
+    if not isinstance(value, Path):
+        return value
+    return folder_hash(value) if value.is_dir() else file_hash(value)
+
+
+@contextmanager
+def _named(title: str) -> Iterator[None]:
+    """Put an encoder's name before the errors of the block that name neither a file nor a setting."""
+    try:
+        yield
+    except UserError as error:
+        if type(error) is not UserError:
+            raise
+        raise UserError(f"{title}: {error}") from None

@@ -5,9 +5,10 @@ Shapes: N items, T titles, L tokens, W width of the tower's states, D embedding 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -17,13 +18,29 @@ from torch import Tensor, nn
 
 from data.arrays.words import words_of
 from data.log.shop_folder import Shop
-from pretrain.methods.method_configs import ClipConfig
 from run.errors import DataError, UserError
 from run.randomness import integer_seed, keyed_init
 
 PADDING, UNKNOWN, MASK = 0, 1, 2  # of the vocabulary learned here; words follow
-_FEWEST = 2  # titles that a word must stand in to be known: the words of one title alone teach what an unknown word looks like
+_FEWEST = 2  # titles that a word must occur in to be known: the words of one title alone teach what an unknown word looks like
 _SMALL = 0.1  # of the deviation of a first word's vector: that of its place
+
+
+class TextSettings(Protocol):
+    """What titles and their tower are made from, of a method's settings (ClipConfig says what each means)."""
+
+    @property
+    def text_model(self) -> Path | None: ...
+    @property
+    def words(self) -> int: ...
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +61,7 @@ class Titles:
         return torch.as_tensor(self.tokens[rows, :longest], device=device), torch.as_tensor(present, device=device)
 
 
-def read_titles(shop: Shop, known: np.ndarray, config: ClipConfig) -> Titles:
+def read_titles(shop: Shop, known: np.ndarray, config: TextSettings) -> Titles:
     """The catalogue's titles, in the words of the titles of some items, or in the tokens of `config.text_model`.
 
     Args:
@@ -64,18 +81,18 @@ def require_titles(shop: Shop) -> None:
         raise DataError("items.parquet", column="title", fix="there is no such column, and a text tower learns from titles; add one")
 
 
-def _own_tokens(titles: pl.Series, known: np.ndarray, config: ClipConfig) -> Titles:
+def _own_tokens(titles: pl.Series, known: np.ndarray, config: TextSettings) -> Titles:
     words = words_of(titles, config.words)
     each = words[known].explode(empty_as_null=False).rename("word")
     counts = each.value_counts(name="count").filter(pl.col("count") >= _FEWEST)
-    # the order must not depend on the order of items
+    # the result must not depend on how items are sorted
     kept = counts.sort(["count", "word"], descending=[True, False])["word"].head(config.vocabulary)
     code = {word: MASK + 1 + place for place, word in enumerate(kept)}
     coded = [[code.get(word, UNKNOWN) for word in title] for title in words.to_list()]
     return _titles(coded, config.words, marks=(), size=MASK + 1 + len(code), mask=MASK)
 
 
-def _external_tokens(titles: pl.Series, config: ClipConfig, folder: Path) -> Titles:
+def _external_tokens(titles: pl.Series, config: TextSettings, folder: Path) -> Titles:
     tokenizer = _from_folder(folder, "AutoTokenizer")
     texts = titles.fill_null("").str.strip_chars().to_list()
     distinct = sorted(set(texts) - {""})
@@ -87,7 +104,7 @@ def _external_tokens(titles: pl.Series, config: ClipConfig, folder: Path) -> Tit
 
 
 def _titles(coded: list[list[int]], longest: int, *, marks: tuple[int, ...], size: int, mask: int | None) -> Titles:
-    """Titles from the tokens of each item; `marks` are tokens that stand for no word."""
+    """Titles from the tokens of each item; `marks` are tokens that mean no word."""
     table = np.full((len(coded) + 1, longest), -1, dtype=np.int64)  # its last row makes sure that there is an empty title: the smallest row
     for row, tokens in zip(table, coded, strict=False):
         row[: len(tokens)] = tokens
@@ -104,7 +121,7 @@ def _titles(coded: list[list[int]], longest: int, *, marks: tuple[int, ...], siz
 
 
 class Block(nn.Module):
-    """A layer of a transformer: attention, then a network of two layers, each after a layer norm and beside a path around it.
+    """A layer of a transformer: attention, then a network of two layers, each after a layer norm and with a path around it.
 
     Args:
         width: W.
@@ -130,7 +147,7 @@ class Block(nn.Module):
 class SmallTransformer(nn.Module):
     """Tokens -> states, of as many layers as asked for; no dropout."""
 
-    def __init__(self, size: int, config: ClipConfig):
+    def __init__(self, size: int, config: TextSettings):
         super().__init__()
         self.word, self.place = nn.Embedding(size, config.width), nn.Embedding(config.words, config.width)
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
@@ -141,6 +158,24 @@ class SmallTransformer(nn.Module):
         for block in self.blocks:
             states_TLW = block(states_TLW, present_TL)
         return self.norm(states_TLW)
+
+
+class WordDecoder(nn.Module):
+    """States of a text tower -> what each token may be, in logits; half as wide as the tower."""
+
+    def __init__(self, states: int, heads: int, layers: int, size: int):
+        super().__init__()
+        width = max(1, states // 2)
+        self.inward = nn.Linear(states, width)
+        self.blocks = nn.ModuleList(Block(width, math.gcd(width, heads)) for _ in range(layers))
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, size)
+
+    def forward(self, states_TLW: Tensor, present_TL: Tensor, masked_TL: Tensor) -> Tensor:
+        """Logits (M, size) of the masked tokens, in their order."""
+        inner_TLV = self.inward(states_TLW)
+        for block in self.blocks:
+            inner_TLV = block(inner_TLV, present_TL)
+        return self.out(self.norm(inner_TLV[masked_TL]))
 
 
 class HuggingFaceText(nn.Module):
@@ -170,7 +205,7 @@ class TextTower(nn.Module):
         return self.projection((self.model(tokens_TL, present_TL) * present_TL1).sum(1) / present_TL1.sum(1))
 
 
-def text_tower(titles: Titles, config: ClipConfig, *, dim: int, seed: int) -> TextTower:
+def text_tower(titles: Titles, config: TextSettings, *, dim: int, seed: int) -> TextTower:
     """A tower with its first weights.
 
     Raises:
@@ -213,7 +248,7 @@ def _from_folder(folder: Path, what: str) -> Any:
     options = {"use_safetensors": True, "dtype": torch.float32} if what == "AutoModel" else {"padding_side": "right"}
     try:
         return getattr(transformers, what).from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
-    except Exception as error:  # broken and foreign files fail in many ways
+    except Exception as error:  # broken and unrelated files fail in many ways
         raise UserError(
             f"{folder}: no Hugging Face text encoder ({what}: {type(error).__name__}); the folder needs config.json, model.safetensors and "
             "the tokeniser's files, as save_pretrained writes them"

@@ -1,26 +1,36 @@
-"""What SimCLR and SimSiam look at: two distorted views of each picture of a batch (Chen et al. 2020, arXiv 2002.05709)."""
+"""What SimCLR and SimSiam compare: two distorted views of each picture of a batch (Chen et al. 2020, arXiv 2002.05709)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
 import numpy as np
-from torch import Tensor
 
-from pretrain.methods.method import Step
-from pretrain.methods.method_configs import DistortionConfig
-from pretrain.views import cropped, distorted, normalised
-from run.randomness import permutation
+from pretrain.methods.method import Step, drawn
+from pretrain.settings import MethodSettings, share
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def drawn(items: np.ndarray, batch: int, seed: int, number: int) -> np.ndarray:
-    """(batch,) of the items for step `number`: each once in a pass, in a shuffled order; a short rest is left out."""
-    per_pass = len(items) // batch
-    order = permutation(len(items), seed, "pictures", number // per_pass)
-    start = number % per_pass * batch
-    return items[order[start : start + batch]]
+@dataclass(frozen=True, kw_only=True)
+class DistortionConfig(MethodSettings):
+    """The distorted views that SimCLR and SimSiam compare (Chen et al. 2020, appendix A)."""
+
+    part = "distortion"
+    presets: ClassVar = {"paper": {"strength": 1.0, "crop": 0.08, "blur": True}}
+
+    strength: float = 0.5  # of the colour distortion (Chen et al. use 1 at 224 pixels and 0.5 on small pictures)
+    crop: float = 0.2  # smallest share of the picture that a random crop keeps
+    blur: bool = False  # Gaussian blur half of the time (Chen et al. leave it out on small pictures)
+
+    def __post_init__(self):
+        share("distortion.crop", self.crop)
 
 
 def two_views(items: np.ndarray, batch: int, seed: int, number: int, group: np.ndarray | None = None) -> Step:
-    """A step whose first half are one view of the drawn pictures and whose second half is the other, in the same order.
+    """A step whose first half are one view of the drawn pictures and whose second half is the other, row by row.
 
     Args:
         group: (N,) each item's group, of which the step keeps those drawn, (batch,); None: no groups.
@@ -32,5 +42,7 @@ def two_views(items: np.ndarray, batch: int, seed: int, number: int, group: np.n
 
 def distorted_view(pixels: Tensor, keys: tuple, size: int, config: DistortionConfig) -> Tensor:
     """(P, S, S, 3) uint8 -> (P, 3, size, size): a random crop, mirrored half of the time, with its colours distorted."""
+    from pretrain.views import cropped, distorted, normalised
+
     pictures = cropped(pixels, size, keys, smallest=config.crop, stretch=4 / 3, flip=True)
     return normalised(distorted(pictures, keys, strength=config.strength, blur=config.blur))
