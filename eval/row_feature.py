@@ -29,6 +29,6 @@ def row_feature(shop: Shop, embeddings: Path, form: str, *, shuffled: bool, clus
     return image_feature(form, vectors, clusters=clusters, seed=seed, fit_on=known, centre=centre)
 
 
-def clusters_found(feature: ImageFeature) -> int:
-    """How many clusters a feature has; 0 for a form without clusters."""
-    return feature.clusters
+def clusters_of(feature: ImageFeature) -> tuple[np.ndarray | None, int]:
+    """Each item's cluster, (N,) in [0, C) where it has a picture, and their number C; (None, 0) for a form without clusters."""
+    return feature.cluster, feature.clusters

@@ -133,7 +133,7 @@ def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:
     if stage.done:
         return
     from ctr.training.loop import train_ctr
-    from eval.row_feature import clusters_found
+    from eval.row_feature import clusters_of
 
     shop = comparison.source.shop(comparison.root)
     feature = feature_of(comparison, shop, row, seed)
@@ -143,7 +143,7 @@ def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:
         if comparison.start == "warm" and row != WARM:
             config = replace(config, init_from=ctr_stage(comparison, WARM, seed).folder / "best.safetensors")
         train_ctr(shop, feature, config, seed=ctr_seed(row, seed), folder=stage.folder)
-    stage.finish({**read_json(result), "clusters": clusters_found(feature)})
+    stage.finish({**read_json(result), "clusters": clusters_of(feature)[1]})
 
 
 def feature_of(comparison: Comparison, shop, row: Row, seed: int):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from run.errors import UserError
 from run.folder import Stage
 
 
@@ -53,7 +54,11 @@ def waves(tasks: Sequence[Task]) -> list[list[Task]]:
 
 
 def run_tasks(tasks: Sequence[Task], *, jobs: int) -> None:
-    """Make every stage that is not done, at most `jobs` at once; the first error stops the rest."""
+    """Make every stage that is not done, at most `jobs` at once; the first error stops the rest.
+
+    Raises:
+        UserError: a stage was made under another name, because a worker found other code or data than this process.
+    """
     from run.parallel import run_all
 
     for wave in waves(tasks):
@@ -61,6 +66,9 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int) -> None:
         titles = [f"{task.title} ({number} of {len(open_tasks)})" * bool(task.title) for number, task in enumerate(open_tasks, 1)]
         calls = [(task.run, task.arguments) for task in open_tasks]
         run_all(_call, calls, jobs=1 if any(task.alone for task in wave) else jobs, titles=titles)
+        for task in open_tasks:
+            if task.stage is not None and not task.stage.done:
+                raise UserError(f"{task.title}: code or data changed while this command ran; give it again, and it makes what is missing")
 
 
 def _call(run: Callable[..., object], arguments: tuple[Any, ...]) -> None:

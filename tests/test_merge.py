@@ -8,11 +8,14 @@ import pytest
 
 from eval.compare import main as compare
 from eval.merge import merge, pairs_of, read_users, select_forms, users_file, write_users
+from eval.report.caveats import notes
 from eval.report.published import TABLE_5, has_published
 from eval.report.wording import pairs_shown
-from metrics.intervals import Resamples, difference, gauc_draws, gauc_sums, resampled
+from metrics.intervals import GaucSums, Resamples, difference, gauc_draws, gauc_sums, resampled
 from run.errors import DataError, UserError
 from run.files import write_json
+from tests.test_report import RESULTS as REPORTED
+from tests.test_report import row as report_row
 
 ROWS = [("courier", "sim_score"), ("simclr", "sim_score"), ("simclr", "cluster_id"), ("shuffled courier", "sim_score")]
 SEEDS = [0, 1]
@@ -83,6 +86,28 @@ def test_sums_on_disk_give_the_very_interval_of_the_scores(complete, tmp_path):
     assert pairs[0]["delta_gauc"]["ci95"] == [expected.low, expected.high]
 
 
+def test_slices_of_a_copy_of_the_data_in_another_place_are_of_one_comparison(complete, tmp_path):
+    results, sums = complete[:2]
+    first = write_slice(tmp_path / "first.json", {**results, "data": "/here/shop"}, sums, ROWS[:1])
+    other = write_slice(tmp_path / "other.json", {**results, "data": "/there/copy"}, sums, ROWS[1:2])
+    assert merge([first, other])["data"] == "/here/shop"
+
+
+def test_what_slices_differ_in_is_listed_and_pointed_out(complete, tmp_path):
+    results, sums = complete[:2]
+    own = {"encoder": "courier", "loss": {"lowest": [0, 0], "highest": [0, 0]}, "std": [0.3, 0.3], "dim": 8}
+    slices = [
+        {**results, "commit": "c1", "versions": {"numpy": "1", "torch": "2"}, "encoders": [own], "pictures_unreadable": 0},
+        {**results, "commit": "c2", "versions": {"numpy": "1", "torch": "3"}, "encoders": [own | {"encoder": "simclr"}],
+         "pictures_unreadable": 4},
+        {**results, "commit": "c2"},
+    ]  # fmt: skip
+    merged = merge([write_slice(tmp_path / f"{n}.json", part, sums, [ROWS[n]]) for n, part in enumerate(slices)])
+    assert (merged["commit"], merged["versions"]) == ("c1, c2", {"numpy": "1", "torch": "2, 3"})
+    assert [each["encoder"] for each in merged["encoders"]] == ["courier", "simclr"]
+    assert merged["pictures_unreadable"] == 4
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -99,6 +124,32 @@ def test_slices_of_another_comparison_are_refused_by_name(complete, tmp_path, ch
     with pytest.raises(UserError, match=said) as error:
         merge([first, other])
     assert "other.json" in str(error.value)
+
+
+def test_the_merged_files_are_complete_before_anything_is_printed_and_have_the_notes_of_a_report(tmp_path, monkeypatch, capsys):
+    rows = [
+        report_row("courier", "vector", (0.69, 0.69), 0.7, selected=True),
+        report_row("simclr", "vector", (0.69, 0.69), 0.6, selected=True),
+    ]
+    shared = {"shop": "abc", "gauc_weight": "session", "gauc_key": "session", "users": 2, "seconds": {"this_call": 1.0}}
+    sums = {(row["encoder"], "vector"): GaucSums(won=np.full((2, 2), 0.69), weight=np.ones(2)) for row in rows}
+    for n, row in enumerate(rows):
+        write_json(tmp_path / f"{n}.json", {**REPORTED, **shared, "rows": [row], "pairs": [], "commit": f"c{n}", "pictures_unreadable": n})
+        write_users(users_file(tmp_path / f"{n}.json"), {(row["encoder"], "vector"): sums[row["encoder"], "vector"]}, SEEDS)
+
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("eval.report.table.print_table", closed)
+    compare(["--from", f"{tmp_path}/0.json,{tmp_path}/1.json", "--out", str(tmp_path / "merged")])
+    merged = json.loads((tmp_path / "merged/merged.json").read_text())
+    page = (tmp_path / "merged/merged.html").read_text()
+    assert [row["encoder"] for row in merged["rows"]] == ["courier", "simclr"]
+    assert page.rstrip().endswith("</html>")
+    for note in notes(merged):
+        assert note in page
+    assert "1 pictures could not be read" in page
+    assert "made by different code (commits c0, c1)" in page
 
 
 def test_a_row_with_two_results_is_refused(complete, tmp_path):

@@ -352,6 +352,29 @@ def test_the_terminal_table_has_every_row_within_120_columns():
     assert any(SIMULATED[:60] in line for line in lines)
 
 
+def test_a_name_that_cannot_be_encoded_is_printed_in_its_place():
+    results = copy.deepcopy(RESULTS)
+    results["rows"][0]["encoder"] = "file:wörter-\udcff-字.npy"
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding="ascii", errors="backslashreplace")  # as every command has it
+    print_table(results, Console(file=out, width=120, force_terminal=False))
+    out.flush()
+    assert rb"file:w\xf6rter-\udcff" in raw.getvalue().replace(b"\n", b"")
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_narrow_terminal_loses_no_number(width):
+    text = "".join(printed(RESULTS, width).split())
+    assert "percentagepoints(pp)" in text
+    assert max(map(len, printed(RESULTS, width).splitlines())) <= width
+
+
+def test_a_name_that_is_no_text_is_in_the_report(page):
+    results = copy.deepcopy(RESULTS)
+    results["rows"][0]["encoder"] = "file:\udcff.npy"
+    assert "file:\\udcff.npy" in page(results).text
+
+
 def test_the_terminal_table_reads_no_name_as_markup():
     results = copy.deepcopy(RESULTS)
     results["rows"][0]["encoder"] = "[red]file:x[/red]"

@@ -12,6 +12,7 @@ from data.log.shop_folder import Shop
 from data.pictures.reader import Pictures
 from eval.choices import attended_history, attention_weights, reads_clusters
 from eval.report.report import AttentionExample, ClusterPictures, write_report
+from eval.row_feature import clusters_of
 from eval.rows import BASELINE, Row, encoder_of, is_control
 from eval.stages import Comparison, ctr_stage, feature_of
 from features.encoder_stages import encoder_stage
@@ -58,10 +59,10 @@ def cluster_examples(
     row = next((row for row in rows if row[0] == encoder and reads_clusters(row[1])), None)
     if row is None:
         return [], "No clusters are shown: no image feature was made of clusters."
-    feature = feature_of(comparison, shop, row, 0)
-    assert feature.cluster is not None
-    why_none = too_small(store, feature.cluster, feature.clusters)
-    return ([], why_none) if why_none else (cluster_pictures(store, feature.cluster, feature.clusters), "")
+    cluster, clusters = clusters_of(feature_of(comparison, shop, row, 0))
+    assert cluster is not None
+    why_none = too_small(store, cluster, clusters)
+    return ([], why_none) if why_none else (cluster_pictures(store, cluster, clusters), "")
 
 
 def cluster_pictures(store: Pictures, cluster: np.ndarray, clusters: int, *, wanted: int = 6, each: int = 12) -> list[ClusterPictures]:
