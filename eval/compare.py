@@ -135,22 +135,29 @@ def _parse(argv: list[str] | None) -> CompareConfig:
 def compare(config: CompareConfig) -> dict[str, Any]:
     """Run all stages that are not there yet, measure, and write the results into `config.out`."""
     from eval.checks import check_settings, check_shop
-    from eval.stages import Comparison, comparison_tasks
+    from eval.stages import comparison_tasks
     from eval.tasks import run_tasks
     from run.devices import default_jobs
 
     began = time.monotonic()
     check_settings(start=config.start, pretrain=config.pretrain, ctr=config.ctr)
     write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())
-    comparison = Comparison(
-        root=config.out, source=config.source, pretrain=config.pretrain, ctr=config.ctr, clusters=config.clusters, threads=1,
-        start=config.start,
-    )  # fmt: skip
+    comparison = comparison_of(config)
     shop = config.source.shop(config.out)
     encoders, seeds = config.all_encoders, range(config.seeds)
     check_shop(shop, encoders, config.pretrain)
     run_tasks(comparison_tasks(comparison, encoders, config.rows, seeds, jobs=config.jobs), jobs=config.jobs or default_jobs())
     return write_results(config, comparison, shop, began=began)
+
+
+def comparison_of(config: CompareConfig) -> Comparison:
+    """What every stage of a comparison with these settings depends on."""
+    from eval.stages import Comparison
+
+    return Comparison(
+        root=config.out, source=config.source, pretrain=config.pretrain, ctr=config.ctr, clusters=config.clusters, threads=1,
+        start=config.start,
+    )  # fmt: skip
 
 
 def write_results(config: CompareConfig, comparison: Comparison, shop: Shop, *, began: float) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class ClusterPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionExample:
-    """What an encoder's attention picked from a history to rebuild a clicked picture."""
+    """What an encoder's attention picked from a history for a clicked picture."""
 
     target: np.ndarray  # (H, W, 3) uint8
     history: np.ndarray  # (k, H, W, 3) uint8, oldest first
