@@ -6,9 +6,9 @@ python -m eval.compare --encoders courier,simclr --data shop
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -16,17 +16,24 @@ from ctr.config import PRESETS as CTR_PRESETS
 from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
+from eval.choices import FORM_NAMES
 from features.external import encoder_names
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
-from pretrain.methods.table import METHODS, check_needs, is_trained_here
+from pretrain.methods.table import METHODS, UNTRAINED, default_encoders
 from run.config import names, one_of, parse, positive, write_config
 from run.errors import SettingError, entry, one_process
 from run.files import write_json
 from run.folder import commit, locked
 
-ENCODERS = (*METHODS, "none")
-FORMS = ("cluster_id", "sim_score", "vector")
+if TYPE_CHECKING:
+    from data.log.shop_folder import Shop
+    from eval.rows import Row
+    from eval.stages import Comparison
+
+NO_ENCODER = "none"  # in --encoders: the baseline alone
+ENCODERS = (*METHODS, NO_ENCODER)
+MOST_SEEDS = 1000  # the A/A row uses the seeds after these
 BASIC = (
     "data", "encoders", "image_features", "preset", "seeds", "out", "controls", "start", "clusters", "jobs", "from", "recipe",
 )  # fmt: skip
@@ -36,20 +43,27 @@ BASIC = (
 class CompareConfig:
     """Settings of a comparison."""
 
-    # by comma: courier, simclr, simsiam, clip, maskclip, supervised, random (an untrained backbone), none (the baseline alone); made
-    # elsewhere: timm:NAME, open_clip:NAME/TAG, a torchvision name, each also with @FILE (weights) or @random, and file:PATH (embeddings)
-    encoders: str = "courier,simclr"
-    image_features: str = "cluster_id,sim_score,vector"  # forms in which embeddings are fed, by comma
-    preset: str = "small"  # tiny (about a minute; only shows that all runs) | small | paper (a GPU)
+    encoders: Annotated[
+        str,
+        tyro.conf.arg(
+            help=f"by comma: {', '.join(METHODS)} ({UNTRAINED}: an untrained backbone), {NO_ENCODER} (the baseline alone); made "
+            "elsewhere: timm:NAME, open_clip:NAME/TAG, a torchvision name, each also with @FILE (weights) or @random, and "
+            "file:PATH (embeddings)"
+        ),
+    ] = ",".join(default_encoders())
+    image_features: Annotated[
+        str, tyro.conf.arg(help=f"forms in which embeddings are fed to the CTR model, by comma: {', '.join(FORM_NAMES)}")
+    ] = ",".join(FORM_NAMES)
+    preset: str = "small"  # tiny (about a minute; only shows that everything runs) | small | paper (a GPU)
     seeds: int = 3  # trainings of every model, with seeds 0, 1, ...
-    out: Path = Path("runs/compare")  # run folder: stages are kept here, and reused
-    start: Literal["cold", "warm"] = "cold"  # of CTR models; warm: all, the baseline too, go on from one trained baseline of their seed
+    out: Path = Path("runs/compare")  # run folder: stages are stored here, and reused
+    start: Literal["cold", "warm"] = "cold"  # of CTR models; warm: all, the baseline too, start from one trained baseline of their seed
     controls: bool = False  # add an A/A row (the baseline with other seeds), shuffled embeddings and the untrained backbone
     clusters: int = 200  # cluster IDs wanted
     gauc_weight: Literal["session", "impression"] = "session"  # how groups are averaged; the paper: session, the plain mean
     gauc_key: Literal["session", "user"] = "session"  # what a group is; the paper: session
-    # put slices of one comparison together, each a results.json (its users.parquet beside it), by comma; trains nothing, and writes
-    # merged.json and merged.html into --out
+    # merge slices of one comparison, each a results.json (with its users.parquet next to it), by comma; trains nothing, writes merged.json
+    # and merged.html into --out
     from_: Annotated[str, tyro.conf.arg(name="from")] = ""
     jobs: int = 0  # trainings side by side; 0: one a CPU core, or one on a GPU
     source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
@@ -58,13 +72,39 @@ class CompareConfig:
 
     def __post_init__(self):
         encoder_names("encoders", self.encoders, ENCODERS)
-        names("image_features", self.image_features, FORMS)
+        names("image_features", self.image_features, FORM_NAMES)
+        for setting in ("encoders", "image_features"):
+            _no_repeats(setting, getattr(self, setting))
         positive("seeds", self.seeds)
+        if self.seeds > MOST_SEEDS:
+            raise SettingError("seeds", self.seeds, f"give at most {MOST_SEEDS}")
         positive("clusters", self.clusters)
         one_of("gauc_weight", self.gauc_weight, ("session", "impression"))
         one_of("gauc_key", self.gauc_key, ("session", "user"))
         if self.jobs < 0:
             raise SettingError("jobs", self.jobs, "give 0 or more")
+
+    @property
+    def all_encoders(self) -> list[str]:
+        """The encoders of the table's rows; with controls the untrained one is among them."""
+        named = [name for name in names("encoders", self.encoders) if name != NO_ENCODER]
+        return named + [UNTRAINED] * (self.controls and UNTRAINED not in named)
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows of the table but the baseline. The controls shuffle the first trained encoder's embeddings."""
+        from eval.rows import rows_of
+
+        encoders = self.all_encoders
+        shuffled = next((name for name in encoders if name != UNTRAINED), UNTRAINED) if self.controls else None
+        return rows_of(encoders, names("image_features", self.image_features), controls_of=shuffled)
+
+
+def _no_repeats(setting: str, value: str) -> None:
+    given = [part.strip() for part in value.split(",") if part.strip()]
+    repeated = next((name for place, name in enumerate(given) if name in given[:place]), None)
+    if repeated is not None:
+        raise SettingError(setting, value, f"{repeated!r} is given twice; name each once")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -78,8 +118,15 @@ for _name, _preset in PRESETS.items():
 
 @entry
 def main(argv: list[str] | None = None) -> None:
-    """Parse flags, run, print the table, write `results.json` and `report.html`."""
-    config = parse(
+    """Parse flags, run, write `results.json` and `report.html`, print the table."""
+    config = _parse(argv)
+    one_process("eval.compare")
+    with locked(config.out):
+        merge_results(config) if config.from_ else compare(config)
+
+
+def _parse(argv: list[str] | None) -> CompareConfig:
+    return parse(
         CompareConfig,
         argv,
         prog="python -m eval.compare",
@@ -87,103 +134,86 @@ def main(argv: list[str] | None = None) -> None:
         presets=PRESETS,
         basic=BASIC,
     )
-    one_process("eval.compare")
-    with locked(config.out):
-        put_together(config) if config.from_ else compare(config)
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
     """Run all stages that are not there yet, measure, and write the results into `config.out`."""
-    from data.log.split import check_scorable
-    from data.source import shop_fingerprint, shop_folder
-    from eval.merge import write_users
-    from eval.results import is_simulated, measure, oracle
-    from eval.stages import WARM, Comparison, ctr_stage, run_ctr, run_encoder, run_external, run_initial_encoder, titles
-    from eval.table import print_table
-    from features.encoder_stages import encoder_stage, initial_encoder_stage, is_external, needs_initial_encoder
+    from eval.checks import check_settings, check_shop
+    from eval.stages import comparison_tasks
+    from eval.tasks import run_tasks
     from run.devices import default_jobs
-    from run.parallel import run_all
 
     began = time.monotonic()
-    jobs = config.jobs or default_jobs()
+    check_settings(start=config.start, pretrain=config.pretrain, ctr=config.ctr)
     write_config(config.out, config)
-    comparison = Comparison(
+    comparison = comparison_of(config)
+    shop = config.source.shop(config.out)
+    encoders, seeds = config.all_encoders, range(config.seeds)
+    check_shop(shop, encoders, config.pretrain)
+    run_tasks(comparison_tasks(comparison, encoders, config.rows, seeds, jobs=config.jobs), jobs=config.jobs or default_jobs())
+    return write_results(config, comparison, shop, began=began)
+
+
+def comparison_of(config: CompareConfig) -> Comparison:
+    """What every stage of a comparison with these settings depends on."""
+    from eval.stages import Comparison
+
+    return Comparison(
         root=config.out, source=config.source, pretrain=config.pretrain, ctr=config.ctr, clusters=config.clusters, threads=1,
         start=config.start,
     )  # fmt: skip
-    folder = shop_folder(config.source, config.out)
-    shop = config.source.shop(config.out)
-    check_scorable(shop, "valid")
-    check_scorable(shop, "test")
-    for name in names("encoders", config.encoders):
-        if is_trained_here(name):
-            check_needs(name, shop, config.pretrain)
+
+
+def write_results(config: CompareConfig, comparison: Comparison, shop: Shop, *, began: float) -> dict[str, Any]:
+    """Measure all rows and write `results.json`, `users.parquet` and `report.html`; print the table last, for it may fail."""
+    from data.source import shop_fingerprint
+    from eval.merge import write_users
+    from eval.report.report_data import write_comparison_report
+    from eval.results import TestSet, is_simulated, measure
+
     seeds = range(config.seeds)
-    encoders = [name for name in names("encoders", config.encoders) if name != "none"]
-    encoders += ["random"] if config.controls and "random" not in encoders else []
-    if encoders:
-        config.source.pictures(config.out, size=config.pretrain.store_size, jobs=jobs)
-
-    rows = rows_of(encoders, names("image_features", config.image_features), controls=config.controls)
-    for encoder in filter(is_external, encoders):  # first, for they may fail at once; one by one, each on all cores
-        run_external(comparison, encoder, config.jobs)
-    trainings = [(comparison, seed) for seed in seeds if any(needs_initial_encoder(encoder, config.pretrain) for encoder in encoders)]
-    stages = [initial_encoder_stage(comparison, seed) for _, seed in trainings]
-    run_all(run_initial_encoder, trainings, jobs=jobs, titles=titles("start of all encoders", stages, trainings))
-    trainings = [(comparison, encoder, seed) for seed in seeds for encoder in encoders if not is_external(encoder)]
-    stages = [encoder_stage(comparison, encoder, seed) for _, encoder, seed in trainings]
-    run_all(run_encoder, trainings, jobs=jobs, titles=titles("encoder", stages, trainings))
-    if config.start == "warm":
-        trainings = [(comparison, WARM, "none", seed) for seed in seeds]
-        run_all(run_ctr, trainings, jobs=jobs, titles=titles("ctr", [ctr_stage(*training) for training in trainings], trainings))
-    trainings = [(comparison, *row, seed) for seed in seeds for row in [("baseline", "none"), *rows]]
-    run_all(run_ctr, trainings, jobs=jobs, titles=titles("ctr", [ctr_stage(*training) for training in trainings], trainings))
-
-    results: dict[str, Any] = {"data": config.source.data, "preset": config.preset, "simulated": is_simulated(folder)}
-    measured, sums = measure(comparison, shop, rows, seeds, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
-    results |= measured
-    ceiling = oracle(comparison, shop, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
-    if ceiling is not None:
-        results["oracle"] = ceiling
-    results |= {"shop": shop_fingerprint(folder), "split_is_ordered": shop.split_is_ordered, "start": config.start, "commit": commit()}
+    test = TestSet(shop, gauc_weight=config.gauc_weight, gauc_key=config.gauc_key)
+    measured, sums = measure(comparison, test, config.rows, seeds)
+    results = {"data": config.source.data, "preset": config.preset, "simulated": is_simulated(shop.folder), **measured}
+    results |= {"shop": shop_fingerprint(shop.folder), "split_is_ordered": shop.split_is_ordered, "start": config.start, "commit": commit()}
     results["seconds"] = {"this_call": time.monotonic() - began}
     write_users(config.out / "users.parquet", sums, seeds)
     write_json(config.out / "results.json", results)
-    from eval.report.report_data import report
-
-    report(comparison, shop, results)
-    print_table(results)
-    print(f"{config.out / 'results.json'}  {config.out / 'report.html'}")
+    write_comparison_report(comparison, shop, results)
+    _show(results, config.out / "results.json", config.out / "report.html")
     return results
 
 
-def put_together(config: CompareConfig) -> dict[str, Any]:
-    """Merge the slices named by `--from`, print the table, and write what was merged."""
+def merge_results(config: CompareConfig) -> dict[str, Any]:
+    """Merge the slices named by `--from`, write what was merged and print the table."""
     from eval.merge import merge
     from eval.report.report import write_report
-    from eval.report.report_data import notes
-    from eval.table import print_table
 
+    _nothing_else(config)
     files = [Path(name.strip()) for name in config.from_.split(",") if name.strip()]
     if not files:
         raise SettingError("from", config.from_, "give at least one results.json")
     results = merge(files)
     write_json(config.out / "merged.json", results)
-    write_report(config.out / "merged.html", results, curves={}, clusters=[], attention=[], notes=notes(results, None))
-    print_table(results)
-    print(f"{config.out / 'merged.json'}  {config.out / 'merged.html'}")
+    write_report(config.out / "merged.html", results)
+    _show(results, config.out / "merged.json", config.out / "merged.html")
     return results
 
 
-def rows_of(encoders: list[str], forms: list[str], *, controls: bool) -> list[tuple[str, str]]:
-    """(encoder, image feature) of every row beside the baseline, controls last."""
-    from eval.stages import OTHER_SEEDS, SHUFFLED
+def _nothing_else(config: CompareConfig) -> None:
+    """Refuse settings that `--from` would ignore: slices have theirs."""
+    default = _parse([])
+    given = replace(config, from_=default.from_, out=default.out)
+    for setting in fields(CompareConfig):
+        if getattr(given, setting.name) != getattr(default, setting.name):
+            raise SettingError("from", config.from_, f"trains nothing and takes no other setting than --out; leave out {setting.name!r}")
 
-    rows = [(encoder, form) for encoder in encoders for form in forms]
-    if controls:
-        trained = next((encoder for encoder in encoders if encoder != "random"), "random")
-        rows += [(SHUFFLED + trained, form) for form in forms] + [(OTHER_SEEDS, "none")]
-    return rows
+
+def _show(results: dict[str, Any], *files: Path) -> None:
+    from eval.report.table import print_table
+
+    print_table(results)
+    print("  ".join(map(str, files)))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""A comparison made in slices, by encoder say, and put together from their files.
+"""A comparison made in slices, by encoder say, and merged from their files.
 
-Beside each `results.json` lies `users.parquet`: for every row and seed, what GAUC's intervals are resampled from, a sum for each user (by
-number, not by id). With it, rows of different slices are compared as surely as rows of one.
+Next to each `results.json` is `users.parquet`: for every row and seed, what GAUC's intervals are resampled from, a sum for each user (by
+number, not by id). With it, rows of different slices are compared as reliably as rows of one.
 """
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from eval.wording import is_control
+from eval.rows import Row, is_control, row_name
 from metrics.intervals import Draws, GaucSums, Interval, Resamples, difference, resampled
 from run.errors import DataError, UserError
-from run.files import read_json, write_atomic
+from run.files import read_json, write_with
 
-Row = tuple[str, str]  # encoder, image feature
 _BETWEEN = "|"  # words of a column's name
-# what slices of one comparison agree in
+# what slices of one comparison agree in; the data set is known by its content (shop), wherever it is
 _SHARED = (
-    "data",
     "preset",
     "seeds",
     "shop",
@@ -59,16 +56,14 @@ def pairs_of(selected: Mapping[str, Row], draws: Mapping[Row, Draws]) -> list[di
 
 
 def write_users(path: Path, sums: Mapping[Row, GaucSums], seeds: Sequence[int]) -> None:
-    """Write the sums of all rows, a line a user (or pool of users), a column a row and seed."""
+    """Write the sums of all rows: a line for each user (or pool of users), a column for each row and seed."""
     columns = {"weight": next(iter(sums.values())).weight}
     columns |= {_BETWEEN.join((*row, str(seed))): of_row.won[place] for row, of_row in sums.items() for place, seed in enumerate(seeds)}
-    buffer = io.BytesIO()
-    pl.DataFrame(columns).write_parquet(buffer, compression="zstd")
-    write_atomic(path, buffer.getvalue())
+    write_with(path, lambda file: pl.DataFrame(columns).write_parquet(file, compression="zstd"))
 
 
-def users_beside(results: Path) -> Path:
-    """`users.parquet` beside `results.json`; `NAME.users.parquet` beside `NAME.json`."""
+def users_file(results: Path) -> Path:
+    """The file of sums that belongs to a file of results: `users.parquet` to `results.json`, `NAME.users.parquet` to `NAME.json`."""
     return results.with_name("users.parquet" if results.name == "results.json" else f"{results.stem}.users.parquet")
 
 
@@ -82,7 +77,7 @@ def read_users(path: Path, rows: Sequence[Row], seeds: Sequence[int]) -> dict[Ro
     if not path.is_file():
         raise UserError(f"{path}: no such file; a slice is a results.json with its users.parquet (NAME.json with NAME.users.parquet)")
     try:
-        table = pl.read_parquet(path)
+        table = pl.read_parquet(path, glob=False)
     except Exception as error:  # polars raises many kinds for a broken file
         raise UserError(f"{path}: not readable ({type(error).__name__})") from None
 
@@ -102,54 +97,83 @@ def merge(files: Sequence[Path]) -> dict[str, Any]:
     """Slices of one comparison as one: rows of all, forms selected and encoders paired among all of them.
 
     Args:
-        files: each a `results.json` with its `users.parquet` beside it. A row may stand in several of them, if with one result.
+        files: each a `results.json` with its `users.parquet` next to it. A row may be in several of them if its result is the same.
 
     Raises:
         UserError: a file is given twice, or slices are not of one comparison; it names the file and what differs.
     """
+    _refuse_repeats(files)
+    parts = [_read_part(file) for file in files]
+    first = parts[0]
+    rows: dict[Row, dict[str, Any]] = {}
+    sums: dict[Row, GaucSums] = {}
+    for file, part in zip(files, parts, strict=True):
+        _refuse_another(file, part, files[0], first)
+        own = [(row["encoder"], row["image_feature"]) for row in part["rows"]]
+        for name, row, of_row in zip(own, part["rows"], read_users(users_file(file), own, part["seeds"]).values(), strict=True):
+            if name in rows and row["gauc"]["per_seed"] != rows[name]["gauc"]["per_seed"]:
+                raise UserError(f"{file}: {row_name(*name)} has another result than in a file before it; leave one of them out")
+            rows.setdefault(name, row)
+            sums.setdefault(name, of_row)
+    ranked = sorted(rows, key=lambda name: is_control(name[0]))
+    selected = select_forms({name: rows[name]["valid_gauc"] for name in ranked}, [name for name in ranked if not is_control(name[0])])
+    resamples = Resamples(np.arange(first["users"]))
+    return {
+        **first,
+        "rows": [rows[name] | {"selected": name in selected.values()} for name in ranked],
+        "pairs": pairs_of(selected, {name: resampled(sums[name], resamples) for name in selected.values()}),
+        **_merged_facts(parts),
+    }
+
+
+def _merged_facts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What slices say besides their rows, of all of them; values that differ are listed by comma, which the notes point out."""
+    encoders = {each["encoder"]: each for part in parts for each in part.get("encoders", [])}
+    packages = dict.fromkeys(name for part in parts for name in part.get("versions") or {})
+    facts: dict[str, Any] = {
+        "encoders": list(encoders.values()),
+        "pictures_unreadable": max(part.get("pictures_unreadable", 0) for part in parts),
+        "versions": {name: _listed(part["versions"][name] for part in parts if name in (part.get("versions") or {})) for name in packages},
+        "commit": _listed(part["commit"] for part in parts),
+        "seconds": {"this_call": sum(part["seconds"]["this_call"] for part in parts)},
+    }
+    return facts
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
+
+
+def _refuse_repeats(files: Sequence[Path]) -> None:
     given: dict[Path, Path] = {}
     for file in files:
         same = given.setdefault(file.resolve(), file)
         if same is not file:
             raise UserError(f"{file}: is given twice{'' if same == file else f', also as {same}'}; name each slice once")
-    slices = [read_json(file) for file in files]
-    for file, one in zip(files, slices, strict=True):
-        absent = [name for name in (*_SHARED, "rows", "baseline") if name not in one]
-        if absent:
-            raise UserError(f"{file}: holds no {absent[0]!r}; give a results.json that eval.compare wrote")
-    first = slices[0]
-    rows: dict[Row, dict[str, Any]] = {}
-    sums: dict[Row, GaucSums] = {}
-    for file, one in zip(files, slices, strict=True):
-        _refuse_another(file, one, files[0], first)
-        own = [(row["encoder"], row["image_feature"]) for row in one["rows"]]
-        for name, row, of_row in zip(own, one["rows"], read_users(users_beside(file), own, one["seeds"]).values(), strict=True):
-            if name in rows and row["gauc"]["per_seed"] != rows[name]["gauc"]["per_seed"]:
-                raise UserError(f"{file}: {' as '.join(name)} has another result than in a file before it; leave one of them out")
-            rows.setdefault(name, row)
-            sums.setdefault(name, of_row)
-    ordered = sorted(rows, key=lambda name: is_control(name[0]))
-    valid = {name: rows[name]["valid_gauc"] for name in ordered}
-    selected = select_forms(valid, [name for name in ordered if not is_control(name[0])])
-    merged = {**first, "rows": [rows[name] | {"selected": name in selected.values()} for name in ordered]}
-    resamples = Resamples(np.arange(first["users"]))
-    merged["pairs"] = pairs_of(selected, {name: resampled(sums[name], resamples) for name in selected.values()})
-    merged["commit"] = ", ".join(dict.fromkeys(one["commit"] for one in slices))
-    merged["seconds"] = {"this_call": sum(one["seconds"]["this_call"] for one in slices)}
-    return merged
 
 
-def _refuse_another(file: Path, one: dict[str, Any], first_file: Path, first: dict[str, Any]) -> None:
+def _read_part(file: Path) -> dict[str, Any]:
+    part = read_json(file)
+    held = set(part) if isinstance(part, dict) else set()
+    absent = [name for name in ("data", *_SHARED, "rows", "baseline", "commit", "seconds") if name not in held]
+    if absent:
+        raise UserError(f"{file}: holds no {absent[0]!r}; give a results.json that eval.compare wrote")
+    return part
+
+
+def _refuse_another(file: Path, part: dict[str, Any], first_file: Path, first: dict[str, Any]) -> None:
+    """Refuse a slice of another comparison than the first slice's."""
     for name in _SHARED:
-        if one[name] != first[name]:
-            raise UserError(f"{file}: '{name}' is {one[name]!r}, and {first[name]!r} in {first_file}; slices are of one comparison")
-    begun, first_begun = (results.get("start", "cold") for results in (one, first))
-    if begun != first_begun:
-        raise UserError(f"{file}: its CTR models had a {begun} start, those of {first_file} a {first_begun} one; merge like with like")
+        if part[name] != first[name]:
+            data = f" (of {part['data']} and {first['data']})" * (name == "shop")
+            raise UserError(f"{file}: '{name}' is {part[name]!r}, and {first[name]!r} in {first_file}{data}; slices are of one comparison")
+    start, first_start = (results.get("start", "cold") for results in (part, first))
+    if start != first_start:
+        raise UserError(f"{file}: its CTR models had a {start} start, those of {first_file} a {first_start} one; merge like with like")
     for metric in ("auc", "gauc"):
-        pairs = zip(one["baseline"][metric]["per_seed"], first["baseline"][metric]["per_seed"], strict=True)
-        if not all(math.isclose(a, b, abs_tol=1e-9) for a, b in pairs):
+        per_seed, first_per_seed = (results["baseline"][metric]["per_seed"] for results in (part, first))
+        if not all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(per_seed, first_per_seed, strict=True)):
             raise UserError(
-                f"{file}: its baseline is not that of {first_file} ({metric} {one['baseline'][metric]['per_seed']} and "
-                f"{first['baseline'][metric]['per_seed']}); slices need the same CTR settings, versions and threads"
+                f"{file}: its baseline is not that of {first_file} ({metric} {per_seed} and {first_per_seed}); "
+                "slices need the same CTR settings, versions and threads"
             )

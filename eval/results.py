@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,88 +11,128 @@ import numpy as np
 import polars as pl
 
 from data.log.shop_folder import Shop
+from eval.choices import reads_clusters
 from eval.merge import interval, pairs_of, select_forms
-from eval.stages import BASELINE, SHUFFLED, Comparison, ctr_stage
-from eval.wording import is_control
-from features.encoder_stages import encoder_stage, initial_encoder_stage, needs_initial_encoder
+from eval.rows import BASELINE, Row, encoder_of, is_control
+from eval.stages import Comparison, ctr_stage, versions
+from features.encoder_stages import encoder_stage, initial_encoder_stage, is_external, needs_initial_encoder
 from metrics.auc import auc
 from metrics.gauc import Weight, dense_codes, gauc
 from metrics.intervals import Draws, GaucSums, Resamples, auc_draws, difference, gauc_sums, resampled
-from run.errors import UserError
-
-Row = tuple[str, str]  # encoder, image feature
-_PACKAGES = ("torch", "torchvision", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu", "faiss-cpu", "faiss-gpu", "polars", "numpy")
+from run.folder import read_metrics
 
 
-def measure(
-    comparison: Comparison,
-    shop: Shop,
-    rows: Sequence[Row],
-    seeds: Sequence[int],
-    *,
-    gauc_weight: Weight = "session",
-    gauc_key: str = "session",
-) -> tuple[dict[str, Any], dict[Row, GaucSums]]:
-    """Everything `results.json` says of the rows (the baseline is measured besides), and the sums that rows of other runs are compared by.
+class TestSet:
+    """What all rows are measured on: test impressions, their groups, and resamples of their users.
+
+    Args:
+        gauc_weight: "session" or "impression", how groups are weighted.
+        gauc_key: "session" or "user", what a group is.
+
+    Raises:
+        ValueError: all test impressions are of one user.
+    """
+
+    __test__ = False  # no test, whatever pytest makes of the name
+
+    def __init__(self, shop: Shop, *, gauc_weight: Weight = "session", gauc_key: str = "session"):
+        self.shop, self.gauc_key = shop, gauc_key
+        self.gauc_weight: Weight = gauc_weight
+        self.rows = shop.rows("test")  # (I,) in impressions.parquet
+        self.click, self.user = shop.click[self.rows], shop.user[self.rows]
+        self.group = (shop.session if gauc_key == "session" else shop.user)[self.rows]
+        self.resamples = Resamples(self.user)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One row of the comparison, measured with every seed."""
+
+    row: Row
+    auc: Draws
+    gauc: Draws
+    sums: GaucSums
+    trained: list[dict[str, Any]]  # each seed's CTR training: the result of its stage
+
+    @property
+    def valid_gauc(self) -> float:
+        """GAUC in validation sessions, a mean over seeds."""
+        return float(np.mean([result["valid_gauc"] for result in self.trained]))
+
+    @property
+    def steps(self) -> dict[str, list[int]]:
+        """For each seed, the step of the CTR model that was kept and the last one."""
+        return {name: [result[name] for result in self.trained] for name in ("best_step", "steps")}
+
+
+def measure(comparison: Comparison, test: TestSet, rows: Sequence[Row], seeds: Sequence[int]) -> tuple[dict[str, Any], dict[Row, GaucSums]]:
+    """What `results.json` says about the rows and the baseline, and the sums by which rows of other runs are compared.
 
     A form is selected for each encoder by its mean GAUC in validation sessions; test impressions choose nothing.
 
     Args:
-        rows: (encoder, image feature) of each row; their stages are done.
-        gauc_weight: "session" or "impression", how groups are weighted.
-        gauc_key: "session" or "user", what a group is.
+        rows: (encoder, image feature) of each row but the baseline; their stages are done.
     """
-    test = shop.rows("test")
-    click = shop.click[test]
-    group = (shop.session if gauc_key == "session" else shop.user)[test]
-    if len(np.unique(shop.user[test])) < 2:
-        raise UserError(f"{shop.folder}: all test impressions are of one user; an interval needs at least two")
-    resamples = Resamples(shop.user[test])
-    everyone: list[Row] = [(BASELINE, "none"), *rows]
-    scores = {row: np.stack([test_scores(comparison, *row, seed, test) for seed in seeds]) for row in everyone}
-    aucs = {row: auc_draws(click, scores[row], resamples) for row in everyone}
-    sums = {row: gauc_sums(click, scores[row], group, resamples, weight=gauc_weight) for row in everyone}
-    gaucs = {row: resampled(sums[row], resamples) for row in everyone}
-    counted = gauc(click, scores[everyone[0]][0], group, weight=gauc_weight)
-    valid = {row: _mean_valid_gauc(comparison, row, seeds) for row in everyone}
-    selected = select_forms(valid, [row for row in rows if not is_control(row[0])])
-
-    table = []
-    for row in rows:
-        encoder, form = row
-        table.append({
-            "encoder": encoder,
-            "image_feature": form,
-            "auc": _summary(aucs[row]),
-            "gauc": _summary(gaucs[row]),
-            "delta_auc": interval(difference(aucs[row], aucs[everyone[0]])),
-            "delta_gauc": interval(difference(gaucs[row], gaucs[everyone[0]])),
-            "selected": row in selected.values(),
-            "valid_gauc": valid[row],
-            **_steps(comparison, row, seeds),
-            "seconds": _seconds(comparison, row, seeds),
-        })  # fmt: skip
-    baseline = {"auc": _summary(aucs[everyone[0]]), "gauc": _summary(gaucs[everyone[0]]), "valid_gauc": valid[everyone[0]],
-                **_steps(comparison, everyone[0], seeds), "seconds": _seconds(comparison, everyone[0], seeds)}  # fmt: skip
+    baseline = measured_row(comparison, test, BASELINE, seeds)
+    measured = [measured_row(comparison, test, row, seeds) for row in rows]
+    counted = gauc(test.click, test_predictions(comparison, BASELINE, seeds[0], test.rows), test.group, weight=test.gauc_weight)
+    selected = select_forms({each.row: each.valid_gauc for each in measured}, [row for row in rows if not is_control(row[0])])
     results = {
         "seeds": list(seeds),
         "sessions_scored": counted.sessions_scored,
         "sessions_one_class": counted.sessions_one_class,
-        "users": len(resamples.pool_of_user),
-        "users_scored": users_scored(click, shop.user[test], group),
-        "impressions_scored": len(test),
-        "gauc_weight": gauc_weight,
-        "gauc_key": gauc_key,
-        "baseline": baseline,
-        "rows": table,
-        "pairs": pairs_of(selected, gaucs),
+        "users": len(test.resamples.pool_of_user),
+        "users_scored": users_scored(test.click, test.user, test.group),
+        "impressions_scored": len(test.rows),
+        "gauc_weight": test.gauc_weight,
+        "gauc_key": test.gauc_key,
+        "baseline": {
+            "auc": _summary(baseline.auc), "gauc": _summary(baseline.gauc), "valid_gauc": baseline.valid_gauc, **baseline.steps,
+            "seconds": _seconds(comparison, baseline, seeds),
+        },
+        "rows": [_table_row(comparison, each, baseline, seeds, selected=each.row in selected.values()) for each in measured],
+        "pairs": pairs_of(selected, {each.row: each.gauc for each in measured}),
+        "encoders": encoders_trained(comparison, (row[0] for row in rows if row[1] != "none"), seeds),
+        "pictures_unreadable": _unreadable(comparison, rows),
         "versions": versions(),
+    }  # fmt: skip
+    ceiling = oracle(test)
+    return results | ({} if ceiling is None else {"oracle": ceiling}), {each.row: each.sums for each in [baseline, *measured]}
+
+
+def measured_row(comparison: Comparison, test: TestSet, row: Row, seeds: Sequence[int]) -> Measured:
+    """A row's metrics on test impressions and their resamples; its stages are done."""
+    predictions = np.stack([test_predictions(comparison, row, seed, test.rows) for seed in seeds])
+    sums = gauc_sums(test.click, predictions, test.group, test.resamples, weight=test.gauc_weight)
+    return Measured(
+        row=row,
+        auc=auc_draws(test.click, predictions, test.resamples),
+        gauc=resampled(sums, test.resamples),
+        sums=sums,
+        trained=[ctr_stage(comparison, row, seed).result for seed in seeds],
+    )
+
+
+def _table_row(comparison: Comparison, measured: Measured, baseline: Measured, seeds: Sequence[int], *, selected: bool) -> dict[str, Any]:
+    encoder, form = measured.row
+    clusters = {"wanted": comparison.clusters, "found": [result["clusters"] for result in measured.trained]}
+    return {
+        "encoder": encoder,
+        "image_feature": form,
+        "auc": _summary(measured.auc),
+        "gauc": _summary(measured.gauc),
+        "delta_auc": interval(difference(measured.auc, baseline.auc)),
+        "delta_gauc": interval(difference(measured.gauc, baseline.gauc)),
+        "selected": selected,
+        "valid_gauc": measured.valid_gauc,
+        **measured.steps,
+        **({"clusters": clusters} if reads_clusters(form) else {}),
+        "seconds": _seconds(comparison, measured, seeds),
     }
-    return results, sums
 
 
 def users_scored(click: np.ndarray, user: np.ndarray, group: np.ndarray) -> int:
-    """How many users have a group that GAUC scores, one with both classes: what its intervals resample in truth.
+    """How many users have a group that GAUC scores, one with both classes: those that its intervals really resample.
 
     Args:
         click: (I,) 0 or 1.
@@ -105,28 +145,26 @@ def users_scored(click: np.ndarray, user: np.ndarray, group: np.ndarray) -> int:
     return len(np.unique(user[mixed[code]]))
 
 
-def test_scores(comparison: Comparison, encoder: str, form: str, seed: int, test: np.ndarray) -> np.ndarray:
+def test_predictions(comparison: Comparison, row: Row, seed: int, test: np.ndarray) -> np.ndarray:
     """(I,) predicted click probability of the test impressions, in the order of `test`."""
-    table = pl.read_parquet(ctr_stage(comparison, encoder, form, seed).folder / "predictions.parquet")
+    table = pl.read_parquet(ctr_stage(comparison, row, seed).folder / "predictions.parquet", glob=False)
     table = table.filter(pl.col("split") == "test")
     rows = table["row"].to_numpy()
     place = np.argsort(rows)
     found = place[np.searchsorted(rows, test, sorter=place)]
     if not np.array_equal(rows[found], test):
-        raise ValueError(f"predictions of {encoder} {form} are not of these test impressions")
+        raise ValueError(f"predictions of {' '.join(row)} are not of these test impressions")
     return table["score"].to_numpy()[found]
 
 
-def oracle(comparison: Comparison, shop: Shop, *, gauc_weight: Weight = "session", gauc_key: str = "session") -> dict[str, float] | None:
+def oracle(test: TestSet) -> dict[str, float] | None:
     """AUC and GAUC of the very probabilities that a built-in world drew its clicks from: no model can beat them but by luck."""
-    truth = shop.folder / "truth" / "impressions.parquet"
-    if not is_simulated(shop.folder) or not truth.exists():
+    truth = test.shop.folder / "truth" / "impressions.parquet"
+    if not is_simulated(test.shop.folder) or not truth.exists():
         return None
-    test = shop.rows("test")
-    probability = pl.read_parquet(truth)["probability"].to_numpy()[test]
-    group = (shop.session if gauc_key == "session" else shop.user)[test]
-    value = gauc(shop.click[test], probability, group, weight=gauc_weight).value
-    return {"auc": auc(shop.click[test], probability), "gauc": value}
+    probability = pl.read_parquet(truth, glob=False)["probability"].to_numpy()[test.rows]
+    value = gauc(test.click, probability, test.group, weight=test.gauc_weight).value
+    return {"auc": auc(test.click, probability), "gauc": value}
 
 
 def is_simulated(folder: Path) -> bool:
@@ -134,41 +172,43 @@ def is_simulated(folder: Path) -> bool:
     return (folder / "world.json").exists()
 
 
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that numbers depend on."""
-    from importlib.metadata import PackageNotFoundError
+def encoders_trained(comparison: Comparison, names: Iterable[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """For each encoder trained here, by seed: lowest and highest loss of a step, and the spread of its embeddings at the best checkpoint.
 
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
+    An encoder without steps (an untrained one) is left out.
+    """
+    found = []
+    for encoder in dict.fromkeys(map(encoder_of, names)):
+        if is_external(encoder):
             continue
+        logs = [read_metrics(encoder_stage(comparison, encoder, seed).folder / "metrics.jsonl") for seed in seeds]
+        losses = [[line["loss"] for line in log if "loss" in line] for log in logs]
+        checkpoints = [[line for line in log if "std" in line] for log in logs]
+        if all(losses) and all(checkpoints):
+            loss = {"lowest": [min(each) for each in losses], "highest": [max(each) for each in losses]}
+            std = [max(each, key=lambda line: line["valid_gauc"])["std"] for each in checkpoints]
+            found.append({"encoder": encoder, "loss": loss, "std": std, "dim": comparison.pretrain.dim})
     return found
+
+
+def _unreadable(comparison: Comparison, rows: Sequence[Row]) -> int:
+    """Pictures that could not be read and count as missing; 0 where no row has pictures."""
+    if all(form == "none" for _, form in rows):
+        return 0
+    return len(comparison.source.pictures(comparison.root, size=comparison.pretrain.store_size, jobs=1).bad)
 
 
 def _summary(draws: Draws) -> dict[str, Any]:
     return {"mean": float(draws.point.mean()), "per_seed": [float(value) for value in draws.point]}
 
 
-def _mean_valid_gauc(comparison: Comparison, row: Row, seeds: Sequence[int]) -> float:
-    return float(np.mean([ctr_stage(comparison, *row, seed).result["valid_gauc"] for seed in seeds]))
-
-
-def _steps(comparison: Comparison, row: Row, seeds: Sequence[int]) -> dict[str, list[int]]:
-    """For each seed, the step of the CTR model that was kept and the last one."""
-    results = [ctr_stage(comparison, *row, seed).result for seed in seeds]
-    return {name: [result[name] for result in results] for name in ("best_step", "steps")}
-
-
-def _seconds(comparison: Comparison, row: Row, seeds: Sequence[int]) -> dict[str, float]:
-    """Mean seconds of a row's stages over seeds; `start` is spent once a seed, for all encoders that begin with it."""
-    seconds = {"ctr": float(np.mean([ctr_stage(comparison, *row, seed).result["seconds"] for seed in seeds]))}
-    if row[1] != "none":
-        encoder = row[0].removeprefix(SHUFFLED)
-        stages = [encoder_stage(comparison, encoder, seed) for seed in seeds]
-        seconds["encoder"] = float(np.mean([stage.result["seconds"] for stage in stages]))
+def _seconds(comparison: Comparison, measured: Measured, seeds: Sequence[int]) -> dict[str, float]:
+    """Mean seconds of a row's stages over seeds; `start`, the initial encoder, is shared by all encoders that begin with its weights."""
+    seconds = {"ctr": float(np.mean([result["seconds"] for result in measured.trained]))}
+    if measured.row[1] != "none":
+        encoder = encoder_of(measured.row[0])
+        stages = {"encoder": [encoder_stage(comparison, encoder, seed) for seed in seeds]}
         if needs_initial_encoder(encoder, comparison.pretrain):
-            stages = [initial_encoder_stage(comparison, seed) for seed in seeds]
-            seconds["start"] = float(np.mean([stage.result["seconds"] for stage in stages]))
+            stages["start"] = [initial_encoder_stage(comparison, seed) for seed in seeds]
+        seconds |= {name: float(np.mean([stage.result["seconds"] for stage in of_seeds])) for name, of_seeds in stages.items()}
     return seconds

@@ -1,26 +1,31 @@
-"""The trainings a comparison is made of, each a cached stage that runs in a process of its own."""
+"""The stages of a comparison: what each depends on, what makes it, and the list of all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-
-import numpy as np
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 from ctr.config import CtrConfig
-from features.encoder_stages import Experiment, encoder_stage, make_embeddings, make_initial_encoder
-from features.external import safe_name
+from eval.choices import NO_RESULT, form_code, reads_clusters
+from eval.rows import BASELINE, OTHER_SEEDS, WARM, Row, encoder_of, is_shuffled
+from eval.tasks import Task
+from features.encoder_stages import (
+    Experiment,
+    encoder_stage,
+    initial_encoder_stage,
+    is_external,
+    make_embeddings,
+    make_initial_encoder,
+    needs_initial_encoder,
+)
+from features.external import parse_external, safe_name
 from run.files import read_json
 from run.folder import Stage, file_hash
-from run.randomness import permutation
 
-VERSION = 4  # of CTR training and image features: raise it when the code gives other numbers from the same settings
-BASELINE = "baseline"
-OTHER_SEEDS = "baseline (other seeds)"
-WARM = "baseline (start)"  # trained first where all rows, the baseline too, go on from one trained baseline
-SHUFFLED = "shuffled "  # before an encoder's name: its embeddings dealt out to the wrong items
-_OTHER = 1000  # added to a seed for the A/A row
-_NO_RESULT = ("checkpoint_seconds", "keep_checkpoints", "threads", "table_sharding")
+OTHER = 1000  # added to a seed for the A/A row: a comparison has fewer seeds than this
+_PACKAGES = ("torch", "torchvision", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu", "faiss-cpu", "faiss-gpu", "polars", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,86 +37,124 @@ class Comparison(Experiment):
     start: str = "cold"  # of CTR models: cold | warm
 
 
-def ctr_stage(comparison: Comparison, encoder: str, form: str, seed: int) -> Stage:
-    """Where the CTR model with this image feature stands, trained or not.
+def comparison_tasks(
+    comparison: Comparison, encoders: Sequence[str], rows: Sequence[Row], seeds: Sequence[int], *, jobs: int
+) -> list[Task]:
+    """Everything a comparison makes, in order: embeddings made elsewhere (which may fail at once), pictures, encoders, CTR models.
 
     Args:
-        encoder: an encoder's name, BASELINE, OTHER_SEEDS, WARM, or SHUFFLED + name.
-        form: vector, sim_score, cluster_id, or "none" for the baselines.
+        rows: all but the baseline.
+        jobs: threads that decode pictures or embed with an external network; 0: one a CPU core.
     """
-    settings = {name: value for name, value in asdict(comparison.ctr).items() if name not in _NO_RESULT}
-    key = comparison.source.key(comparison.root) | {"seed": seed, "form": form, "ctr": settings, "version": VERSION}
-    key |= {"other": encoder == OTHER_SEEDS, "init_from": file_hash(comparison.ctr.start)}
-    if comparison.start == "warm" and encoder != WARM:
-        key["start"] = ctr_stage(comparison, WARM, "none", seed).hash
+    external = sorted(filter(is_external, encoders), key=lambda name: parse_external(name).library != "file")  # files are read at once
+    own = [encoder for encoder in encoders if not is_external(encoder)]
+    initial = [seed for seed in seeds if any(needs_initial_encoder(encoder, comparison.pretrain) for encoder in own)]
+    warm = [WARM] if comparison.start == "warm" else []
+    return [
+        *(_external_task(comparison, encoder, jobs) for encoder in external),
+        *([Task(kind="pictures", title="", stage=None, run=make_pictures, arguments=(comparison, jobs), alone=True)] if encoders else []),
+        *(_initial_task(comparison, seed) for seed in initial),
+        *(_encoder_task(comparison, encoder, seed) for seed in seeds for encoder in own),
+        *(_ctr_task(comparison, row, seed, kind="warm start") for seed in seeds for row in warm),
+        *(_ctr_task(comparison, row, seed) for seed in seeds for row in [BASELINE, *rows]),
+    ]
+
+
+def ctr_stage(comparison: Comparison, row: Row, seed: int) -> Stage:
+    """The stage of the CTR model with this image feature, trained or not.
+
+    Args:
+        row: (an encoder's name, perhaps shuffled; its form), or one of the baselines.
+    """
+    encoder, form = row
+    settings = {name: value for name, value in asdict(comparison.ctr).items() if name not in (*NO_RESULT, "init_from")}
+    key = comparison.source.key(comparison.root) | {"seed": ctr_seed(row, seed), "form": form, "ctr": settings}
+    key |= {"init_from": file_hash(comparison.ctr.start), "code": form_code(form), "versions": versions()}
+    if comparison.start == "warm" and row != WARM:
+        key["start"] = ctr_stage(comparison, WARM, seed).hash
     if form != "none":
-        key["embeddings"] = encoder_stage(comparison, encoder.removeprefix(SHUFFLED), seed).hash
-        key |= {"shuffled": encoder.startswith(SHUFFLED), "clusters": comparison.clusters if form == "cluster_id" else 0}
+        key |= {"embeddings": encoder_stage(comparison, encoder_of(encoder), seed).hash, "shuffled": is_shuffled(encoder)}
+        key |= {"clusters": comparison.clusters if reads_clusters(form) else 0, "centre": comparison.pretrain.centre}
     return Stage(comparison.root, f"ctr/{safe_name(encoder)}-{form}-seed{seed}", key)
 
 
-def titles(kind: str, stages: Sequence[Stage], calls: Sequence[tuple]) -> list[str]:
-    """What to say as each training begins, such as `ctr courier vector seed 0 (3 of 14)`; "" for those that are there already.
-
-    Args:
-        kind: the first word.
-        stages: one a call.
-        calls: each with the comparison first and the seed last; what stands between tells the trainings apart.
-    """
-    to_do = [not stage.done for stage in stages]
-    said = []
-    for number, (begins, (_, *words, seed)) in enumerate(zip(to_do, calls, strict=True)):
-        name = " ".join([kind, *words, f"seed {seed}"])
-        said.append(f"{name} ({sum(to_do[: number + 1])} of {sum(to_do)})" if begins else "")
-    return said
+def ctr_seed(row: Row, seed: int) -> int:
+    """The seed that the CTR model of a row is trained with."""
+    return seed + OTHER if row == OTHER_SEEDS else seed
 
 
-def run_initial_encoder(comparison: Comparison, seed: int) -> None:
-    """Make the weights that all encoders of a seed begin with, unless they are there."""
-    make_initial_encoder(comparison, seed)
+@cache
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that numbers depend on."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
-def run_encoder(comparison: Comparison, encoder: str, seed: int) -> None:
-    """Train one encoder and embed the catalogue with it, unless that is done."""
-    make_embeddings(comparison, encoder, seed)
+def _external_task(comparison: Comparison, encoder: str, jobs: int) -> Task:
+    stage = encoder_stage(comparison, encoder, 0)
+    arguments = (replace(comparison, threads=jobs), encoder, 0)
+    return Task(kind="external", title=f"embeddings {encoder}", stage=stage, run=make_embeddings, arguments=arguments, alone=True)
 
 
-def run_external(comparison: Comparison, encoder: str, workers: int) -> None:
-    """Embed the catalogue once for all seeds with an encoder made elsewhere, unless that is done."""
-    make_embeddings(replace(comparison, threads=workers), encoder, 0)
+def _initial_task(comparison: Comparison, seed: int) -> Task:
+    stage = initial_encoder_stage(comparison, seed)
+    return Task(kind="initial", title=f"initial encoder seed {seed}", stage=stage, run=make_initial_encoder, arguments=(comparison, seed))
 
 
-def run_ctr(comparison: Comparison, encoder: str, form: str, seed: int) -> None:
+def _encoder_task(comparison: Comparison, encoder: str, seed: int) -> Task:
+    stage, title = encoder_stage(comparison, encoder, seed), f"encoder {encoder} seed {seed}"
+    needs = (initial_encoder_stage(comparison, seed),) if needs_initial_encoder(encoder, comparison.pretrain) else ()
+    return Task(kind="encoder", title=title, stage=stage, run=make_embeddings, arguments=(comparison, encoder, seed), needs=needs)
+
+
+def _ctr_task(comparison: Comparison, row: Row, seed: int, kind: str = "ctr") -> Task:
+    encoder, form = row
+    needs = [encoder_stage(comparison, encoder_of(encoder), seed)] if form != "none" else []
+    needs += [ctr_stage(comparison, WARM, seed)] if comparison.start == "warm" and row != WARM else []
+    stage, title = ctr_stage(comparison, row, seed), f"ctr {encoder} {form} seed {seed}"
+    return Task(kind=kind, title=title, stage=stage, run=make_ctr_model, arguments=(comparison, row, seed), needs=tuple(needs))
+
+
+def make_pictures(comparison: Comparison, jobs: int) -> None:
+    """Decode the shop's pictures into the run folder, unless they are there."""
+    from run.devices import default_jobs
+
+    comparison.source.pictures(comparison.root, size=comparison.pretrain.store_size, jobs=jobs or default_jobs())
+
+
+def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:
     """Train one CTR model and write its predictions, unless that is done."""
-    stage = ctr_stage(comparison, encoder, form, seed)
+    stage = ctr_stage(comparison, row, seed)
     if stage.done:
         return
     from ctr.training.loop import train_ctr
+    from eval.row_feature import clusters_of
 
-    if (stage.folder / "result.json").exists():  # killed between its last line and this one
-        stage.finish(read_json(stage.folder / "result.json"))
-        return
     shop = comparison.source.shop(comparison.root)
-    feature = feature_of(comparison, shop, encoder, form, seed)
-    config = replace(comparison.ctr, threads=comparison.threads)
-    if comparison.start == "warm" and encoder != WARM:
-        config = replace(config, init_from=ctr_stage(comparison, WARM, "none", seed).folder / "best.safetensors")
-    own_seed = seed + _OTHER if encoder == OTHER_SEEDS else seed
-    train_ctr(shop, feature, config, seed=own_seed, folder=stage.folder)
-    stage.finish(read_json(stage.folder / "result.json"))
+    feature = feature_of(comparison, shop, row, seed)
+    result = stage.folder / "result.json"
+    if not result.exists():  # else killed between the training's last line and this one's
+        config = replace(comparison.ctr, threads=comparison.threads)
+        if comparison.start == "warm" and row != WARM:
+            config = replace(config, init_from=ctr_stage(comparison, WARM, seed).folder / "best.safetensors")
+        train_ctr(shop, feature, config, seed=ctr_seed(row, seed), folder=stage.folder)
+    stage.finish({**read_json(result), "clusters": clusters_of(feature)[1]})
 
 
-def feature_of(comparison: Comparison, shop, encoder: str, form: str, seed: int):
+def feature_of(comparison: Comparison, shop, row: Row, seed: int):
     """The `ImageFeature` that this row of the comparison gives to its CTR model."""
-    from features.embeddings import read_embeddings
-    from features.image_feature import image_feature, items_shown_before, no_image
+    from eval.row_feature import row_feature
+    from features.image_feature import no_image
 
+    encoder, form = row
     if form == "none":
         return no_image(len(shop.items))
-    stage = encoder_stage(comparison, encoder.removeprefix(SHUFFLED), seed)
-    vectors = read_embeddings(stage.folder / "embeddings", shop.items["item_id"])
-    if encoder.startswith(SHUFFLED):
-        present = np.flatnonzero(vectors.any(1))
-        vectors[present] = vectors[present[permutation(len(present), seed, "shuffled")]]
-    known, centre = items_shown_before(shop, "valid"), comparison.pretrain.centre
-    return image_feature(form, vectors, clusters=comparison.clusters, seed=seed, fit_on=known, centre=centre)
+    embeddings = encoder_stage(comparison, encoder_of(encoder), seed).folder / "embeddings"
+    return row_feature(
+        shop, embeddings, form, shuffled=is_shuffled(encoder), clusters=comparison.clusters, centre=comparison.pretrain.centre, seed=seed
+    )

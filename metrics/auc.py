@@ -50,7 +50,7 @@ def checked(click: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def sort_key(group: np.ndarray, score: np.ndarray, click: np.ndarray) -> np.ndarray:
     """(I,) sorted uint64 keys: group (31 bits), then score (32), then click (1).
 
-    Sorting plain numbers is some 15 times faster than `np.lexsort`, which must carry row numbers along.
+    Sorting plain numbers is about 15 times faster than `np.lexsort`, which carries row numbers along.
     `group` holds codes 0..G-1 as uint64.
     """
     key = (group << np.uint64(33)) | (ordered_code(score).astype(np.uint64) << np.uint64(1)) | click
@@ -82,7 +82,7 @@ def negatives_below(key: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """For each click (P of them, in key order): its position in `key` and two counts of non-clicks, int64.
 
     `below` counts the non-clicks of all groups whose (group, score) is smaller, `below_or_tied` also the tied ones.
-    Their sum is twice the pairs won, once the non-clicks of earlier groups are taken off.
+    Their sum, minus twice the non-clicks of earlier groups, is twice the number of pairs won.
     """
     is_click = (key & np.uint64(1)).astype(bool)
     seen = np.zeros(len(key) + 1, np.int64)  # seen[i] = non-clicks among the first i keys

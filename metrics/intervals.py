@@ -1,9 +1,9 @@
 """Is a difference between two models real? Paired bootstrap over users, and over training seeds if there are several.
 
 One resample draws as many users as there are, with replacement, and takes all impressions of a user together, because
-the impressions of one user are not independent. Both models are scored on the same resamples, so what the users share
+the impressions of one user are not independent. Both models are measured on the same resamples, so what the users share
 cancels. `Resamples` is drawn once and `auc_draws` / `gauc_draws` run once for each model; `difference` is then cheap,
-so that many pairs of models cost little.
+and many pairs of models cost little.
 
 With K > 1 paired seeds, each resample also draws K of the K seed differences with replacement (both factors at once:
 Owen 2007, "The pigeonhole bootstrap", arXiv:0712.1111, which errs on the wide side where seeds and users interact). Few
@@ -15,10 +15,10 @@ arXiv:1411.5279, on narrowness bias), and both are fixed here:
   the seeds agree, df grows and the division fades; with one seed there is none.
 The interval is symmetric about the observed difference: on either side the 95 % quantile of the draws' absolute
 deviations. The p-value counts the deviations at least as large as the difference, so p < 0.05 where the interval leaves
-0 out. Percentile, basic and symmetric intervals covered alike in simulation; the symmetric one only changes its sign
+0 out. Percentile, basic and symmetric intervals covered alike in simulation; the symmetric one merely changes its sign
 when the models are swapped. Simulated coverage of the 95 % interval with 3 seeds (as in tests/test_intervals.py): 0.94-
 0.96 without seed noise and with as much of it as user noise (a plain percentile bootstrap: 0.91), 0.92 with three times
-as much (plain: 0.79). With 2 seeds 0.95-0.97, at the price of wide intervals. One seed says nothing of other seeds.
+as much (plain: 0.79). With 2 seeds 0.95-0.97, at the price of wide intervals. One seed says nothing about other seeds.
 """
 
 from collections.abc import Iterator
@@ -71,8 +71,8 @@ class GaucSums:
 class Resamples:
     """How often each user occurs in each resample: multinomial counts, the same for every model that is compared.
 
-    Users are numbered in the order of their ids, so that the order of the rows never matters. Memory: at most
-    resamples x 20,000 bytes; more users are pooled at random, and whole pools drawn (pools of independent users are
+    Users are numbered in the order of their ids, so the order of the rows never matters. Memory: at most
+    resamples x 20,000 bytes; more users are pooled at random, and complete pools drawn (pools of independent users are
     independent too).
 
     Args:
@@ -100,34 +100,36 @@ class Resamples:
             row[:] = np.bincount(random.integers(pools, size=pools), minlength=pools)
 
 
-def auc_draws(click: np.ndarray, scores: np.ndarray, resamples: Resamples) -> Draws:
+def auc_draws(click: np.ndarray, predictions: np.ndarray, resamples: Resamples) -> Draws:
     """Exact AUC of each seed, weighted by how often a row's user was drawn, on every resample.
 
-    Scores are sorted once per seed. Above 200,000 rows x 2000 resamples only the first resamples are used (never fewer
-    than 200), so that time and memory stay bounded.
+    Predictions are sorted once per seed. Above 200,000 rows x 2000 resamples only the first resamples are used (never fewer
+    than 200), which bounds time and memory.
 
     Args:
         click: (I,) 0 or 1.
-        scores: (K, I), or (I,) for one seed.
+        predictions: (K, I), or (I,) for one seed.
         resamples: over the users of the same I rows.
     """
-    scores = _two_axes(scores, resamples)
-    used = max(MIN_RESAMPLES, MAX_WEIGHTED_ROWS // scores.shape[1])
-    pairs = [_weighted_auc(click, score, resamples, resamples.counts[:used]) for score in scores]
+    predictions = _two_axes(predictions, resamples)
+    used = max(MIN_RESAMPLES, MAX_WEIGHTED_ROWS // predictions.shape[1])
+    pairs = [_weighted_auc(click, score, resamples, resamples.counts[:used]) for score in predictions]
     return Draws(point=np.array([point for point, _ in pairs]), drawn=np.stack([d for _, d in pairs]), seed=resamples.seed)
 
 
-def gauc_draws(click: np.ndarray, scores: np.ndarray, group: np.ndarray, resamples: Resamples, *, weight: Weight = "session") -> Draws:
+def gauc_draws(click: np.ndarray, predictions: np.ndarray, group: np.ndarray, resamples: Resamples, *, weight: Weight = "session") -> Draws:
     """GAUC of each seed on every resample: `gauc_sums`, resampled."""
-    return resampled(gauc_sums(click, scores, group, resamples, weight=weight), resamples)
+    return resampled(gauc_sums(click, predictions, group, resamples, weight=weight), resamples)
 
 
-def gauc_sums(click: np.ndarray, scores: np.ndarray, group: np.ndarray, resamples: Resamples, *, weight: Weight = "session") -> GaucSums:
-    """The sums over users' groups that GAUC is made of. A user takes all of their groups along.
+def gauc_sums(
+    click: np.ndarray, predictions: np.ndarray, group: np.ndarray, resamples: Resamples, *, weight: Weight = "session"
+) -> GaucSums:
+    """The sums over users' groups that GAUC is made of. All groups of a user are drawn together.
 
     Args:
         click: (I,) 0 or 1.
-        scores: (K, I), or (I,) for one seed.
+        predictions: (K, I), or (I,) for one seed.
         group: (I,) ids; each group belongs to one user.
         resamples: over the users of the same I rows.
         weight: as in `metrics.gauc.gauc`.
@@ -135,7 +137,7 @@ def gauc_sums(click: np.ndarray, scores: np.ndarray, group: np.ndarray, resample
     Raises:
         ValueError: a group holds rows of two users.
     """
-    scores = _two_axes(scores, resamples)
+    predictions = _two_axes(predictions, resamples)
     ids, code = dense_codes(np.asarray(group))
     owner = np.zeros(len(ids), np.int64)
     owner[code] = resamples.user
@@ -143,7 +145,7 @@ def gauc_sums(click: np.ndarray, scores: np.ndarray, group: np.ndarray, resample
         raise ValueError(f"group {ids[code[(owner[code] != resamples.user).argmax()]]} holds rows of two users")
     pool, pools = resamples.pool_of_user[owner], resamples.counts.shape[1]
     won, total = [], np.zeros(pools)
-    for score in scores:
+    for score in predictions:
         groups = group_auc(click, score, group)
         scored = ~np.isnan(groups.auc)
         weights = np.where(scored, group_weights(groups, weight), 0.0)
@@ -186,22 +188,22 @@ def difference(a: Draws, b: Draws, *, confidence: float = 0.95) -> Interval:
 
 def difference_of_auc(
     click: np.ndarray,
-    scores_a: np.ndarray,
-    scores_b: np.ndarray,
+    predictions_a: np.ndarray,
+    predictions_b: np.ndarray,
     user: np.ndarray,
     *,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """AUC of a minus AUC of b: scores (K, I) or (I,), click and user (I,). For many pairs share the `Resamples`."""
+    """AUC of a minus AUC of b: predictions (K, I) or (I,), click and user (I,). For many pairs share the `Resamples`."""
     shared = Resamples(user, resamples, seed)
-    return difference(auc_draws(click, scores_a, shared), auc_draws(click, scores_b, shared))
+    return difference(auc_draws(click, predictions_a, shared), auc_draws(click, predictions_b, shared))
 
 
 def difference_of_gauc(
     click: np.ndarray,
-    scores_a: np.ndarray,
-    scores_b: np.ndarray,
+    predictions_a: np.ndarray,
+    predictions_b: np.ndarray,
     group: np.ndarray,
     user: np.ndarray,
     *,
@@ -209,10 +211,10 @@ def difference_of_gauc(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """GAUC of a minus GAUC of b: scores (K, I) or (I,), the rest (I,). For many pairs share the `Resamples`."""
+    """GAUC of a minus GAUC of b: predictions (K, I) or (I,), the rest (I,). For many pairs share the `Resamples`."""
     shared = Resamples(user, resamples, seed)
-    a = gauc_draws(click, scores_a, group, shared, weight=weight)
-    return difference(a, gauc_draws(click, scores_b, group, shared, weight=weight))
+    a = gauc_draws(click, predictions_a, group, shared, weight=weight)
+    return difference(a, gauc_draws(click, predictions_b, group, shared, weight=weight))
 
 
 def _deviations(point: np.ndarray, drawn: np.ndarray, *, seed: int) -> np.ndarray:
@@ -260,14 +262,14 @@ def _weighted_auc(click: np.ndarray, score: np.ndarray, resamples: Resamples, co
 
 
 def _chunks(counts: np.ndarray, width: int) -> Iterator[np.ndarray]:
-    """The resamples in pieces, so that pieces of `width` numbers per resample stay within CHUNK numbers."""
+    """The resamples in pieces; with `width` numbers per resample, a piece stays within CHUNK numbers."""
     step = max(1, CHUNK // max(1, width))
     return (counts[start : start + step] for start in range(0, len(counts), step))
 
 
-def _two_axes(scores: np.ndarray, resamples: Resamples) -> np.ndarray:
-    scores = np.atleast_2d(np.asarray(scores))
-    if scores.ndim != 2 or scores.shape[1] != len(resamples.user):
+def _two_axes(predictions: np.ndarray, resamples: Resamples) -> np.ndarray:
+    predictions = np.atleast_2d(np.asarray(predictions))
+    if predictions.ndim != 2 or predictions.shape[1] != len(resamples.user):
         rows = len(resamples.user)
-        raise ValueError(f"scores have shape {scores.shape}; give (seeds, {rows}), a column per impression")
-    return scores
+        raise ValueError(f"predictions have shape {predictions.shape}; give (seeds, {rows}), a column per impression")
+    return predictions

@@ -111,12 +111,12 @@ def test_metrics_are_those_of_the_predictions_on_disk(undisturbed):
     assert found["users_scored"] == mixed["user_id"].n_unique()
 
 
-def test_what_speaks_against_so_small_a_run_is_printed_and_reported(undisturbed):
+def test_the_caveats_of_so_small_a_run_are_printed_and_reported(undisturbed):
     out, printed, _ = undisturbed
     report = (out / "report.html").read_text()
-    for said in ("Preset tiny only shows that everything runs", "One seed: interval and p-value say nothing", "users scored"):
-        assert said in " ".join(printed.split())
-        assert said in report
+    for caveat in ("Preset tiny only shows that everything runs", "One seed: interval and p-value say nothing", "users scored"):
+        assert caveat in " ".join(printed.split())
+        assert caveat in report
 
 
 def test_a_form_is_selected_by_validation_alone():
@@ -125,16 +125,16 @@ def test_a_form_is_selected_by_validation_alone():
     assert select_forms(valid, rows) == {"courier": rows[1], "simclr": rows[2]}
 
 
-def test_every_training_is_said_as_it_begins_with_its_number(undisturbed):
+def test_every_training_is_announced_as_it_begins_with_its_number(undisturbed):
     lines = [line for line in undisturbed[2].splitlines() if " of " in line]
-    assert "start of all encoders seed 0 (1 of 1)" in lines
+    assert "initial encoder seed 0 (1 of 1)" in lines
     assert "encoder courier seed 0 (1 of 3)" in lines
     assert "ctr baseline none seed 0 (1 of 14)" in lines
     assert "ctr shuffled courier vector seed 0 (13 of 14)" in lines
     assert len(lines) == len(set(lines)) == 1 + 3 + 14
 
 
-def test_a_second_call_trains_nothing_and_says_the_same(undisturbed):
+def test_a_second_call_trains_nothing_and_gives_the_same_results(undisturbed):
     out = undisturbed[0]
     before = results(out)
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("stage.json")}
@@ -169,7 +169,7 @@ def test_the_report_and_its_settings_are_there(undisturbed):
         assert list(folder.glob("events.out.tfevents*")) or "random" in folder.name
 
 
-def test_the_start_has_a_folder_and_seconds_of_its_own(undisturbed):
+def test_the_initial_encoder_has_a_folder_and_seconds_of_its_own(undisturbed):
     out = undisturbed[0]
     folders = sorted(folder.name.rsplit("-", 1)[0] for folder in (out / "encoders").iterdir())
     assert folders == ["courier-seed0", "random-seed0", "simclr-seed0", "start-seed0"]
@@ -179,7 +179,7 @@ def test_the_start_has_a_folder_and_seconds_of_its_own(undisturbed):
         assert row["seconds"].get("start") == (start if begins_with_it else None)
 
 
-def test_a_start_is_named_so_and_keeps_the_hash_that_its_settings_have_as_simclr(tmp_path):
+def test_an_initial_encoder_has_the_hash_that_its_settings_have_as_simclr(tmp_path):
     source, config = SourceConfig(data=str(tmp_path)), PretrainConfig()
     experiment = Experiment(root=tmp_path, source=source, pretrain=config)
     start = initial_encoder_stage(experiment, 1)
@@ -203,7 +203,7 @@ def test_the_truth_is_read_by_no_stage(undisturbed, tmp_path):
     assert found["baseline"] == first["baseline"]
     same = next(row for row in first["rows"] if (row["encoder"], row["image_feature"]) == ("simclr", "vector"))
     assert found["rows"][0] == {**same, "selected": True}
-    assert "No clusters are shown: cluster_id was not among the image features." in (tmp_path / "run" / "report.html").read_text()
+    assert "No clusters are shown: no image feature was made of clusters." in (tmp_path / "run" / "report.html").read_text()
     assert "No clusters are shown" not in (out / "report.html").read_text()
 
 
@@ -229,7 +229,7 @@ def test_a_stage_depends_on_its_key_alone(tmp_path):
     assert np.unique([Stage(tmp_path, "a", {"x": n}).hash for n in range(100)]).size == 100
 
 
-def test_a_warm_start_trains_one_baseline_first_and_all_rows_go_on_from_it(tmp_path):
+def test_a_warm_start_trains_one_baseline_first_and_all_rows_start_from_it(tmp_path):
     done = run(tmp_path, "--encoders", "random", "--image-features", "cluster_id", "--start", "warm")
     assert done.returncode == 0, done.stderr
     (start,) = (tmp_path / "ctr").glob("*start*")

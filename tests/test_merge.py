@@ -1,4 +1,4 @@
-"""Slices put together say what one comparison says."""
+"""Slices merged give what one comparison gives."""
 
 import json
 
@@ -7,19 +7,22 @@ import polars as pl
 import pytest
 
 from eval.compare import main as compare
-from eval.merge import merge, pairs_of, read_users, select_forms, users_beside, write_users
-from eval.published import TABLE_5, in_paper
-from eval.wording import pairs_to_say
-from metrics.intervals import Resamples, difference, gauc_draws, gauc_sums, resampled
+from eval.merge import merge, pairs_of, read_users, select_forms, users_file, write_users
+from eval.report.caveats import notes
+from eval.report.published import TABLE_5, has_published
+from eval.report.wording import pairs_shown
+from metrics.intervals import GaucSums, Resamples, difference, gauc_draws, gauc_sums, resampled
 from run.errors import DataError, UserError
 from run.files import write_json
+from tests.test_report import RESULTS as REPORTED
+from tests.test_report import row as report_row
 
 ROWS = [("courier", "sim_score"), ("simclr", "sim_score"), ("simclr", "cluster_id"), ("shuffled courier", "sim_score")]
 SEEDS = [0, 1]
 
 
 @pytest.fixture(scope="module")
-def whole():
+def complete():
     """A comparison of four rows: (results, sums, click, scores, session, user)."""
     rng = np.random.default_rng(0)
     session = np.repeat(np.arange(120), 5)
@@ -47,12 +50,12 @@ def whole():
 def write_slice(path, results, sums, rows):
     kept = [row for row in results["rows"] if (row["encoder"], row["image_feature"]) in rows]
     write_json(path, {**results, "rows": kept, "pairs": []})
-    write_users(users_beside(path), {row: sums[row] for row in rows}, SEEDS)
+    write_users(users_file(path), {row: sums[row] for row in rows}, SEEDS)
     return path
 
 
-def test_slices_by_encoder_give_the_results_of_the_whole(whole, tmp_path):
-    results, sums = whole[:2]
+def test_slices_by_encoder_give_the_results_of_the_whole(complete, tmp_path):
+    results, sums = complete[:2]
     files = [
         write_slice(tmp_path / "a/results.json", results, sums, [ROWS[3], ROWS[0]]),
         write_slice(tmp_path / "simclr.json", results, sums, [ROWS[1], ROWS[2]]),
@@ -64,16 +67,16 @@ def test_slices_by_encoder_give_the_results_of_the_whole(whole, tmp_path):
     assert (tmp_path / "simclr.users.parquet").exists()
 
 
-def test_a_form_in_a_later_slice_may_be_the_selected_one(whole, tmp_path):
-    results, sums = whole[:2]
+def test_a_form_in_a_later_slice_may_be_the_selected_one(complete, tmp_path):
+    results, sums = complete[:2]
     files = [write_slice(tmp_path / f"{n}.json", results, sums, [row]) for n, row in enumerate([ROWS[1], ROWS[2], ROWS[0]])]
     merged = merge(files)
     assert [row["selected"] for row in merged["rows"]] == [False, True, True]
     assert [(pair["a"], pair["b"]) for pair in merged["pairs"]] == [(list(ROWS[2]), list(ROWS[0]))]
 
 
-def test_sums_on_disk_give_the_very_interval_of_the_scores(whole, tmp_path):
-    _, sums, click, scores, session, user = whole
+def test_sums_on_disk_give_the_very_interval_of_the_scores(complete, tmp_path):
+    _, sums, click, scores, session, user = complete
     write_users(tmp_path / "users.parquet", sums, SEEDS)
     read = read_users(tmp_path / "users.parquet", ROWS, SEEDS)
     resamples = Resamples(user)
@@ -81,6 +84,28 @@ def test_sums_on_disk_give_the_very_interval_of_the_scores(whole, tmp_path):
     again = Resamples(np.arange(30))
     pairs = pairs_of({"a": ROWS[0], "b": ROWS[1]}, {row: resampled(read[row], again) for row in ROWS})
     assert pairs[0]["delta_gauc"]["ci95"] == [expected.low, expected.high]
+
+
+def test_slices_of_a_copy_of_the_data_in_another_place_are_of_one_comparison(complete, tmp_path):
+    results, sums = complete[:2]
+    first = write_slice(tmp_path / "first.json", {**results, "data": "/here/shop"}, sums, ROWS[:1])
+    other = write_slice(tmp_path / "other.json", {**results, "data": "/there/copy"}, sums, ROWS[1:2])
+    assert merge([first, other])["data"] == "/here/shop"
+
+
+def test_what_slices_differ_in_is_listed_and_pointed_out(complete, tmp_path):
+    results, sums = complete[:2]
+    own = {"encoder": "courier", "loss": {"lowest": [0, 0], "highest": [0, 0]}, "std": [0.3, 0.3], "dim": 8}
+    slices = [
+        {**results, "commit": "c1", "versions": {"numpy": "1", "torch": "2"}, "encoders": [own], "pictures_unreadable": 0},
+        {**results, "commit": "c2", "versions": {"numpy": "1", "torch": "3"}, "encoders": [own | {"encoder": "simclr"}],
+         "pictures_unreadable": 4},
+        {**results, "commit": "c2"},
+    ]  # fmt: skip
+    merged = merge([write_slice(tmp_path / f"{n}.json", part, sums, [ROWS[n]]) for n, part in enumerate(slices)])
+    assert (merged["commit"], merged["versions"]) == ("c1, c2", {"numpy": "1", "torch": "2, 3"})
+    assert [each["encoder"] for each in merged["encoders"]] == ["courier", "simclr"]
+    assert merged["pictures_unreadable"] == 4
 
 
 @pytest.mark.parametrize(
@@ -92,8 +117,8 @@ def test_sums_on_disk_give_the_very_interval_of_the_scores(whole, tmp_path):
         ({"baseline": {"auc": {"per_seed": [0.6, 0.61]}, "gauc": {"per_seed": [0.55, 0.57]}}}, "its baseline is not that of"),
     ],
 )
-def test_slices_of_another_comparison_are_refused_by_name(whole, tmp_path, change, said):
-    results, sums = whole[:2]
+def test_slices_of_another_comparison_are_refused_by_name(complete, tmp_path, change, said):
+    results, sums = complete[:2]
     first = write_slice(tmp_path / "first.json", results, sums, ROWS[:1])
     other = write_slice(tmp_path / "other.json", {**results, **change}, sums, ROWS[1:2])
     with pytest.raises(UserError, match=said) as error:
@@ -101,8 +126,34 @@ def test_slices_of_another_comparison_are_refused_by_name(whole, tmp_path, chang
     assert "other.json" in str(error.value)
 
 
-def test_a_row_with_two_results_is_refused(whole, tmp_path):
-    results, sums = whole[:2]
+def test_the_merged_files_are_complete_before_anything_is_printed_and_have_the_notes_of_a_report(tmp_path, monkeypatch, capsys):
+    rows = [
+        report_row("courier", "vector", (0.69, 0.69), 0.7, selected=True),
+        report_row("simclr", "vector", (0.69, 0.69), 0.6, selected=True),
+    ]
+    shared = {"shop": "abc", "gauc_weight": "session", "gauc_key": "session", "users": 2, "seconds": {"this_call": 1.0}}
+    sums = {(row["encoder"], "vector"): GaucSums(won=np.full((2, 2), 0.69), weight=np.ones(2)) for row in rows}
+    for n, row in enumerate(rows):
+        write_json(tmp_path / f"{n}.json", {**REPORTED, **shared, "rows": [row], "pairs": [], "commit": f"c{n}", "pictures_unreadable": n})
+        write_users(users_file(tmp_path / f"{n}.json"), {(row["encoder"], "vector"): sums[row["encoder"], "vector"]}, SEEDS)
+
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("eval.report.table.print_table", closed)
+    compare(["--from", f"{tmp_path}/0.json,{tmp_path}/1.json", "--out", str(tmp_path / "merged")])
+    merged = json.loads((tmp_path / "merged/merged.json").read_text())
+    page = (tmp_path / "merged/merged.html").read_text()
+    assert [row["encoder"] for row in merged["rows"]] == ["courier", "simclr"]
+    assert page.rstrip().endswith("</html>")
+    for note in notes(merged):
+        assert note in page
+    assert "1 pictures could not be read" in page
+    assert "made by different code (commits c0, c1)" in page
+
+
+def test_a_row_with_two_results_is_refused(complete, tmp_path):
+    results, sums = complete[:2]
     first = write_slice(tmp_path / "first.json", results, sums, ROWS[:1])
     changed = json.loads(json.dumps(results))
     changed["rows"][0]["gauc"]["per_seed"][0] += 0.01
@@ -110,14 +161,14 @@ def test_a_row_with_two_results_is_refused(whole, tmp_path):
         merge([first, write_slice(tmp_path / "second.json", changed, sums, ROWS[:1])])
 
 
-def test_a_row_with_one_result_in_two_slices_counts_once(whole, tmp_path):
-    results, sums = whole[:2]
+def test_a_row_with_one_result_in_two_slices_counts_once(complete, tmp_path):
+    results, sums = complete[:2]
     files = [write_slice(tmp_path / "first.json", results, sums, ROWS[:2]), write_slice(tmp_path / "second.json", results, sums, ROWS[1:])]
     assert merge(files)["rows"] == results["rows"]
 
 
-def test_a_slice_given_twice_is_refused(whole, tmp_path, monkeypatch, capsys):
-    results, sums = whole[:2]
+def test_a_slice_given_twice_is_refused(complete, tmp_path, monkeypatch, capsys):
+    results, sums = complete[:2]
     first = write_slice(tmp_path / "first.json", results, sums, ROWS[:1])
     (tmp_path / "link.json").symlink_to(first)
     with pytest.raises(UserError, match=r"link\.json: is given twice, also as .*first\.json; name each slice once"):
@@ -130,16 +181,16 @@ def test_a_slice_given_twice_is_refused(whole, tmp_path, monkeypatch, capsys):
     assert "give at least one results.json" in capsys.readouterr().err
 
 
-def test_files_that_are_no_slices_are_refused(whole, tmp_path):
-    results, sums = whole[:2]
+def test_files_that_are_no_slices_are_refused(complete, tmp_path):
+    results, sums = complete[:2]
     write_json(tmp_path / "x.json", {"a": 1})
     with pytest.raises(UserError, match="holds no 'data'"):
         merge([tmp_path / "x.json"])
     path = write_slice(tmp_path / "y.json", results, sums, ROWS[:1])
-    pl.DataFrame({"weight": [1.0]}).write_parquet(users_beside(path))
+    pl.DataFrame({"weight": [1.0]}).write_parquet(users_file(path))
     with pytest.raises(DataError, match=r"y.users.parquet: column 'courier\|sim_score\|0'"):
         merge([path])
-    users_beside(path).unlink()
+    users_file(path).unlink()
     with pytest.raises(UserError, match=r"y.users.parquet: no such file"):
         merge([path])
 
@@ -148,17 +199,17 @@ def pair(a, b, mean, low, high):
     return {"a": [a, "vector"], "b": [b, "vector"], "delta_gauc": {"mean": mean, "ci95": [low, high], "p_value": 0.1}}
 
 
-def test_of_many_pairs_those_of_the_best_row_are_said_from_its_side():
+def test_of_many_pairs_those_of_the_best_row_are_shown_from_its_side():
     names = ["a", "b", "c", "d"]
     rows = [{"encoder": n, "image_feature": "vector", "selected": True, "valid_gauc": 0.6 + 0.1 * (n == "c")} for n in names]
     pairs = [pair(a, b, 0.01, -0.01, 0.03) for i, a in enumerate(names) for b in names[i + 1 :]]
-    said = pairs_to_say({"rows": rows, "pairs": pairs})
+    said = pairs_shown({"rows": rows, "pairs": pairs})
     assert [(p["a"][0], p["b"][0]) for p in said] == [("c", "d"), ("c", "a"), ("c", "b")]
     assert said[0]["delta_gauc"]["ci95"] == [-0.01, 0.03]
     assert said[1]["delta_gauc"] == {"mean": -0.01, "ci95": [-0.03, 0.01], "p_value": 0.1}
 
 
-def test_the_papers_numbers_stand_beside_three_of_its_encoders_or_more():
-    assert not in_paper({"rows": [{"encoder": name} for name in ("courier", "simclr", "random")]})
-    assert in_paper({"rows": [{"encoder": name} for name in ("courier", "simclr", "clip")]})
+def test_the_papers_numbers_have_a_column_with_three_of_its_encoders_or_more():
+    assert not has_published({"rows": [{"encoder": name} for name in ("courier", "simclr", "random")]})
+    assert has_published({"rows": [{"encoder": name} for name in ("courier", "simclr", "clip")]})
     assert max(TABLE_5, key=lambda name: TABLE_5[name].gauc) == "courier"

@@ -10,14 +10,14 @@ import pytest
 from rich.console import Console
 
 from data.pictures.store import PictureStore
-from eval.caveats import caveats
-from eval.report import plots
-from eval.report import report_data as gallery
+from eval.report import plots, report_data
+from eval.report.caveats import caveats, notes
 from eval.report.plots import ForestRow, Line, binned, forest, line_chart, number_text, ticks
 from eval.report.report import AttentionExample, ClusterPictures, write_report
+from eval.report.table import markdown_table, print_table
+from eval.report.wording import ONE_SEED, SIMULATED, UNADJUSTED, answer, best_row, bounds, p_value, percentage_points
 from eval.results import users_scored
-from eval.table import markdown_table, print_table
-from eval.wording import ONE_SEED, SIMULATED, UNADJUSTED, answer, best_row, bounds, p_value, points
+from eval.rows import OTHER_SEEDS
 
 HOSTILE = "<script>alert('x')</script>\"&|[bold](http://evil.example)"
 VOID = {"meta", "img", "br"}
@@ -120,9 +120,9 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(tmp_path):
-    def render(results=RESULTS, *, curves=CURVES, clusters=(), attention=(), notes=(), **more):
+    def render(results=RESULTS, *, curves=CURVES, **more):
         path = tmp_path / "report.html"
-        write_report(path, results, curves=curves, clusters=clusters, attention=attention, notes=notes, **more)
+        write_report(path, results, curves=curves, **more)
         html = path.read_text()
         assert not re.search(r"https?://|url\(|@import", html.replace("http://evil.example", ""))
         return Page(html)
@@ -134,11 +134,11 @@ def pictures(*shape):
     return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
 
 
-def test_the_title_line_is_the_question_the_answer_and_what_it_rests_on(page):
+def test_the_page_begins_with_the_purpose_the_answer_and_what_it_rests_on(page):
     text = page().text
     assert "Do pictures lift the CTR model on shop? Encoders: courier, simclr." in text
     assert "Fed as: cluster_id, vector, sim_score." in text
-    assert "courier as cluster_id lifts GAUC by +0.83 points [+0.53, +1.13] (p < 0.001)." in text
+    assert "courier as cluster_id lifts GAUC by +0.83 percentage points [+0.53, +1.13] (p < 0.001)." in text
     assert "2 seeds; test sessions scored 3,912, one-class 1,020 left out" in text
 
 
@@ -159,8 +159,9 @@ def test_every_row_is_there_with_the_numbers_of_the_results(page):
         assert (p, float(valid)) == ("<0.001 ", expected["valid_gauc"])
 
 
-def test_bold_means_selected_as_in_the_terminal_and_is_said_beside_the_table(page, tmp_path):
+def test_bold_means_selected_as_in_the_terminal_and_the_page_says_so(page, tmp_path):
     assert "Bold: selected, the form of its encoder with the highest GAUC in validation sessions." in page().text
+    assert page().text.count("percentage points (pp)") == 1
     html = (tmp_path / "report.html").read_text()
     bold = re.findall(r"([^{}]+) \{[^}]*font-weight: (?!400)\d+", html.split("</style>")[0])
     assert [rule.strip() for rule in bold if rule.strip().startswith(("td", "tr", ".forest", ".gain"))] == ["tr.selected td"]
@@ -171,18 +172,18 @@ def test_bold_means_selected_as_in_the_terminal_and_is_said_beside_the_table(pag
 def test_forests_and_pairs_hold_every_difference(page):
     text = page().text
     for expected in RESULTS["rows"]:
-        said = f"{points(expected['delta_gauc']['mean'])} {bounds(expected['delta_gauc'])}"
+        said = f"{percentage_points(expected['delta_gauc']['mean'])} {bounds(expected['delta_gauc'])}"
         assert text.count(said) >= 2  # table and forest
     assert "courier as cluster_id minus simclr as sim_score +0.71 [+0.40, +1.02]" in text
 
 
-def test_simulated_clicks_are_said_and_real_ones_are_not(page):
+def test_simulated_clicks_are_called_so_and_real_ones_are_not(page):
     assert SIMULATED in page().text
     assert "simulated" not in page(RESULTS | {"simulated": False, "oracle": None}).text
 
 
-def test_the_ceiling_is_measured_in_what_the_best_row_takes_of_it(page):
-    assert "+4.00 points of GAUC above the baseline. courier as cluster_id takes 21 % of that room." in page().text
+def test_the_ceiling_comes_with_what_the_best_row_gains_of_it(page):
+    assert "+4.00 percentage points of GAUC above the baseline. courier as cluster_id gains 21 % of that." in page().text
 
 
 def test_pictures_are_inside_and_no_more_than_twelve_a_cluster(page):
@@ -204,8 +205,8 @@ def test_clusters_of_fewer_than_three_pictures_are_not_worth_showing():
     present = np.arange(14) < 12  # the last two items have no picture
     store = cast(PictureStore, SimpleNamespace(present=present))
     half_small = np.array([0] * 4 + [1] * 4 + [2] * 2 + [3] * 2 + [2] * 2)
-    assert gallery.too_small(store, half_small, 4) == ""
-    assert "3 of 5 hold fewer than 3 pictures" in gallery.too_small(store, half_small, 5)  # the fifth is empty
+    assert report_data.too_small(store, half_small, 4) == ""
+    assert "3 of 5 hold fewer than 3 pictures" in report_data.too_small(store, half_small, 5)  # the fifth is empty
 
 
 def test_curves_are_drawn_for_encoders_the_baseline_and_selected_forms(page):
@@ -222,9 +223,11 @@ def test_names_and_notes_cannot_act(page):
     results["rows"][0] |= {"encoder": HOSTILE, "image_feature": HOSTILE, "seconds": {HOSTILE: 1.0}}
     results["pairs"][0]["a"] = [HOSTILE, HOSTILE]
     curves = {f"encoder {HOSTILE}": CURVES["encoder courier"], f"ctr {HOSTILE}": CURVES["ctr baseline"]}
-    shown = page(results, curves=curves, notes=[HOSTILE])
+    results["encoders"] = [{"encoder": HOSTILE, "loss": {"lowest": [0.0], "highest": [0.0]}, "std": [0.3], "dim": 8}]
+    shown = page(results, curves=curves, no_clusters=HOSTILE)
     assert "script" not in shown.tags
     assert shown.text.count(HOSTILE) >= 10
+    assert f"The training loss of {HOSTILE} never moved" in shown.text
 
 
 def test_every_optional_part_may_be_missing(page):
@@ -234,27 +237,27 @@ def test_every_optional_part_may_be_missing(page):
     assert not {"img", "svg"} & set(shown.tags)
     plain = {"encoder": "a", "image_feature": "vector", "auc": {"mean": 0.7}, "gauc": {"mean": 0.7}}
     plain |= {"delta_auc": {"mean": float("nan"), "ci95": [None, None]}, "delta_gauc": {"mean": None}}
-    assert "No lift shown: a as vector moves GAUC by n/a points [n/a] (p = n/a)" in page(bare | {"rows": [plain]}).text
+    assert "No lift shown: a as vector moves GAUC by n/a percentage points [n/a] (p = n/a)" in page(bare | {"rows": [plain]}).text
 
 
 def test_test_data_chooses_nothing_and_no_control_wins():
     assert best_row(RESULTS) is RESULTS["rows"][0]
 
 
-@pytest.mark.parametrize("low, high, said", [
+@pytest.mark.parametrize("low, high, expected", [
     (0.001, 0.003, "courier as cluster_id lifts GAUC"),
     (-0.003, -0.001, "courier as cluster_id lowers GAUC"),
     (-0.001, 0.003, "No lift shown: courier as cluster_id moves GAUC"),
 ])  # fmt: skip
-def test_the_answer_follows_the_interval(low, high, said):
+def test_the_answer_follows_the_interval(low, high, expected):
     results = copy.deepcopy(RESULTS)
     results["rows"][0]["delta_gauc"] = delta((low + high) / 2, low, high)
-    assert answer(results).startswith(said)
+    assert answer(results).startswith(expected)
 
 
-def test_one_training_is_said_to_be_one_in_the_headline_and_directly_under_it(page):
+def test_one_training_is_hedged_in_the_headline_and_directly_under_it(page):
     one = RESULTS | {"seeds": [0]}
-    headline = "In this one training courier as cluster_id lifts GAUC by +0.83 points [+0.53, +1.13] (p < 0.001)."
+    headline = "In this one training courier as cluster_id lifts GAUC by +0.83 percentage points [+0.53, +1.13] (p < 0.001)."
     assert answer(one) == headline
     assert f"{headline} {ONE_SEED} 1 seed;" in page(one).text
     assert f"{headline} {ONE_SEED} courier as cluster_id minus" in " ".join(printed(one).split())
@@ -274,10 +277,14 @@ def test_terminal_and_report_say_that_p_values_are_not_adjusted(page):
     assert " ".join(printed(RESULTS).split()).count(UNADJUSTED) == 1
 
 
-SOUND = {"users_scored": 900, "split_is_ordered": True}
+def trained(lowest=(0.1, 0.1), highest=(2.0, 2.0), std=(0.3, 0.3)):
+    return {"encoder": "simclr", "loss": {"lowest": list(lowest), "highest": list(highest)}, "std": list(std), "dim": 8}
 
 
-@pytest.mark.parametrize("changed, said", [
+SOUND = {"users_scored": 900, "split_is_ordered": True, "encoders": [trained()]}
+
+
+@pytest.mark.parametrize("changed, expected", [
     ({"baseline": {"auc": metric(0.6), "gauc": metric(0.515)}}, "hardly ranks better than chance (AUC 0.6000, GAUC 0.5150"),
     ({"baseline": {"auc": metric(0.497), "gauc": metric(0.53)}}, "hardly ranks better than chance (AUC 0.4970"),
     ({"sessions_scored": 199}, "Only 199 sessions scored"),
@@ -285,15 +292,22 @@ SOUND = {"users_scored": 900, "split_is_ordered": True}
     ({"sessions_scored": 12, "users_scored": 3}, "Only 12 sessions of 3 users scored"),
     ({"preset": "tiny"}, "Preset tiny only shows that everything runs"),
     ({"split_is_ordered": False}, "goes back in time"),
+    ({"encoders": [trained(lowest=[0.0, 0.1], highest=[0.0, 2.0])]}, "The training loss of simclr never moved (0 from"),
+    ({"encoders": [trained(std=[0.3, 0.03])]}, "The embeddings of simclr have collapsed (spread 0.03, 0.35 if"),
+    ({"rows": [row("a", "b", (0.69, 0.69), 0.6) | {"clusters": {"wanted": 40, "found": [40, 19]}}]}, "19 clusters were found"),
+    ({"rows": [row(*OTHER_SEEDS, (0.69, 0.69), 0.6)]}, "The A/A row is significant: the baseline with other seeds moves GAUC by +1.00"),
+    ({"rows": [row("shuffled a", "vector", (0.69, 0.69), 0.6)]}, "though its embeddings belong to other items"),
+    ({"commit": "abc, def"}, "made by different code (commits abc, def)"),
+    ({"versions": {"numpy": "2.3, 2.4", "torch": "2.14"}}, "made with different versions (numpy 2.3, 2.4)"),
 ])  # fmt: skip
-def test_what_speaks_against_a_result_is_said_in_terminal_and_notes(changed, said):
+def test_what_speaks_against_a_result_is_in_terminal_and_notes(changed, expected):
     assert caveats(RESULTS | SOUND) == []
     assert "Before believing it" not in printed(RESULTS | SOUND)
     (found,) = caveats(RESULTS | SOUND | changed)
-    assert said in found
+    assert expected in found
     terminal = " ".join(printed(RESULTS | SOUND | changed).split())
     assert f"Before believing it: - {found}" in terminal
-    assert found in gallery.notes(RESULTS | SOUND | changed, None)
+    assert found in notes(RESULTS | SOUND | changed)
 
 
 def test_ctr_models_that_were_best_at_their_last_step_are_doubted_from_one_half_on():
@@ -315,9 +329,9 @@ def test_users_scored_are_those_of_a_session_with_both_classes(page):
     assert "left out; users scored 900" in " ".join(printed(RESULTS | SOUND).split())
 
 
-def test_numbers_are_said_in_points_with_a_sign():
-    said = [points(x) for x in (0.00824, -0.0003, -0.00001, 0.0, float("nan"), None)]
-    assert said == ["+0.82", "−0.03", "+0.00", "+0.00", "n/a", "n/a"]
+def test_differences_are_in_percentage_points_with_a_sign():
+    written = [percentage_points(x) for x in (0.00824, -0.0003, -0.00001, 0.0, float("nan"), None)]
+    assert written == ["+0.82", "−0.03", "+0.00", "+0.00", "n/a", "n/a"]
     assert [p_value(p) for p in (0.0005, 0.0123, 1.0, None)] == ["<0.001", "0.012", "1.000", "n/a"]
 
 
@@ -336,6 +350,29 @@ def test_the_terminal_table_has_every_row_within_120_columns():
     for expected in RESULTS["rows"]:
         assert any(line.startswith(expected["encoder"]) and expected["image_feature"] in line for line in lines)
     assert any(SIMULATED[:60] in line for line in lines)
+
+
+def test_a_name_that_cannot_be_encoded_is_printed_in_its_place():
+    results = copy.deepcopy(RESULTS)
+    results["rows"][0]["encoder"] = "file:wörter-\udcff-字.npy"
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding="ascii", errors="backslashreplace")  # as every command has it
+    print_table(results, Console(file=out, width=120, force_terminal=False))
+    out.flush()
+    assert rb"file:w\xf6rter-\udcff" in raw.getvalue().replace(b"\n", b"")
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_narrow_terminal_loses_no_number(width):
+    text = "".join(printed(RESULTS, width).split())
+    assert "percentagepoints(pp)" in text
+    assert max(map(len, printed(RESULTS, width).splitlines())) <= width
+
+
+def test_a_name_that_is_no_text_is_in_the_report(page):
+    results = copy.deepcopy(RESULTS)
+    results["rows"][0]["encoder"] = "file:\udcff.npy"
+    assert "file:\\udcff.npy" in page(results).text
 
 
 def test_the_terminal_table_reads_no_name_as_markup():
@@ -375,12 +412,18 @@ def test_tick_labels_are_short():
 
 
 def test_a_forest_puts_each_interval_at_its_place():
-    html = forest([ForestRow(label="a", mean=1.0, low=0.0, high=2.0, text="t")], unit="points")
-    left = {name: float(at) for name, at in re.findall(r'class="(zero|bar|mark)" style="left:([\d.]+)%', html)}
-    width = float(re.findall(r"width:([\d.]+)%", html)[0])
-    assert left["zero"] == left["bar"] == pytest.approx(100 * 0.1 / 2.2, abs=0.01)
-    assert left["mark"] == pytest.approx(50)
-    assert width == pytest.approx(100 * 2 / 2.2, abs=0.01)
+    axis = forest([ForestRow(label="a", mean=1.0, low=0.0, high=2.0, text="t")])
+    (drawn,) = axis["rows"]
+    at = {name: float(place.strip("%")) for name, place in (("zero", axis["zero"]), ("mark", drawn["mark"]), *drawn["bar"].items())}
+    assert at["zero"] == at["left"] == pytest.approx(100 * 0.1 / 2.2, abs=0.01)
+    assert at["mark"] == pytest.approx(50)
+    assert at["width"] == pytest.approx(100 * 2 / 2.2, abs=0.01)
+
+
+def test_a_forest_draws_no_place_for_what_is_not_finite():
+    nan = float("nan")
+    (drawn,) = forest([ForestRow(label="a", mean=nan, low=nan, high=nan, text="n/a")])["rows"]
+    assert (drawn["bar"], drawn["mark"], drawn["text"]) == (None, None, "n/a")
 
 
 def test_a_long_line_keeps_its_mean_and_loses_what_is_not_finite():
@@ -389,11 +432,12 @@ def test_a_long_line_keeps_its_mean_and_loses_what_is_not_finite():
     short = binned(Line(name="loss", x=np.arange(1001), y=y, colour="red"))
     assert len(short.y) == plots._MOST_POINTS
     assert short.y.mean() == pytest.approx(np.nanmean(y), rel=0.01)
-    assert line_chart([Line(name="n", x=np.arange(2), y=np.full(2, np.nan), colour="red")], x_label="", label="") == ""
+    assert line_chart([Line(name="n", x=np.arange(2), y=np.full(2, np.nan), colour="red")], x_label="", heading="") is None
 
 
 def test_a_flat_line_and_a_single_point_are_drawn():
     flat = Line(name="flat", x=np.arange(3), y=np.zeros(3), colour="red")
     point = Line(name="point", x=np.array([4]), y=np.array([0.5]), colour="red")
-    assert "nan" not in line_chart([flat], x_label="step", label="flat")
-    assert "<circle" in line_chart([point], x_label="step", label="point")
+    drawn = [line_chart([line], x_label="step", heading=line.name) for line in (flat, point)]
+    assert all(chart and "nan" not in str(chart) for chart in drawn)
+    assert [bool(chart and chart["lines"][0]["dot"]) for chart in drawn] == [False, True]

@@ -1,12 +1,9 @@
-"""Charts as small pieces of HTML and SVG, drawn with the page's own colours so that light and dark both read well.
-
-No chart needs a script, a font or an address; every name is escaped here.
-"""
+"""Where things are in a chart: numbers for the templates, which draw SVG and HTML in the page's own colours, light or dark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from math import ceil, floor, isfinite, log10
+from typing import Any
 
 import numpy as np
 
@@ -31,13 +28,13 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class ForestRow:
-    """One difference with its interval, all in points of %."""
+    """One difference with its interval, all in percentage points."""
 
     label: str
     mean: float
     low: float
     high: float
-    text: str  # the numbers, as said at the right
+    text: str  # the numbers, printed at the right
     colour: str = "var(--ink)"
     strong: bool = False  # a filled mark
 
@@ -65,12 +62,12 @@ def number_text(value: float) -> str:
     return f"{value + 0.0:.4g}".replace("-", "−")
 
 
-def line_chart(lines: Sequence[Line], *, x_label: str, label: str) -> str:
-    """An SVG of curves over one x axis; `label` says to a screen reader what it shows. "" when there is no point."""
+def line_chart(lines: Sequence[Line], *, x_label: str, heading: str) -> dict[str, Any] | None:
+    """What the template `chart` draws: curves over one x axis. None when there is no point."""
     lines = [binned(line) for line in lines]
     lines = [line for line in lines if len(line.x)]
     if not lines:
-        return ""
+        return None
     x_low, x_high = (float(pick(pick(line.x) for line in lines)) for pick in (min, max))
     y_low, y_high = (float(pick(pick(line.y) for line in lines)) for pick in (min, max))
     x_high = x_high if x_high > x_low else x_low + 1
@@ -78,36 +75,31 @@ def line_chart(lines: Sequence[Line], *, x_label: str, label: str) -> str:
     y_low, y_high = y_low - room, y_high + room
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
-    def across(x):
+    def across(x: float) -> float:
         return _LEFT + (x - x_low) / (x_high - x_low) * (right - _LEFT)
 
-    def down(y):
+    def down(y: float) -> float:
         return bottom - (y - y_low) / (y_high - y_low) * (bottom - _TOP)
 
-    parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">']
-    for y in ticks(y_low, y_high):
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{down(y):.1f}" y2="{down(y):.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{down(y) + 3.5:.1f}" text-anchor="end">{number_text(y)}</text>')
-    for x in ticks(x_low, x_high, 4):
-        parts.append(f'<text x="{across(x):.1f}" y="{bottom + 15}" text-anchor="middle">{number_text(x)}</text>')
-    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    middle = (_LEFT + right) / 2
-    parts.append(f'<text x="{middle}" y="{_HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
-    for line in lines:
-        path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in zip(line.x, line.y, strict=True))
-        style = f'stroke="{line.colour}"' + f' stroke-dasharray="{line.dash}"' * bool(line.dash)
-        parts.append(f'<polyline class="curve" points="{path}" {style}><title>{escape(line.name)}</title></polyline>')
-        if line.best or len(line.x) == 1:
-            top = int(np.argmax(line.y))
-            parts.append(
-                f'<circle class="dot" cx="{across(line.x[top]):.1f}" cy="{down(line.y[top]):.1f}" r="4" '
-                f'fill="{line.colour}"><title>{escape(line.name)}: {line.y[top]:.4f}</title></circle>'
-            )
-    return "".join(parts) + "</svg>"
+    def drawn(line: Line) -> dict[str, Any]:
+        points = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in zip(line.x, line.y, strict=True))
+        top = int(np.argmax(line.y))
+        dot = {"x": f"{across(line.x[top]):.1f}", "y": f"{down(line.y[top]):.1f}", "text": f"{line.y[top]:.4f}"}
+        marked = line.best or len(line.x) == 1
+        return {"name": line.name, "points": points, "colour": line.colour, "dash": line.dash, "dot": dot if marked else None}
+
+    return {
+        "heading": heading, "x_label": x_label, "width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": right, "bottom": bottom,
+        "y_ticks": [
+            {"at": f"{down(y):.1f}", "text_at": f"{down(y) + 3.5:.1f}", "text": number_text(y)} for y in ticks(y_low, y_high)
+        ],
+        "x_ticks": [{"at": f"{across(x):.1f}", "text": number_text(x)} for x in ticks(x_low, x_high, 4)],
+        "lines": [drawn(line) for line in lines],
+    }  # fmt: skip
 
 
 def binned(line: Line) -> Line:
-    """The line without points that are not finite, averaged in equal runs of points where it is long."""
+    """The line without points that are not finite, averaged over equally many points where it is long."""
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
@@ -118,20 +110,10 @@ def binned(line: Line) -> Line:
     return Line(name=line.name, x=x, y=y, colour=line.colour, dash=line.dash, best=line.best)
 
 
-def legend(entries: Sequence[tuple[str, str, str]]) -> str:
-    """Names with a sample of their line: (name, colour, dash)."""
-    items = []
-    for name, line_colour, dash in entries:
-        style = f'stroke="{line_colour}"' + f' stroke-dasharray="{dash}"' * bool(dash)
-        sample = f'<svg width="26" height="8" aria-hidden="true"><line x1="1" x2="25" y1="4" y2="4" {style}/></svg>'
-        items.append(f"<li>{sample}{escape(name)}</li>")
-    return f'<ul class="legend">{"".join(items)}</ul>'
+def forest(rows: Sequence[ForestRow]) -> dict[str, Any]:
+    """What the template `forest` draws: places on the axis that all rows share, as CSS percentages.
 
-
-def forest(rows: Sequence[ForestRow], *, unit: str, brief: bool = False) -> str:
-    """Differences under each other on one axis with a line at 0: HTML, so that its text stays readable on a phone.
-
-    A row whose numbers are not finite shows its text only. `brief` leaves the text out where the page is wide.
+    A row whose numbers are not finite shows its text only.
     """
     known = [value for row in rows for value in (row.mean, row.low, row.high) if isfinite(value)]
     low, high = min([0.0, *known]), max([0.0, *known])
@@ -141,20 +123,16 @@ def forest(rows: Sequence[ForestRow], *, unit: str, brief: bool = False) -> str:
     def at(value: float) -> str:
         return f"{100 * (value - low) / (high - low):.2f}%"
 
-    parts = [f'<div class="forest{" brief" * brief}">']
-    for row in rows:
-        bar = mark = ""
-        if isfinite(row.low) and isfinite(row.high):
-            width = 100 * (row.high - row.low) / (high - low)
-            bar = f'<i class="bar" style="left:{at(row.low)};width:{width:.2f}%;background:{row.colour}"></i>'
-        if isfinite(row.mean):
-            fill = row.colour if row.strong else "var(--card)"
-            mark = f'<i class="mark" style="left:{at(row.mean)};border-color:{row.colour};background:{fill}"></i>'
-        parts.append(
-            f'<div class="row"><span class="label">{escape(row.label)}</span>'
-            f'<span class="track"><i class="zero" style="left:{at(0)}"></i>{bar}{mark}</span>'
-            f'<span class="numbers">{escape(row.text)}</span></div>'
-        )
-    labels = "".join(f'<i style="left:{at(x)}">{number_text(round(x, 9))}</i>' for x in ticks(low, high, 4))
-    parts.append(f'<div class="row axis"><span class="label">{escape(unit)}</span><span class="track">{labels}</span></div>')
-    return "".join(parts) + "</div>"
+    def placed(row: ForestRow) -> dict[str, Any]:
+        has_bar = isfinite(row.low) and isfinite(row.high)
+        return {
+            "label": row.label,
+            "text": row.text,
+            "colour": row.colour,
+            "fill": row.colour if row.strong else "var(--card)",
+            "bar": {"left": at(row.low), "width": f"{100 * (row.high - row.low) / (high - low):.2f}%"} if has_bar else None,
+            "mark": at(row.mean) if isfinite(row.mean) else None,
+        }
+
+    labels = [{"at": at(x), "text": number_text(round(x, 9))} for x in ticks(low, high, 4)]
+    return {"zero": at(0), "rows": [placed(row) for row in rows], "ticks": labels}

@@ -1,24 +1,27 @@
-"""A comparison as one HTML file that stands alone: no script, no address, pictures inside, every name escaped."""
+"""A comparison as one self-contained HTML file: no script, no address, pictures inside."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
-from string import Template
+from typing import Any
 
-from eval.report.page import bullets, card, cards, grid, section
+from eval.report.caveats import notes
+from eval.report.page import render
 from eval.report.plots import ForestRow, forest
 from eval.report.sections import (
     AttentionExample,
     ClusterPictures,
     Curves,
-    attention_gallery,
-    cluster_gallery,
+    attention_cards,
+    cluster_cards,
     encoder_colours,
-    training,
+    training_charts,
 )
-from eval.wording import (
+from eval.report.wording import (
+    DELTA,
+    SELECTED,
     SIMULATED,
-    UNADJUSTED,
     Results,
     Row,
     answer,
@@ -28,32 +31,31 @@ from eval.wording import (
     caution,
     count,
     headroom,
-    is_control,
     is_selected,
     level,
     p_value,
-    pairs_to_say,
-    points,
-    question,
-    row_name,
+    pairs_shown,
+    percentage_points,
+    purpose,
     verdict,
 )
+from eval.rows import is_control, row_name
 from run.files import write_atomic
 
 __all__ = ["AttentionExample", "ClusterPictures", "write_report"]
 
 _LIFTS = (("delta_gauc", "GAUC"), ("delta_auc", "AUC"))
+_HEADINGS = ("encoder", "image feature", "AUC", "ΔAUC (pp)", "GAUC", "ΔGAUC (pp)", "p (ΔGAUC)", "valid. GAUC")
 
 
 def write_report(
     path: str | Path,
     results: Results,
     *,
-    curves: Curves,
-    clusters: Sequence[ClusterPictures],
+    curves: Curves | None = None,
+    clusters: Sequence[ClusterPictures] = (),
     no_clusters: str = "",
-    attention: Sequence[AttentionExample],
-    notes: Sequence[str],
+    attention: Sequence[AttentionExample] = (),
 ) -> None:
     """Write the report. A part that has nothing to show is left out.
 
@@ -64,126 +66,109 @@ def write_report(
         curves: name -> lines with "step" or "pictures" and any of "loss", "valid_gauc", "valid_log_loss". Names that
             start with "ctr " are CTR models, all others encoders; a first word "encoder" or "ctr" is not shown.
         clusters: shown up to 12 pictures each.
-        no_clusters: why there are none, where that is to be said.
+        no_clusters: why there are none, a sentence.
         attention: a card each.
-        notes: what a reader should know before believing the table.
     """
-    sections = [
-        _tiles(results),
-        _table(results),
-        _forests(results),
-        _pairs(results),
-        training(curves, results),
-        cluster_gallery(clusters, no_clusters),
-        attention_gallery(attention),
-        section("Before believing it", "", bullets(notes)),
-        _made(results),
-    ]
-    template = Template(Path(__file__).with_name("report_template.html").read_text(encoding="utf-8"))
-    text = template.substitute(
-        title=escape(answer(results)),
-        question=escape(question(results)),
-        answer=escape(answer(results)),
-        caution=f'<p class="caution">{escape(caution(results))}</p>' if caution(results) else "",
-        basis=escape(basis(results)),
-        banner=f'<p class="banner">{escape(SIMULATED)}</p>' if results.get("simulated") else "",
-        body="\n".join(piece for piece in sections if piece),
+    text = render(
+        "report.html",
+        purpose=purpose(results),
+        answer=answer(results),
+        caution=caution(results),
+        basis=basis(results),
+        simulated=SIMULATED if results.get("simulated") else "",
+        tiles=_tiles(results),
+        ceiling=headroom(results) if results.get("oracle") else "",
+        delta=DELTA,
+        chosen=SELECTED,
+        headings=_HEADINGS,
+        rows=_rows(results),
+        forests=_forests(results),
+        pairs=_pairs(results),
+        charts=training_charts(curves or {}, results),
+        clusters=cluster_cards(clusters),
+        no_clusters=no_clusters,
+        attention=attention_cards(attention),
+        notes=notes(results),
+        facts=_facts(results),
+        seconds=_seconds(results),
     )
-    write_atomic(Path(path), text.encode())
+    write_atomic(Path(path), text.encode(errors="backslashreplace"))
 
 
-def _tiles(results: Results) -> str:
-    """The four numbers to remember, and how much of a simulated world's ceiling was reached."""
+def _tiles(results: Results) -> list[dict[str, str]]:
+    """The four numbers to remember."""
     base, best, oracle = results["baseline"], best_row(results), results.get("oracle")
     tiles = []
     if best is not None:
         for name, what in _LIFTS:
             more = f"{bounds(best[name])}, p {p_value(best[name].get('p_value'))}"
-            tiles.append((f"{what} lift, points", points(best[name]["mean"]), more))
-    tiles.append(("Baseline GAUC", level(base["gauc"]["mean"]), f"AUC {level(base['auc']['mean'])}"))
+            tiles.append({"what": f"{what} lift (pp)", "value": percentage_points(best[name]["mean"]), "more": more})
+    tiles.append({"what": "Baseline GAUC", "value": level(base["gauc"]["mean"]), "more": f"AUC {level(base['auc']['mean'])}"})
     if oracle:
-        tiles.append(("Ceiling GAUC", level(oracle["gauc"]), f"AUC {level(oracle['auc'])}"))
-    pieces = [
-        f'<div class="card tile"><div class="what">{escape(what)}</div><div class="value">{escape(value)}</div>'
-        f'<div class="more">{escape(more)}</div></div>'
-        for what, value, more in tiles
-    ]
-    ceiling = f'<p class="lead below">{escape(headroom(results))}</p>' if oracle else ""
-    return f'<section class="tiles">{cards(pieces, 160)}{ceiling}</section>'
+        tiles.append({"what": "Ceiling GAUC", "value": level(oracle["gauc"]), "more": f"AUC {level(oracle['auc'])}"})
+    return tiles
 
 
-def _table(results: Results) -> str:
-    base = results["baseline"]
-    rows = [
-        f"<tr><td>baseline</td><td>none</td>{_metric(base['auc'])}<td></td>{_metric(base['gauc'])}<td></td><td></td>"
-        f"<td>{level(base.get('valid_gauc'))}</td></tr>"
-    ]
+def _rows(results: Results) -> list[dict[str, Any]]:
+    """The table's rows, the baseline first."""
+    base, nothing = results["baseline"], {"value": "", "small": []}
+    valid = {"value": level(base.get("valid_gauc")), "small": []}
+    rows: list[dict[str, Any]] = [
+        {"kind": "", "encoder": "baseline", "form": "none",
+         "cells": [_metric(base["auc"]), nothing, _metric(base["gauc"]), nothing, nothing, valid]}
+    ]  # fmt: skip
     for row in results["rows"]:
-        kind = "selected" if is_selected(row) else "control" if is_control(row["encoder"]) else ""
-        tag = '<span class="tag">selected</span>' if is_selected(row) else ""
-        rows.append(
-            f'<tr class="{kind}"><td>{escape(row["encoder"])}</td><td>{escape(row["image_feature"])}{tag}</td>'
-            f"{_metric(row['auc'])}{_lift(row['delta_auc'])}{_metric(row['gauc'])}{_lift(row['delta_gauc'])}"
-            f"<td>{escape(p_value(row['delta_gauc'].get('p_value')))}</td><td>{level(row.get('valid_gauc'))}</td></tr>"
-        )
-    headings = ("encoder", "image feature", "AUC", "ΔAUC", "GAUC", "ΔGAUC", "p (ΔGAUC)", "valid. GAUC")
-    lead = (
-        "Δ is the difference from the baseline in points of %, with its 95 % interval below. Small numbers under a "
-        "metric are its seeds, one by one. Bold: selected, the form of its encoder with the highest GAUC in "
-        f"validation sessions. {UNADJUSTED}"
-    )
-    return section("Every encoder and form", lead, grid(headings, rows))
+        p, valid = p_value(row["delta_gauc"].get("p_value")), level(row.get("valid_gauc"))
+        cells = [_metric(row["auc"]), _lift(row["delta_auc"]), _metric(row["gauc"]), _lift(row["delta_gauc"])]
+        rows.append({
+            "kind": "selected" if is_selected(row) else "control" if is_control(row["encoder"]) else "",
+            "encoder": row["encoder"],
+            "form": row["image_feature"],
+            "cells": [*cells, {"value": p, "small": []}, {"value": valid, "small": []}],
+        })  # fmt: skip
+    return rows
 
 
-def _metric(metric: Row) -> str:
+def _metric(metric: Row) -> dict[str, Any]:
+    """A mean with its seeds below, three in a line."""
     seeds = metric.get("per_seed") or []
-    small = ""
-    if len(seeds) > 1:
-        lines = (seeds[start : start + 3] for start in range(0, len(seeds), 3))
-        small = f"<small>{'<br>'.join(' '.join(level(value) for value in line) for line in lines)}</small>"
-    return f"<td>{level(metric['mean'])}{small}</td>"
+    lines = [" ".join(map(level, seeds[first : first + 3])) for first in range(0, len(seeds), 3)] if len(seeds) > 1 else []
+    return {"value": level(metric["mean"]), "small": lines}
 
 
-def _lift(delta: Row) -> str:
-    return f"<td>{points(delta['mean'])}<small>{bounds(delta)}</small></td>"
+def _lift(delta: Row) -> dict[str, Any]:
+    return {"value": percentage_points(delta["mean"]), "small": [bounds(delta)]}
 
 
-def _forests(results: Results) -> str:
+def _forests(results: Results) -> list[dict[str, Any]]:
     colours = encoder_colours(results)
-    pieces = []
-    for name, what in _LIFTS:
+    drawn = []
+    for name, what in _LIFTS * bool(results["rows"]):
         rows = [
             _forest_row(row_name(row["encoder"], row["image_feature"]), row[name], colours[row["encoder"]], is_selected(row))
             for row in results["rows"]
         ]
-        if rows:
-            pieces.append(card(what, forest(rows, unit="points of %", brief=True)))
-    lead = "A bar is a 95 % interval; one that leaves out the line at 0 shows a difference. Filled: the selected form."
-    return section("Lift over the baseline", lead, cards(pieces, 380))
+        drawn.append({"heading": what, "axis": forest(rows)})
+    return drawn
 
 
-def _pairs(results: Results) -> str:
+def _pairs(results: Results) -> dict[str, Any] | None:
     rows = []
-    for pair in pairs_to_say(results):
-        label = f"{row_name(*pair['a'])} minus {row_name(*pair['b'])}"
-        rows.append(_forest_row(label, pair["delta_gauc"], "var(--ink)", bool(verdict(pair["delta_gauc"]))))
-    lead = (
-        "GAUC of one encoder's selected form minus another's, on the same test users and seeds. Right of 0 the first "
-        "is better; filled where the interval leaves out 0."
-    )
-    content = f'<div class="card">{forest(rows, unit="points of %")}</div>' if rows else ""
-    return section("Encoders against each other", lead, content)
+    for pair in pairs_shown(results):
+        delta, label = pair["delta_gauc"], f"{row_name(*pair['a'])} minus {row_name(*pair['b'])}"
+        rows.append(_forest_row(label, delta, "var(--ink)", bool(verdict(delta))))
+    return forest(rows) if rows else None
 
 
 def _forest_row(label: str, delta: Row, row_colour: str, strong: bool) -> ForestRow:
     known = [delta["mean"], *(delta.get("ci95") or (None, None))]
     mean, low, high = (float("nan") if value is None else 100 * value for value in known)
-    text = f"{points(delta['mean'])} {bounds(delta)}"
+    text = f"{percentage_points(delta['mean'])} {bounds(delta)}"
     return ForestRow(label=label, mean=mean, low=low, high=high, text=text, colour=row_colour, strong=strong)
 
 
-def _made(results: Results) -> str:
-    said = {
+def _facts(results: Results) -> list[tuple[str, str]]:
+    facts = {
         "Data": results["data"] + (" (clicks simulated)" if results.get("simulated") else ""),
         "Preset": results.get("preset"),
         "Seeds": ", ".join(str(seed) for seed in results["seeds"]),
@@ -191,25 +176,20 @@ def _made(results: Results) -> str:
         "Test impressions": count(results["impressions_scored"]) if "impressions_scored" in results else None,
         "Shop fingerprint": results.get("shop"),
         "Commit": results.get("commit"),
-        "Versions": ", ".join(f"{name} {number}" for name, number in (results.get("versions") or {}).items()),
+        "Versions": "; ".join(f"{name} {number}" for name, number in (results.get("versions") or {}).items()),
     }
-    lines = [f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in said.items() if value]
-    return section("How it was made", "", f'<dl class="card">{"".join(lines)}</dl>{_seconds(results)}')
+    return [(name, str(value)) for name, value in facts.items() if value]
 
 
-def _seconds(results: Results) -> str:
-    """Seconds of each row's stages; "" where none were recorded."""
+def _seconds(results: Results) -> dict[str, Any] | None:
+    """Seconds of each row's stages; None where none were recorded."""
     rows = [("baseline", "none", results["baseline"].get("seconds") or {})]
     rows += [(row["encoder"], row["image_feature"], row.get("seconds") or {}) for row in results["rows"]]
     stages = list(dict.fromkeys(stage for *_, seconds in rows for stage in seconds))
     if not stages:
-        return ""
-    body = []
-    for encoder, form, seconds in rows:
-        cells = "".join(f"<td>{seconds[s]:,.1f}</td>" if s in seconds else "<td></td>" for s in stages)
-        body.append(f"<tr><td>{escape(encoder)}</td><td>{escape(form)}</td>{cells}</tr>")
-    lead = (
-        "Seconds of each stage, a mean over seeds. ctr: the row's own CTR model. encoder: shared by the encoder's forms. start: SimCLR on "
-        "the shop's own pictures, with whose weights all encoders of a seed begin, shared by them."
-    )
-    return f'<p class="lead below">{escape(lead)}</p>' + grid(("encoder", "image feature", *stages), body)
+        return None
+    cells = [[f"{seconds[stage]:,.1f}" if stage in seconds else "" for stage in stages] for *_, seconds in rows]
+    return {
+        "stages": stages,
+        "rows": [{"encoder": encoder, "form": form, "cells": line} for (encoder, form, _), line in zip(rows, cells, strict=True)],
+    }

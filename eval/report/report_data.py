@@ -1,47 +1,77 @@
-"""What the report shows beside numbers: training curves, pictures of clusters, what the attention picked from a history."""
+"""What a comparison's report shows besides numbers, gathered from its stages: training curves, pictures of clusters, attention."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from data.log.histories import click_history, padded
 from data.log.shop_folder import Shop
 from data.pictures.reader import Pictures
-from eval.caveats import caveats
-from eval.report.report import AttentionExample, ClusterPictures
-from eval.stages import SHUFFLED, Comparison, ctr_stage
+from eval.choices import reads_clusters
+from eval.report.report import AttentionExample, ClusterPictures, write_report
+from eval.row_feature import clusters_of
+from eval.rows import BASELINE, Row, encoder_of, is_control
+from eval.stages import Comparison, ctr_stage, feature_of
 from features.encoder_stages import encoder_stage
+from pretrain.methods.table import attended_history
 from pretrain.page_views import newest
 from run.folder import read_metrics
 from run.randomness import permutation
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-Row = tuple[str, str]
 _LEAST_PICTURES = 3  # of a cluster in which one can see what its items share
+
+
+def write_comparison_report(comparison: Comparison, shop: Shop, results: dict[str, Any]) -> None:
+    """Write `report.html` into the run folder, with curves, clusters and attention of the first seed."""
+    rows = [(row["encoder"], row["image_feature"]) for row in results["rows"]]
+    shown = [row for row in rows if not is_control(row[0])]
+    clusters, no_clusters, attention = [], "", []
+    if shown:
+        store = comparison.source.pictures(comparison.root, size=comparison.pretrain.store_size, jobs=1)
+        attending = [encoder for encoder, _ in shown if attended_history(encoder, comparison.pretrain)]
+        first = next(iter([*attending, shown[0][0]]))  # one encoder's clusters are shown: where there is attention, the same encoder's
+        clusters, no_clusters = cluster_examples(comparison, shop, store, first, shown)
+        attention = attention_examples(comparison, shop, store, first, 0) if attending else []
+    path = comparison.root / "report.html"
+    write_report(
+        path, results, curves=curves(comparison, rows, 0), clusters=clusters, no_clusters=no_clusters, attention=attention
+    )  # fmt: skip
 
 
 def curves(comparison: Comparison, rows: Sequence[Row], seed: int) -> dict[str, list[dict[str, Any]]]:
     """name -> lines of metrics.jsonl, for every encoder and CTR model of one seed."""
     found = {}
-    for encoder in dict.fromkeys(row[0].removeprefix(SHUFFLED) for row in rows if row[1] != "none"):
+    for encoder in dict.fromkeys(encoder_of(row[0]) for row in rows if row[1] != "none"):
         stage = encoder_stage(comparison, encoder, seed)
         found[f"encoder {encoder}"] = read_metrics(stage.folder / "metrics.jsonl")
-    for encoder, form in [("baseline", "none"), *rows]:
-        name = encoder if form == "none" else f"{encoder} {form}"
-        found[f"ctr {name}"] = read_metrics(ctr_stage(comparison, encoder, form, seed).folder / "metrics.jsonl")
+    for row in [BASELINE, *rows]:
+        name = row[0] if row[1] == "none" else " ".join(row)
+        found[f"ctr {name}"] = read_metrics(ctr_stage(comparison, row, seed).folder / "metrics.jsonl")
     return {name: lines for name, lines in found.items() if lines}
+
+
+def cluster_examples(
+    comparison: Comparison, shop: Shop, store: Pictures, encoder: str, rows: Sequence[Row]
+) -> tuple[list[ClusterPictures], str]:
+    """Pictures of an encoder's clusters; or none, and why, a sentence."""
+    row = next((row for row in rows if row[0] == encoder and reads_clusters(row[1])), None)
+    if row is None:
+        return [], "No clusters are shown: no image feature was made of clusters."
+    cluster, clusters = clusters_of(feature_of(comparison, shop, row, 0))
+    assert cluster is not None
+    why_none = too_small(store, cluster, clusters)
+    return ([], why_none) if why_none else (cluster_pictures(store, cluster, clusters), "")
 
 
 def cluster_pictures(store: Pictures, cluster: np.ndarray, clusters: int, *, wanted: int = 6, each: int = 12) -> list[ClusterPictures]:
     """Six clusters, evenly spaced in size from the largest to the median, with pictures drawn from each."""
     sizes = np.bincount(cluster[store.present], minlength=clusters)[:clusters]
-    order = np.argsort(-sizes, kind="stable")
-    order = order[: max(wanted, len(order) // 2)]
-    chosen = order[np.unique(np.linspace(0, len(order) - 1, min(wanted, len(order))).astype(int))]
+    by_size = np.argsort(-sizes, kind="stable")
+    by_size = by_size[: max(wanted, len(by_size) // 2)]
+    chosen = by_size[np.unique(np.linspace(0, len(by_size) - 1, min(wanted, len(by_size))).astype(int))]
     shown = []
     for number in chosen:
         members = np.flatnonzero((cluster == number) & store.present)
@@ -51,7 +81,7 @@ def cluster_pictures(store: Pictures, cluster: np.ndarray, clusters: int, *, wan
 
 
 def too_small(store: Pictures, cluster: np.ndarray, clusters: int) -> str:
-    """Why a gallery would show nothing, in a sentence; "" where at least half of the clusters hold enough pictures to compare.
+    """Why pictures of clusters would show nothing, in a sentence; "" where at least half of them hold enough pictures to compare.
 
     Args:
         cluster: (N,) each item's cluster, in [0, clusters) where it has a picture.
@@ -70,7 +100,7 @@ def attention_examples(
     import torch
 
     from pretrain.backbones.backbone import backbone
-    from pretrain.methods.table import attended_history, method_of, with_own_settings
+    from pretrain.methods.table import method_of, with_own_settings
     from pretrain.views import resized
 
     stage = encoder_stage(comparison, encoder, seed)
@@ -91,43 +121,3 @@ def attention_examples(
         weights = method_of(encoder).attention_weights(embeddings[0], embeddings[1:], config)
         examples.append(AttentionExample(target=store.read(items[:1])[0], history=store.read(seen), weights=weights.numpy()))
     return examples
-
-
-def notes(results: dict[str, Any], store: Pictures | None) -> list[str]:
-    """What a reader should know before believing the table; that clicks are simulated, the banner above it says."""
-    said = caveats(results)
-    if store is not None and store.bad:
-        said.append(f"{len(store.bad)} pictures could not be read and count as missing; bad_pictures.csv lists them.")
-    said.append(
-        "A form is selected by its GAUC in validation sessions. Intervals: paired bootstrap over users"
-        + (" and seeds." if len(results["seeds"]) > 1 else ".")
-    )
-    return said
-
-
-def report(comparison: Comparison, shop: Shop, results: dict[str, Any]) -> None:
-    """Write `report.html` into the run folder."""
-    from eval.report.report import write_report
-    from eval.stages import feature_of
-    from eval.wording import is_control
-    from pretrain.methods.table import attended_history
-
-    rows = [(row["encoder"], row["image_feature"]) for row in results["rows"]]
-    encoders = [row for row in rows if not is_control(row[0])]
-    store, clusters, no_clusters, attended = None, [], "", []
-    if encoders:
-        store = comparison.source.pictures(comparison.root, size=comparison.pretrain.store_size, jobs=1)
-        attending = [row[0] for row in encoders if attended_history(row[0], comparison.pretrain)]
-        first = next(iter([*attending, encoders[0][0]]))
-        if (first, "cluster_id") in rows:
-            feature = feature_of(comparison, shop, first, "cluster_id", 0)
-            assert feature.cluster is not None
-            no_clusters = too_small(store, feature.cluster, feature.clusters)
-            clusters = [] if no_clusters else cluster_pictures(store, feature.cluster, feature.clusters)
-        else:
-            no_clusters = "No clusters are shown: cluster_id was not among the image features."
-        if attending:
-            attended = attention_examples(comparison, shop, store, first, 0)
-    path = comparison.root / "report.html"
-    parts = {"curves": curves(comparison, rows, 0), "clusters": clusters, "no_clusters": no_clusters, "attention": attended}
-    write_report(path, results, **parts, notes=notes(results, store))

@@ -1,21 +1,22 @@
-"""What the report shows beside numbers: training curves, pictures of clusters, what the attention picked."""
+"""What the report shows besides numbers, ready for its templates: training curves, pictures of clusters, what the attention picked."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 
-from eval.report.page import card, cards, image, section
-from eval.report.plots import DASHES, Line, colour, legend, line_chart
-from eval.wording import Results, count, is_control, is_selected
+from eval.report.page import data_uri
+from eval.report.plots import DASHES, Line, colour, line_chart
+from eval.report.wording import Results, count, is_selected
+from eval.rows import is_control
 
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]  # name -> lines of a metrics.jsonl
 
 GREY = "var(--soft)"  # the baseline and controls
 _MOST_PICTURES = 12  # of a cluster
-_CLUSTERS = "What a cluster holds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class ClusterPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionExample:
-    """What an encoder's attention picked from a history to rebuild a clicked picture."""
+    """What an encoder's attention picked from a history for a clicked picture."""
 
     target: np.ndarray  # (H, W, 3) uint8
     history: np.ndarray  # (k, H, W, 3) uint8, oldest first
@@ -43,8 +44,8 @@ def encoder_colours(results: Results) -> dict[str, str]:
     return dict.fromkeys(names, GREY) | {name: colour(number) for number, name in enumerate(trained)}
 
 
-def training(curves: Curves, results: Results) -> str:
-    """Curves of the encoders and of the CTR models: the baseline and the selected forms, or all if none is selected."""
+def training_charts(curves: Curves, results: Results) -> list[dict[str, Any]]:
+    """Charts of the encoders and of the CTR models: the baseline and the selected forms, or all if none is selected."""
     others = [row for row in results["rows"] if not is_selected(row)]
     if len(others) < len(results["rows"]):  # a dozen CTR models on top of each other show nothing
         hidden = {f"ctr {row['encoder']} {row['image_feature']}" for row in others}
@@ -55,20 +56,16 @@ def training(curves: Curves, results: Results) -> str:
     colours = encoder_colours(results)
     unknown = [name for name in encoders if name not in colours]
     colours |= {name: colour(len(colours) + number) for number, name in enumerate(unknown)}
-    pieces = [
+    charts = [
         _chart("Pre-training loss", encoders, colours, "loss"),
         _chart("SimScore GAUC, validation", encoders, colours, "valid_gauc", best=True),
         _chart("CTR log loss, validation", models, colours, "valid_log_loss"),
     ]
-    lead = (
-        "The first seed. Losses of different methods have different units: read their shape, not their height. A dot "
-        "marks the checkpoint that was kept. CTR models: the baseline and the selected forms."
-    )
-    return section("Training", lead, cards([piece for piece in pieces if piece], 280))
+    return [chart for chart in charts if chart]
 
 
-def _chart(heading: str, curves: Curves, colours: Mapping[str, str], key: str, *, best: bool = False) -> str:
-    """A card with one curve a name, as far as the name's lines hold the key; "" where none does."""
+def _chart(heading: str, curves: Curves, colours: Mapping[str, str], key: str, *, best: bool = False) -> dict[str, Any] | None:
+    """One curve for each name whose lines hold the key; None where none does."""
     found = {name: [line for line in lines if line.get(key) is not None] for name, lines in curves.items()}
     found = {name: lines for name, lines in found.items() if lines}
     unit = "pictures" if all("pictures" in line for lines in found.values() for line in lines) else "step"
@@ -84,8 +81,7 @@ def _chart(heading: str, curves: Curves, colours: Mapping[str, str], key: str, *
         )
         for name, lines in found.items()
     ]
-    chart = line_chart(drawn, x_label="pictures encoded" if unit == "pictures" else unit, label=heading)
-    return card(heading, chart + legend([(name, *styles[name]) for name in found])) if chart else ""
+    return line_chart(drawn, x_label="pictures encoded" if unit == "pictures" else unit, heading=heading)
 
 
 def _styles(names: Sequence[str], colours: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -99,38 +95,32 @@ def _styles(names: Sequence[str], colours: Mapping[str, str]) -> dict[str, tuple
     return styles
 
 
-def cluster_gallery(clusters: Sequence[ClusterPictures], why_none: str = "") -> str:
-    """A card for each cluster, with up to 12 of its pictures; the sentence `why_none` where there are no clusters."""
-    if not clusters and why_none:
-        return section(_CLUSTERS, "", f'<p class="lead">{escape(why_none)}</p>')
-    pieces = []
-    for shown in clusters:
-        alt = f"item of cluster {shown.cluster}"
-        pictures = "".join(image(picture, alt) for picture in shown.pictures[:_MOST_PICTURES])
-        heading = f"Cluster {shown.cluster}: {count(shown.size)} item{'s' * (shown.size != 1)}"
-        pieces.append(card(heading, f'<div class="pictures">{pictures}</div>'))
-    lead = "Items that share a cluster ID, from large clusters to middling ones, drawn at random within each."
-    return section(_CLUSTERS, lead, cards(pieces, 280))
+def cluster_cards(clusters: Sequence[ClusterPictures]) -> list[dict[str, Any]]:
+    """Each cluster with up to 12 of its pictures."""
+    return [
+        {
+            "number": shown.cluster,
+            "size": count(shown.size),
+            "pictures": [data_uri(picture) for picture in shown.pictures[:_MOST_PICTURES]],
+        }
+        for shown in clusters
+    ]
 
 
-def attention_gallery(examples: Sequence[AttentionExample]) -> str:
-    """For each example the clicked picture and the history, each history picture as strong as its weight."""
-    pieces = []
-    for example in examples:
-        most = max(float(np.max(example.weights, initial=0.0)), 1e-9)
-        figures = []
-        for picture, weight in zip(example.history, example.weights, strict=True):
-            share = float(weight) / most  # of the largest weight
-            figures.append(
-                f'<figure><div style="opacity:{0.25 + 0.75 * share:.2f}">{image(picture, "earlier click")}</div>'
-                f'<div class="share"><i style="width:{100 * share:.1f}%"></i></div>{100 * float(weight):.0f} %</figure>'
-            )
-        target = f"<figure>{image(example.target, 'clicked item')}clicked</figure>"
-        history = f'<div class="history">{"".join(figures)}</div>'
-        pieces.append(f'<div class="card attention">{target}<div class="arrow">←</div>{history}</div>')
-    lead = (
-        "A clicked test item, and the user's earlier clicks that the encoder rebuilt it from, oldest first. The bar "
-        "and the strength of a picture are its attention weight. Equal weights would mean that it looks at nothing in "
-        "particular."
-    )
-    return section("What the encoder looks at", lead, cards(pieces, 440))
+def attention_cards(examples: Sequence[AttentionExample]) -> list[dict[str, Any]]:
+    """Each example's clicked picture and history, each history picture as strong as its weight."""
+    return [{"target": data_uri(example.target), "history": _history(example)} for example in examples]
+
+
+def _history(example: AttentionExample) -> list[dict[str, str]]:
+    most = max(float(np.max(example.weights, initial=0.0)), 1e-9)
+    shown = []
+    for picture, weight in zip(example.history, example.weights, strict=True):
+        share = float(weight) / most  # of the largest weight
+        shown.append({
+            "picture": data_uri(picture),
+            "opacity": f"{0.25 + 0.75 * share:.2f}",
+            "width": f"{100 * share:.1f}",
+            "percent": f"{100 * float(weight):.0f}",
+        })  # fmt: skip
+    return shown

@@ -1,12 +1,12 @@
-"""What the paper reports (COURIER, arXiv 2306.05001), to stand beside what is measured here."""
+"""What the paper reports (COURIER, arXiv 2306.05001), to compare with what is measured here. The names are those of its table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eval.wording import Results
+from eval.report.wording import Results
 
-ENOUGH = 3  # encoders of the paper in one table before its numbers are shown beside them
+ENOUGH = 3  # encoders of the paper in one table before its numbers get a column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,6 @@ TABLE_5 = {
 }
 
 
-def in_paper(results: Results) -> bool:
-    """True where enough of the paper's encoders stand in a table for its numbers to be worth a column."""
+def has_published(results: Results) -> bool:
+    """True where enough of the paper's encoders are in a table for its numbers to be worth a column."""
     return len({row["encoder"] for row in results["rows"]} & set(TABLE_5)) >= ENOUGH

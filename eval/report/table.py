@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eval.caveats import caveats
-from eval.published import TABLE_5, in_paper
-from eval.wording import (
+from eval.report.caveats import caveats
+from eval.report.published import TABLE_5, has_published
+from eval.report.wording import (
+    DELTA,
+    SELECTED,
     SIMULATED,
-    UNADJUSTED,
     Results,
-    against,
     answer,
     basis,
     bounds,
@@ -19,16 +19,15 @@ from eval.wording import (
     is_selected,
     level,
     p_value,
-    points,
+    pair_sentences,
+    percentage_points,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_HEADINGS = ("encoder", "image feature", "AUC", "ΔAUC, points", "GAUC", "ΔGAUC, points", "p (GAUC)")
-_PAPER = "the paper's ΔGAUC"
-_LEGEND = f"Δ: points of % against the baseline, 95 % interval in brackets; {UNADJUSTED}"
-_SELECTED = "the form of its encoder with the highest GAUC in validation sessions"
+_HEADINGS = ("encoder", "image feature", "AUC", "ΔAUC (pp)", "GAUC", "ΔGAUC (pp)", "p (GAUC)")
+_PUBLISHED = "the paper's ΔGAUC"
 _WIDTH = 120  # columns, where the output is no terminal
 
 
@@ -53,17 +52,11 @@ def print_table(results: Results, console: Console | None = None) -> None:
         cells[1] += " *" * selected
         table.add_row(*(Text(cell) for cell in cells), style="bold" if selected else None)
     out.print(table)
-    lines = [answer(results), *filter(None, [caution(results)]), *against(results), f"{basis(results)}. {_LEGEND}"]
-    if any(selected for _, selected in _rows(results)):
-        lines.append(f"* {_SELECTED}.")
-    if results.get("oracle"):
-        lines.append(headroom(results))
-    if results.get("simulated"):
-        lines.append(SIMULATED)
-    speaks_against = caveats(results)
-    if speaks_against:
-        lines += ["", "Before believing it:", *(f"- {sentence}" for sentence in speaks_against)]
-    out.print()
+    above = [answer(results), *filter(None, [caution(results)]), *pair_sentences(results), f"{basis(results)}. {DELTA}"]
+    lines = ["", *above, *_legend(results, "*")]
+    against = caveats(results)
+    if against:
+        lines += ["", "Before believing it:", *(f"- {sentence}" for sentence in against)]
     for line in lines:
         out.print(Text(line))
 
@@ -75,34 +68,34 @@ def markdown_table(results: Results) -> str:
     for cells, selected in _rows(results):
         bold = "**" if selected else ""
         lines.append("| " + " | ".join(f"{bold}{_plain(cell)}{bold}" if cell else "" for cell in cells) + " |")
-    below = [*map(_plain, against(results)), f"{basis(results)}.", _LEGEND]
-    if any(selected for _, selected in _rows(results)):
-        below.append(f"Bold: {_SELECTED}.")
-    if results.get("oracle"):
-        below.append(_plain(headroom(results)))
-    if results.get("simulated"):
-        below.append(SIMULATED)
+    below = [*pair_sentences(results), f"{basis(results)}.", DELTA, *_legend(results, "Bold:")]
     above = " ".join(filter(None, [answer(results), caution(results)]))
-    return _plain(above) + "\n\n" + "\n".join(lines) + "\n\n" + "".join(f"- {sentence}\n" for sentence in below)
+    return _plain(above) + "\n\n" + "\n".join(lines) + "\n\n" + "".join(f"- {_plain(sentence)}\n" for sentence in below)
 
 
 def _headings(results: Results) -> list[str]:
-    return [*_HEADINGS, *[_PAPER] * in_paper(results)]
+    return [*_HEADINGS, *[_PUBLISHED] * has_published(results)]
+
+
+def _legend(results: Results, mark: str) -> list[str]:
+    """What the mark of selected rows means, and what is to be known of simulated clicks."""
+    lines = [f"{mark} {SELECTED}."] if any(map(is_selected, results["rows"])) else []
+    lines += [headroom(results)] if results.get("oracle") else []
+    return lines + [SIMULATED] * bool(results.get("simulated"))
 
 
 def _rows(results: Results) -> list[tuple[list[str], bool]]:
     """Cells of each row, the baseline first, and whether its form was selected."""
     base = results["baseline"]
-    paper = in_paper(results)
-    rows = [(["baseline", "none", level(base["auc"]["mean"]), "", level(base["gauc"]["mean"]), "", "", *[""] * paper], False)]
+    published = has_published(results)
+    rows = [(["baseline", "none", level(base["auc"]["mean"]), "", level(base["gauc"]["mean"]), "", "", *[""] * published], False)]
     for row in results["rows"]:
-        delta_auc, delta_gauc = (f"{points(row[name]['mean'])} {bounds(row[name])}" for name in ("delta_auc", "delta_gauc"))
+        delta_auc, delta_gauc = (f"{percentage_points(row[name]['mean'])} {bounds(row[name])}" for name in ("delta_auc", "delta_gauc"))
         levels = level(row["auc"]["mean"]), level(row["gauc"]["mean"])
         p = p_value(row["delta_gauc"].get("p_value"))
-        names = [row["encoder"], row["image_feature"]]
-        published = TABLE_5.get(row["encoder"]) if is_selected(row) else None
-        said = [points(published.gauc) if published else ""] * paper
-        rows.append(([*names, levels[0], delta_auc, levels[1], delta_gauc, p, *said], is_selected(row)))
+        in_paper = TABLE_5.get(row["encoder"]) if is_selected(row) else None
+        last = [percentage_points(in_paper.gauc) if in_paper else ""] * published
+        rows.append(([row["encoder"], row["image_feature"], levels[0], delta_auc, levels[1], delta_gauc, p, *last], is_selected(row)))
     return rows
 
 

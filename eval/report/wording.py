@@ -1,28 +1,22 @@
-"""How results are said, alike in the report, the terminal and the README: numbers, and the answer in a sentence."""
+"""The words of the report, the terminal and the README, the same in all three: numbers, and the answer in a sentence."""
 
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any, TypeGuard
 
+from eval.rows import is_control, row_name
+
 Results = Mapping[str, Any]  # what results.json holds
 Row = Mapping[str, Any]  # one of its rows
 
 SIMULATED = (
-    "The clicks of this data set are simulated. Its lifts say how the methods compare in that world, not what a real shop would gain."
+    "The clicks of this data set are simulated. Its lifts show how the methods compare in that world, not what a real shop would gain."
 )
 
-ONE_SEED = "One seed: interval and p-value say nothing of how much another training would differ. Use --seeds 3 before believing a lift."
+ONE_SEED = "One seed: interval and p-value say nothing about how much another training would differ. Use --seeds 3 before believing a lift."
 UNADJUSTED = "p-values are not adjusted for the number of rows."
-
-
-def is_control(encoder: str) -> bool:
-    """True for rows that test the comparison itself: the A/A row and shuffled embeddings."""
-    return encoder.startswith(("baseline (", "shuffled "))
-
-
-def row_name(encoder: str, image_feature: str) -> str:
-    """`courier as cluster_id`; the encoder alone where there is no image feature."""
-    return encoder if image_feature in ("", "none") else f"{encoder} as {image_feature}"
+SELECTED = "the form of its encoder with the highest GAUC in validation sessions"
+DELTA = f"Δ: difference from the baseline in percentage points (pp), with its 95 % interval; {UNADJUSTED}"
 
 
 def level(value: float | None) -> str:
@@ -30,17 +24,21 @@ def level(value: float | None) -> str:
     return f"{value:.4f}" if _known(value) else "n/a"
 
 
-def points(value: float | None) -> str:
-    """A difference of two AUCs in points of %, with its sign: 0.0082 is said +0.82."""
+def percentage_points(value: float | None) -> str:
+    """A difference of two AUCs in percentage points, with its sign.
+
+    >>> percentage_points(0.0082)
+    '+0.82'
+    """
     if not _known(value):
         return "n/a"
     return f"{round(100 * value, 2) + 0.0:+.2f}".replace("-", "−")  # + 0.0 turns -0.0 into 0.0
 
 
 def bounds(delta: Row) -> str:
-    """The 95 % interval of a difference, in points of %."""
+    """The 95 % interval of a difference, in percentage points."""
     low, high = delta.get("ci95") or (None, None)
-    return f"[{points(low)}, {points(high)}]" if _known(low) and _known(high) else "[n/a]"
+    return f"[{percentage_points(low)}, {percentage_points(high)}]" if _known(low) and _known(high) else "[n/a]"
 
 
 def p_value(value: float | None) -> str:
@@ -51,12 +49,12 @@ def p_value(value: float | None) -> str:
 
 
 def count(value: int) -> str:
-    """1,020"""
+    """With commas: 1,020."""
     return f"{value:,}"
 
 
 def verdict(delta: Row) -> str:
-    """What a difference shows: "lifts", "lowers", or "" where its interval holds 0."""
+    """What a difference shows: "lifts", "lowers", or "" where its interval includes 0."""
     low, high = delta.get("ci95") or (None, None)
     if _known(low) and low > 0:
         return "lifts"
@@ -64,7 +62,7 @@ def verdict(delta: Row) -> str:
 
 
 def is_selected(row: Row) -> bool:
-    """True for the form that validation chose for its encoder; controls are not in the running."""
+    """True for the form that validation chose for its encoder; controls are never chosen."""
     return bool(row.get("selected")) and not is_control(row["encoder"])
 
 
@@ -75,8 +73,8 @@ def best_row(results: Results) -> Row | None:
     return max(selected, key=_valid_gauc, default=None)
 
 
-def question(results: Results) -> str:
-    """What was asked, in a sentence."""
+def purpose(results: Results) -> str:
+    """The question that the comparison answers."""
     rows = [row for row in results["rows"] if not is_control(row["encoder"])]
     if not rows:
         return f"How well does the CTR model without pictures rank on {results['data']}?"
@@ -86,28 +84,28 @@ def question(results: Results) -> str:
 
 
 def answer(results: Results) -> str:
-    """The answer in a sentence: the row that validation chose, its lift on test data, and whether that is real."""
+    """The answer in a sentence: the row that validation chose, its lift on test data, and whether it is real."""
     row = best_row(results)
     if row is None:
         base = results["baseline"]
         return f"The baseline alone: AUC {level(base['auc']['mean'])}, GAUC {level(base['gauc']['mean'])}."
     delta = row["delta_gauc"]
     name = row_name(row["encoder"], row["image_feature"])
-    numbers = f"{points(delta['mean'])} points {bounds(delta)} (p {_is(delta.get('p_value'))})"
+    numbers = f"{percentage_points(delta['mean'])} percentage points {bounds(delta)} (p {_is(delta.get('p_value'))})"
     shows = verdict(delta)
-    once = len(results["seeds"]) == 1  # a p-value that knows nothing of other trainings must not stand there unhedged
+    once = len(results["seeds"]) == 1  # its p-value knows nothing of other trainings, and needs the hedge
     if shows:
         return f"{'In this one training ' * once}{name} {shows} GAUC by {numbers}."
-    return f"No lift shown{' in this one training' * once}: {name} moves GAUC by {numbers}, and the interval holds 0."
+    return f"No lift shown{' in this one training' * once}: {name} moves GAUC by {numbers}, and the interval includes 0."
 
 
 def caution(results: Results) -> str:
-    """What must stand directly under the answer; "" where there is more than one seed, or nothing but the baseline."""
+    """What belongs directly under the answer; "" where there is more than one seed, or only the baseline."""
     return ONE_SEED if len(results["seeds"]) == 1 and best_row(results) is not None else ""
 
 
 def basis(results: Results) -> str:
-    """What the answer rests on: seeds, groups scored, groups left out, users (whom the intervals resample)."""
+    """What the answer rests on: seeds, groups scored, groups left out, and users, which the intervals resample."""
     seeds = len(results["seeds"])
     groups = f"{results.get('gauc_key', 'session')}s"
     known = groups == "sessions" and "users_scored" in results
@@ -118,19 +116,16 @@ def basis(results: Results) -> str:
     )
 
 
-def against(results: Results) -> list[str]:
-    """One sentence for each of the pairs to be said: the paired difference of two encoders' selected forms."""
-    said = []
-    for pair in pairs_to_say(results):
-        delta = pair["delta_gauc"]
-        said.append(
-            f"{row_name(*pair['a'])} minus {row_name(*pair['b'])}: {points(delta['mean'])} points of GAUC {bounds(delta)} "
-            f"(p {_is(delta.get('p_value'))})."
-        )
-    return said
+def pair_sentences(results: Results) -> list[str]:
+    """One sentence for each of `pairs_shown`: the paired difference of two encoders' selected forms."""
+    return [
+        f"{row_name(*pair['a'])} minus {row_name(*pair['b'])}: {percentage_points(pair['delta_gauc']['mean'])} percentage points of GAUC "
+        f"{bounds(pair['delta_gauc'])} (p {_is(pair['delta_gauc'].get('p_value'))})."
+        for pair in pairs_shown(results)
+    ]
 
 
-def pairs_to_say(results: Results) -> list[Row]:
+def pairs_shown(results: Results) -> list[Row]:
     """All pairs of up to three encoders; of more, those of the best row and each other encoder, the best one first."""
     pairs = list(results.get("pairs") or [])
     best = best_row(results)
@@ -149,18 +144,18 @@ def _swapped(pair: Row) -> Row:
 
 
 def headroom(results: Results) -> str:
-    """How far the ceiling of a simulated world lies above the baseline, and how much of that the best row takes."""
+    """How far the ceiling of a simulated world is above the baseline, and how much of that the best row gains."""
     ceiling, base = results["oracle"], results["baseline"]
     room = ceiling["gauc"] - base["gauc"]["mean"]
     text = (
         f"Ceiling: the probabilities that the clicks were drawn from score AUC {level(ceiling['auc'])}, GAUC "
-        f"{level(ceiling['gauc'])}, which is {points(room)} points of GAUC above the baseline."
+        f"{level(ceiling['gauc'])}, which is {percentage_points(room)} percentage points of GAUC above the baseline."
     )
     row = best_row(results)
     if row is None or not room > 0:
         return text
     name = row_name(row["encoder"], row["image_feature"])
-    return f"{text} {name} takes {100 * row['delta_gauc']['mean'] / room:.0f} % of that room."
+    return f"{text} {name} gains {100 * row['delta_gauc']['mean'] / room:.0f} % of that."
 
 
 def _is(p: float | None) -> str:

@@ -1,0 +1,124 @@
+"""What speaks against believing a result, a sentence each: the same in the report and the terminal, from results.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isclose
+
+from eval.report.wording import Results, bounds, count, level, percentage_points, verdict
+from eval.rows import OTHER_SEEDS, is_shuffled, row_name
+
+CHANCE = 0.52  # a baseline's AUC or GAUC below this is hardly better than the 0.5 of a coin
+LEAST_SESSIONS, LEAST_USERS = 200, 50  # scored; with fewer, an interval is rough
+HEALTHY = 0.1  # share of 1/sqrt(D), the spread of D-dimensional unit vectors in all directions, under which they have collapsed
+
+
+def caveats(results: Results) -> list[str]:
+    """The sentences that apply, the gravest first; keys that `results` lacks raise no doubt."""
+    checks = (_chance, _controls, _still, _collapsed, _clusters, _few, _tiny, _short, _unordered, _code)
+    return [sentence for check in checks for sentence in check(results)]
+
+
+def notes(results: Results) -> list[str]:
+    """The report's notes: the caveats, and how forms and intervals come about."""
+    found = caveats(results)
+    unreadable = results.get("pictures_unreadable", 0)
+    if unreadable:
+        found.append(f"{count(unreadable)} pictures could not be read and count as missing; bad_pictures.csv lists them.")
+    seeds = " and seeds" * (len(results["seeds"]) > 1)
+    return [*found, f"A form is selected by its GAUC in validation sessions. Intervals: paired bootstrap over users{seeds}."]
+
+
+def _chance(results: Results) -> Iterator[str]:
+    auc, gauc = (results["baseline"][name]["mean"] for name in ("auc", "gauc"))
+    if auc is not None and gauc is not None and min(auc, gauc) < CHANCE:
+        yield (
+            f"The baseline hardly ranks better than chance (AUC {level(auc)}, GAUC {level(gauc)}; chance is 0.5): "
+            "it has learned next to nothing, and a lift over it means next to nothing."
+        )
+
+
+def _controls(results: Results) -> Iterator[str]:
+    """Rows that ought to show nothing, and do."""
+    for row in results["rows"]:
+        delta = row["delta_gauc"]
+        moved = f"{percentage_points(delta.get('mean'))} percentage points {bounds(delta)}"
+        if (row["encoder"], row["image_feature"]) == OTHER_SEEDS and verdict(delta):
+            yield (
+                f"The A/A row is significant: the baseline with other seeds moves GAUC by {moved}. "
+                "Lifts of that size may be luck of the seeds; give more --seeds."
+            )
+        elif is_shuffled(row["encoder"]) and verdict(delta) == "lifts":
+            name = row_name(row["encoder"], row["image_feature"])
+            yield f"{name} lifts GAUC by {moved} though its embeddings belong to other items: lifts of that size need no picture."
+
+
+def _still(results: Results) -> Iterator[str]:
+    for trained in results.get("encoders", []):
+        loss = trained["loss"]
+        still = [isclose(low, high, rel_tol=1e-6, abs_tol=1e-9) for low, high in zip(loss["lowest"], loss["highest"], strict=True)]
+        if any(still):
+            yield (
+                f"The training loss of {trained['encoder']} never moved ({loss['lowest'][still.index(True)]:.4g} from the first step to "
+                "the last): it has learned nothing from its data, whatever its rows show."
+            )
+
+
+def _collapsed(results: Results) -> Iterator[str]:
+    for trained in results.get("encoders", []):
+        healthy = trained["dim"] ** -0.5
+        if min(trained["std"]) < HEALTHY * healthy:
+            yield (
+                f"The embeddings of {trained['encoder']} have collapsed (spread {min(trained['std']):.2g}, {healthy:.2g} if they used all "
+                "directions): they hardly tell one picture from another."
+            )
+
+
+def _clusters(results: Results) -> Iterator[str]:
+    for row in results["rows"]:
+        clusters = row.get("clusters")
+        if clusters and 2 * min(clusters["found"]) < clusters["wanted"]:
+            yield (
+                f"{row_name(row['encoder'], row['image_feature'])}: {count(min(clusters['found']))} clusters were found where "
+                f"{count(clusters['wanted'])} were asked for; its pictures are too few or too much alike. Give --clusters less."
+            )
+
+
+def _few(results: Results) -> Iterator[str]:
+    sessions = results["sessions_scored"] if results.get("gauc_key", "session") == "session" else LEAST_SESSIONS
+    users = results.get("users_scored", LEAST_USERS)
+    few = [f"{count(sessions)} sessions"] * (sessions < LEAST_SESSIONS) + [f"{count(users)} users"] * (users < LEAST_USERS)
+    if few:
+        yield f"Only {' of '.join(few)} scored: an interval from fewer than {LEAST_SESSIONS} sessions or {LEAST_USERS} users is rough."
+
+
+def _tiny(results: Results) -> Iterator[str]:
+    if results.get("preset") == "tiny":
+        yield (
+            "Preset tiny only shows that everything runs: its encoders and CTR models are too small and too briefly trained to be believed."
+        )
+
+
+def _short(results: Results) -> Iterator[str]:
+    """Where at least half of the CTR trainings were best at their last step; a few among many are no sign."""
+    rows = [results["baseline"], *results["rows"]]
+    ends = [best == last for row in rows for best, last in zip(row.get("best_step", []), row.get("steps", []), strict=True)]
+    if ends and 2 * sum(ends) >= len(ends):
+        yield (
+            f"{sum(ends)} of {len(ends)} CTR trainings were best at their last step: they may have been trained too briefly. "
+            "Give --ctr.epochs more, or more data."
+        )
+
+
+def _unordered(results: Results) -> Iterator[str]:
+    if not results.get("split_is_ordered", True):
+        yield "The split column goes back in time (--allow-unordered-split): later clicks may have helped to predict earlier ones."
+
+
+def _code(results: Results) -> Iterator[str]:
+    """Merged slices list what they differ in."""
+    mixed = [f"{name} {number}" for name, number in (results.get("versions") or {}).items() if ", " in number]
+    if ", " in results.get("commit", ""):
+        yield f"The slices were made by different code (commits {results['commit']}): a lift may come from that."
+    if mixed:
+        yield f"The slices were made with different versions ({'; '.join(mixed)}): a lift may come from that."

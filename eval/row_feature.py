@@ -1,0 +1,34 @@
+"""From an embeddings folder to the image feature of one row. Its code is in the row's key: what else runs a row computes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data.log.shop_folder import Shop
+from features.embeddings import read_embeddings
+from features.image_feature import ImageFeature, image_feature, items_shown_before
+from run.randomness import permutation
+
+
+def row_feature(shop: Shop, embeddings: Path, form: str, *, shuffled: bool, clusters: int, centre: bool, seed: int) -> ImageFeature:
+    """The feature that a row gives to its CTR model; centres, means and spreads are learned from items shown before validation.
+
+    Args:
+        embeddings: an embeddings folder.
+        shuffled: deal the embeddings to the wrong items first, among those that have a picture.
+        clusters: cluster IDs wanted.
+        centre: subtract the mean embedding first.
+    """
+    vectors = read_embeddings(embeddings, shop.items["item_id"])
+    if shuffled:
+        present = np.flatnonzero(vectors.any(1))
+        vectors[present] = vectors[present[permutation(len(present), seed, "shuffled")]]
+    known = items_shown_before(shop, "valid")
+    return image_feature(form, vectors, clusters=clusters, seed=seed, fit_on=known, centre=centre)
+
+
+def clusters_of(feature: ImageFeature) -> tuple[np.ndarray | None, int]:
+    """Each item's cluster, (N,) in [0, C) where it has a picture, and their number C; (None, 0) for a form without clusters."""
+    return feature.cluster, feature.clusters

@@ -1,0 +1,48 @@
+"""The rows of a comparison by name: an encoder fed in one form, the baseline, and the controls that test the comparison itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Row = tuple[str, str]  # encoder, image feature ("none" for the baselines)
+
+BASELINE: Row = ("baseline", "none")
+OTHER_SEEDS: Row = ("baseline (other seeds)", "none")  # the A/A row
+WARM: Row = ("baseline (start)", "none")  # with --start warm it is trained first, and all rows, the baseline too, start from its weights
+SHUFFLED = "shuffled "  # before an encoder's name: its embeddings dealt to the wrong items
+
+
+def rows_of(encoders: Sequence[str], forms: Sequence[str], *, controls_of: str | None = None) -> list[Row]:
+    """Every row but the baseline, controls last.
+
+    Args:
+        controls_of: the encoder whose embeddings are shuffled for the controls; None: no controls.
+    """
+    rows = [(encoder, form) for encoder in encoders for form in forms]
+    if controls_of is not None:
+        rows += [(SHUFFLED + controls_of, form) for form in forms] + [OTHER_SEEDS]
+    return rows
+
+
+def encoder_of(name: str) -> str:
+    """The encoder behind a row's name: shuffled embeddings have one too."""
+    return name.removeprefix(SHUFFLED)
+
+
+def is_shuffled(name: str) -> bool:
+    """True for rows with shuffled embeddings."""
+    return name.startswith(SHUFFLED)
+
+
+def is_control(name: str) -> bool:
+    """True for rows that test the comparison itself: the A/A row and shuffled embeddings.
+
+    >>> is_control("shuffled courier"), is_control("courier")
+    (True, False)
+    """
+    return name.startswith(("baseline (", SHUFFLED))
+
+
+def row_name(encoder: str, image_feature: str) -> str:
+    """`courier as cluster_id`; the encoder alone where there is no image feature."""
+    return encoder if image_feature in ("", "none") else f"{encoder} as {image_feature}"
