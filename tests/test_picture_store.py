@@ -295,9 +295,7 @@ def test_a_store_decoded_by_other_code_is_decoded_again_and_the_old_one_stays_un
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shop", "store"]
     assert (open_store(tmp_path / "store").pixels == old.pixels).all()
     decoded = []
-    monkeypatch.setattr(
-        "data.pictures.store.read_picture", lambda *args, **options: decoded.append(args) or read_picture(*args, **options)
-    )
+    monkeypatch.setattr("data.pictures.store.read_picture", lambda *args, **options: decoded.append(args) or read_picture(*args, **options))
     build_store(shop_of(folder, ["a.png"]), tmp_path / "store", size=8, workers=1)
     assert len(decoded) == 1
     assert (tmp_path / "store" / "pixels.npy").read_bytes() == written
@@ -395,6 +393,49 @@ def test_a_killed_build_resumes_and_ends_with_the_same_bytes(tmp_path):
     for name in ("pixels.npy", "state.npy", "bad_pictures.csv", "store.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "complete" / name).read_bytes(), name
     assert sorted(path.name for path in tmp_path.iterdir()) == ["complete", "killed", "shop"]
+
+
+def test_a_disk_without_room_is_one_error_and_the_same_call_works_once_there_is_room(tmp_path):
+    """A limit on the size of files acts as a full disk does: the blocks of a file cannot be allocated."""
+    files = {f"{index}.png": encoded(picture(seed=index)) for index in range(10)}
+    folder = folder_with(tmp_path, files)
+    build_store(shop_of(folder, list(files)), tmp_path / "complete", size=32, workers=1)
+    code = f"""
+        import resource
+        from pathlib import Path
+        import polars as pl
+        from types import SimpleNamespace
+        from data.pictures.store import build_store
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+        shop = SimpleNamespace(folder=Path({str(folder)!r}), items=pl.DataFrame({{"image": {list(files)!r}}}))
+        try:
+            build_store(shop, Path({str(tmp_path / "full")!r}), size=32, workers=1)
+        except OSError as error:
+            print(error.filename, error.strerror)
+        print(sorted(path.name for path in Path({str(tmp_path)!r}).iterdir()))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        build_store(shop, Path({str(tmp_path / "full")!r}), size=32, workers=1)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{tmp_path / 'full.partial' / 'pixels.npy'} File too large", "['complete', 'shop']"]
+    for name in ("pixels.npy", "state.npy", "bad_pictures.csv", "store.json"):
+        assert (tmp_path / "full" / name).read_bytes() == (tmp_path / "complete" / name).read_bytes(), name
+
+
+def test_a_disk_that_fills_up_after_decoding_costs_no_decoding(tmp_path, monkeypatch):
+    folder = folder_with(tmp_path, {"a.png": encoded(picture()), "b.png": b"words"})
+    shop, options = shop_of(folder, ["a.png", "b.png"]), {"size": 8, "workers": 1, "max_bad_images": 1.0}
+    complete = build_store(shop, tmp_path / "complete", **options)
+    with monkeypatch.context() as full:
+        full.setattr("data.pictures.store.write_bad", lambda *_: os.statvfs(tmp_path / "no room"))
+        with pytest.raises(OSError, match="no room"):
+            build_store(shop, tmp_path / "store", **options)
+    read = []
+    monkeypatch.setattr("data.pictures.store.read_picture", lambda *args, **words: read.append(args[1]) or read_picture(*args, **words))
+    store = build_store(shop, tmp_path / "store", **options)
+    assert read == ["b.png"]  # once more, for its reason
+    assert (store.pixels == complete.pixels).all()
+    assert store.bad == complete.bad
 
 
 def test_a_large_jpeg_may_be_decoded_small_but_never_below_what_is_needed(tmp_path):
