@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from data.source import SourceConfig
+from data.worlds.defaults import ITEMS, SEED, SESSIONS, USERS, WorldName
 from run.config import parse
 from run.errors import entry
 from run.files import read_json
@@ -19,13 +19,13 @@ from run.files import read_json
 class MakeWorldConfig:
     """Settings of `make_world`."""
 
-    name: Annotated[Literal["shop", "fashion"], tyro.conf.Positional]  # shop: rendered things; fashion: real photos
-    users: int = SourceConfig.users  # how many people
-    items: int = SourceConfig.items  # how many things; fashion has 70,000 at most
-    sessions: int = SourceConfig.sessions  # how many searches, of about ten impressions each
-    seed: int = SourceConfig.world_seed  # another number is another world
+    name: Annotated[WorldName, tyro.conf.Positional]  # shop: rendered things; fashion: real photos
+    users: int = USERS  # how many users
+    items: int = ITEMS  # how many items; fashion has 70,000 at most
+    sessions: int = SESSIONS  # how many searches, of about ten impressions each
+    seed: int = SEED  # another number is another world
     out: Path  # the folder to write
-    fashion_dir: Path | None = None  # where the four files of Fashion-MNIST lie
+    fashion_dir: Path | None = None  # folder of Fashion-MNIST's four files, if not installed
 
 
 @entry
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         prog="python -m data.make_world",
         description="Write a built-in world as a shop folder: real or rendered pictures, simulated clicks. "
-        "Without sizes and seed it is the world that eval.compare --data NAME makes for itself (presets small and paper).",
+        "With the default sizes and seed it is the world of eval.compare --data NAME (presets small and paper).",
     )
     from data.worlds.build import make_world
 

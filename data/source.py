@@ -1,22 +1,26 @@
-"""Where a run's data comes from: a built-in world made on the spot, or a shop folder of the user's."""
+"""Where a run's data comes from: a built-in world made on the spot, or the user's own shop folder."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.identity import shop_fingerprint
+from data.worlds.build import WORLDS, make_world
+from data.worlds.defaults import ITEMS, SEED, SESSIONS, USERS, WORLD_NAMES
 from run.config import one_of, positive
 from run.errors import SettingError, UserError
 from run.folder import Stage
+from run.source_code import code_hash
 
 if TYPE_CHECKING:
     from data.log.shop_folder import Shop
     from data.pictures.reader import Pictures
 
-WORLD_NAMES = ("shop", "fashion")
+__all__ = ["PRESETS", "SourceConfig", "shop_fingerprint", "shop_folder"]
+
 LARGE = 40_000_000  # impressions and events
 # sizes of a built-in world under each preset
 PRESETS: dict[str, dict[str, int]] = {"tiny": {"users": 400, "items": 300, "sessions": 3_000}, "small": {}, "paper": {}}
@@ -27,19 +31,19 @@ class SourceConfig:
     """Which log and pictures a run works on."""
 
     data: str = "shop"  # shop | fashion (built-in worlds with simulated clicks) | the path of a shop folder
-    users: int = 1_000  # of a built-in world; with the default sessions, some 90 clicks a user, as in the paper's log (98)
-    items: int = 3_000  # of a built-in world
-    sessions: int = 60_000  # of a built-in world; about 10 impressions each
-    world_seed: int = 0  # of a built-in world; --seeds never moves the data
+    users: int = USERS  # of a built-in world; with the default sessions, some 90 clicks a user, as in the paper's log (98)
+    items: int = ITEMS  # of a built-in world
+    sessions: int = SESSIONS  # of a built-in world; about 10 impressions each
+    world_seed: int = SEED  # of a built-in world; --seeds never moves the data
     fashion_dir: Path | None = None  # folder with Fashion-MNIST's four IDX files
     split_fractions: tuple[float, float, float, float] = (0.4, 0.4, 0.1, 0.1)  # of impressions: pretrain, train, valid, test
     allow_unordered_split: bool = False  # accept a `split` column that goes back in time; the report says so
-    # where the log stands: memory | disk (read stretch by stretch into mapped arrays in the run folder) | auto: disk from 40 million
-    # impressions and events on
+    # where the log is kept: memory | disk (read stretch by stretch into mapped arrays in the run folder) | auto: disk above 40 million
+    # impressions and events
     ingest: str = "auto"
     max_bad_images: float = 0.01  # share of unreadable pictures above which a run stops
-    # where pictures are read from: store (decoded once, into the run folder) | files (decoded whenever they are read: slower, the same
-    # pixels, nothing on the disk: for a catalogue too large for a store)
+    # where pictures are read from: store (decoded once, into the run folder) | files (decoded at every reading: slower, the same
+    # pixels, no copy on disk: for a catalogue too large for a store)
     pictures_from: str = "store"
 
     def __post_init__(self):
@@ -52,17 +56,18 @@ class SourceConfig:
 
     def shop(self, root: Path) -> Shop:
         """The loaded shop, once a process."""
+        root = root.resolve()
         folder = shop_folder(self, root)
         log = self._ingested(folder, root)
         return open_shop(folder, self.split_fractions, self.allow_unordered_split, log)
 
     def _ingested(self, folder: Path, root: Path) -> Path | None:
-        """Where the folder's log stands as arrays on disk, made unless it is there; None: it is to be read into memory."""
+        """The folder's log as arrays on disk, made unless it is there; None: it is to be read into memory."""
         if self.ingest == "memory" or (self.ingest == "auto" and not is_large(folder)):
             return None
-        from data.log.ingest import VERSION, ingest
+        from data.log.ingest import ingest
 
-        stage = Stage(root, "log", self.key(root) | {"version": VERSION})
+        stage = Stage(root, "log", self.key(root) | {"code": code_hash("data.log.ingest")})
         if not stage.done:
             ingest(folder, stage.folder / "log", fractions=self.split_fractions, allow_unordered_split=self.allow_unordered_split)
             stage.finish({})
@@ -71,39 +76,40 @@ class SourceConfig:
     def pictures(self, root: Path, *, size: int, jobs: int) -> Pictures:
         """The shop's pictures, `size` pixels a side.
 
-        A store is decoded by `jobs` threads into `root/pictures/` unless it is there; of files, the headers are checked once.
+        A store is decoded by `jobs` threads into `root/pictures/` unless it is there; of files, only the headers are checked, once.
         """
         shop, options = self.shop(root), {"size": size, "workers": jobs, "max_bad_images": self.max_bad_images}
         if self.pictures_from == "files":
             from data.pictures.reader import checked_files
 
-            stage = Stage(root, "pictures/files", {"shop": shop_fingerprint(shop.folder)})
+            stage = Stage(root, "pictures/files", {"shop": _fingerprint_once(shop.folder)})
             return checked_files(shop, stage.folder, **options)
         from data.pictures.store import build_store
 
         return build_store(shop, self.store_folder(root, size=size), **options)
 
     def store_folder(self, root: Path, *, size: int) -> Path:
-        """Where the store of the shop's pictures stands or would stand."""
-        return Stage(root, f"pictures/{size}px", {"shop": shop_fingerprint(shop_folder(self, root)), "size": size}).folder
+        """The folder of the store of the shop's pictures, whether it is there or not."""
+        return Stage(root, f"pictures/{size}px", {"shop": _fingerprint_once(shop_folder(self, root)), "size": size}).folder
 
     def key(self, root: Path) -> dict[str, object]:
-        """What a stage depends on of the data: content and split."""
-        folder = shop_folder(self, root)
-        return {"shop": shop_fingerprint(folder), "fractions": self.split_fractions, "unordered": self.allow_unordered_split}
+        """What a stage depends on of the data: its content, its split, and the code that reads it."""
+        content = _fingerprint_once(shop_folder(self, root))
+        split = {"fractions": self.split_fractions, "unordered": self.allow_unordered_split}
+        return {"shop": content, **split, "log_code": code_hash("data.log.shop_folder", "data.log.ingest")}
 
     @property
     def is_world(self) -> bool:
         return self.data in WORLD_NAMES
 
     def resolved(self) -> SourceConfig:
-        """The same source with absolute paths, as a run folder notes it: whoever reads the note may stand in another folder."""
-        folder = None if self.fashion_dir is None else self.fashion_dir.absolute()
-        return self if self.is_world or not self.data else replace(self, data=str(Path(self.data).absolute()), fashion_dir=folder)
+        """The same source with absolute paths, for a run folder's config.toml: it may be read from another working directory."""
+        data = self.data if self.is_world or not self.data else str(Path(self.data).absolute())
+        return replace(self, data=data, fashion_dir=None if self.fashion_dir is None else self.fashion_dir.absolute())
 
 
 def shop_folder(config: SourceConfig, root: Path) -> Path:
-    """The shop folder to work on; a built-in world is made under `root` unless it is there.
+    """The shop folder to work on, as an absolute path; a built-in world is made under `root` unless it is there.
 
     Raises:
         UserError: there is no such folder.
@@ -112,11 +118,9 @@ def shop_folder(config: SourceConfig, root: Path) -> Path:
         folder = Path(config.data)
         if not folder.is_dir():
             raise UserError(f"--data {config.data}: no such folder; give a shop folder, or one of {', '.join(WORLD_NAMES)}")
-        return folder
-    from data.worlds.build import VERSION, make_world
-
+        return folder.resolve()
     size = {"users": config.users, "items": config.items, "sessions": config.sessions, "seed": config.world_seed}
-    stage = Stage(root, f"data/{config.data}", size | {"version": VERSION})
+    stage = Stage(root.resolve(), f"data/{config.data}", size | {"code": WORLDS[config.data].code()})
     world = stage.folder / "world"
     if not stage.done:
         make_world(config.data, world, fashion_dir=config.fashion_dir, **size)
@@ -125,7 +129,7 @@ def shop_folder(config: SourceConfig, root: Path) -> Path:
 
 
 def is_large(folder: Path) -> bool:
-    """Whether a shop folder's log is better left on the disk: its tables say how many rows they have."""
+    """Whether a shop folder's log is better left on the disk, by the number of rows in its tables."""
     if not (folder / "impressions.parquet").is_file():
         return False
     from data.log.ingest import log_rows
@@ -135,7 +139,7 @@ def is_large(folder: Path) -> bool:
 
 @functools.lru_cache(maxsize=2)
 def open_shop(folder: Path, fractions: tuple[float, float, float, float], allow_unordered_split: bool, log: Path | None) -> Shop:
-    """`load_shop`, or with a `log` that `ingest` made `open_log`; once a process."""
+    """`load_shop` of an absolute path, or `open_log` of a `log` made by `ingest`; once a process."""
     if log is not None:
         from data.log.ingest import open_log
 
@@ -146,21 +150,6 @@ def open_shop(folder: Path, fractions: tuple[float, float, float, float], allow_
 
 
 @functools.lru_cache(maxsize=4)
-def shop_fingerprint(folder: Path) -> str:
-    """Which data set this is: a hash of its tables' content, its pictures' names, sizes and, but for built-in worlds, times of change.
-
-    A built-in world made twice has one fingerprint. What a picture store was decoded from is another question: see data/pictures/store.py.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.parquet")):
-        digest.update(path.name.encode())
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    made_here = (folder / "world.json").exists()
-    for path in sorted((folder / "images").rglob("*")):
-        if path.is_file():
-            stat = path.stat()
-            changed = 0 if made_here else stat.st_mtime_ns
-            digest.update(f"{path.relative_to(folder)} {stat.st_size} {changed}\n".encode())
-    return digest.hexdigest()[:16]
+def _fingerprint_once(folder: Path) -> str:
+    """`shop_fingerprint`, once a process, as the shop is loaded once: every stage of a run asks for it."""
+    return shop_fingerprint(folder)

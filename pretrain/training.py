@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from data.identity import shop_fingerprint
 from data.log.shop_folder import Shop
-from data.source import shop_fingerprint
 from pretrain.backbones.backbone import linear_head, recompute_blocks
 from pretrain.methods.method import Method
 from pretrain.methods.table import code_read, settings_read

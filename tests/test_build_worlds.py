@@ -1,4 +1,4 @@
-"""The built-in worlds as folders: valid, the same for the same seed, honest about themselves, never half made."""
+"""The built-in worlds as folders: valid, the same for the same seed, labelled as simulated, never incomplete."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import polars as pl
 import pytest
 
 from data import make_world, source
+from data.identity import shop_fingerprint
 from data.log.shop_folder import load_shop
 from data.pictures.store import read_picture
 from data.worlds import build as worlds
+from data.worlds.defaults import WORLD_NAMES
 from run.errors import SettingError, UserError
+from run.source_code import modules_of
 from tests.made_worlds import SIZES, table
 
 
@@ -47,7 +50,7 @@ def test_a_world_is_a_valid_shop_folder(world):
     assert len(list((world / "images").rglob("*.*"))) == len(images)
 
 
-def test_the_truth_stands_in_no_table(world):
+def test_the_truth_is_in_no_table(world):
     columns = ["item_id", "image", "title", "category", "brand", "price"]
     assert table(world, "items").columns == [name for name in columns if world.name == "shop" or name != "brand"]
     assert table(world, "users").columns == ["user_id", "age_band", "region", "device"]
@@ -66,20 +69,66 @@ def test_the_world_says_that_its_clicks_are_simulated(world):
 
 
 def test_a_world_that_is_there_is_left_as_it_is(world, monkeypatch, photos):
-    monkeypatch.setitem(worlds.WORLDS, world.name, worlds.World(write=lambda *_, **__: pytest.fail("again"), about=""))
+    monkeypatch.setattr(f"data.worlds.{world.name}.write_world", lambda *_, **__: pytest.fail("again"))
     assert worlds.make_world(world.name, world, **SIZES, seed=3, fashion_dir=photos) == world
     with pytest.raises(UserError, match="holds something else already"):
         worlds.make_world(world.name, world, **SIZES, seed=4, fashion_dir=photos)
 
 
-def test_a_world_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_world_made_by_other_code_is_not_taken_for_this_one(world, monkeypatch, photos):
+    monkeypatch.setattr(worlds.World, "code", lambda _: "0123456789abcdef")
+    with pytest.raises(UserError, match="as other code made it"):
+        worlds.make_world(world.name, world, **SIZES, seed=3, fashion_dir=photos)
+
+
+def test_each_world_depends_on_the_code_that_makes_it_and_on_no_other_world():
+    covered = {name: modules_of(world.module) for name, world in worlds.WORLDS.items()}
+    shared = {"data.worlds.click_rule", "data.worlds.simulator"}
+    assert covered["shop"] & covered["fashion"] == shared
+    assert {"data.worlds.shop", "data.worlds.shop_pictures", "data.worlds.shop_shapes"} <= covered["shop"]
+    assert {"data.worlds.fashion", "data.readers.idx"} <= covered["fashion"]
+    assert set(worlds.WORLDS) == set(WORLD_NAMES)
+
+
+def test_the_world_of_a_run_is_made_again_when_its_code_changes(tmp_path, monkeypatch):
+    config = source.SourceConfig(data="shop", users=20, items=40, sessions=60)
+    first = source.shop_folder(config, tmp_path)
+    assert source.shop_folder(config, tmp_path) == first
+    monkeypatch.setattr(worlds.World, "code", lambda _: "0123456789abcdef")
+    again = source.shop_folder(config, tmp_path)
+    assert again != first
+    assert shop_fingerprint(again) == shop_fingerprint(first)  # as it is the same data, nothing that was trained on it is trained again
+
+
+def test_of_two_processes_that_make_one_world_the_later_keeps_what_is_there(tmp_path, monkeypatch):
+    def write(folder: Path, **_) -> dict[str, int]:
+        monkeypatch.setattr("data.worlds.shop.write_world", lambda folder, **_: {"clicks": 1})
+        worlds.make_world("shop", tmp_path / "shop")  # the other process
+        (folder / "late").touch()
+        return {"clicks": 2}
+
+    monkeypatch.setattr("data.worlds.shop.write_world", write)
+    assert worlds.make_world("shop", tmp_path / "shop") == tmp_path / "shop"
+    assert json.loads((tmp_path / "shop" / "world.json").read_text())["clicks"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["shop"]
+
+
+@pytest.mark.parametrize("name", ["shop", "fashion"])
+def test_glob_characters_in_a_path_are_plain_characters(tmp_path, photos, name):
+    folder = tmp_path / "world [x] *?" / "w[1]"
+    worlds.make_world(name, folder, users=20, items=40, sessions=60, seed=1, fashion_dir=photos)
+    plain = worlds.make_world(name, tmp_path / "plain", users=20, items=40, sessions=60, seed=1, fashion_dir=photos)
+    for file in ("impressions", "events", "truth/impressions"):
+        assert (folder / f"{file}.parquet").read_bytes() == (plain / f"{file}.parquet").read_bytes()
+    assert shop_fingerprint(folder) == shop_fingerprint(plain)
+
+
+def test_a_world_appears_complete_or_not_at_all(tmp_path, monkeypatch):
     def stops(folder: Path, **_) -> dict[str, int]:
         (folder / "items.parquet").write_bytes(b"half")
         raise UserError("the disk is full")
 
-    left = tmp_path / ".shop.making-999999999"  # of a killed process
-    left.mkdir()
-    monkeypatch.setitem(worlds.WORLDS, "shop", worlds.World(write=stops, about=""))
+    monkeypatch.setattr("data.worlds.shop.write_world", stops)
     with pytest.raises(UserError, match="disk is full"):
         worlds.make_world("shop", tmp_path / "shop")
     assert list(tmp_path.iterdir()) == []
@@ -108,7 +157,7 @@ def test_the_command_without_sizes_makes_the_world_of_a_comparison(tmp_path, mon
         asked.append(settings)
         return {"impressions": 0, "clicks": 0}
 
-    monkeypatch.setitem(worlds.WORLDS, name, worlds.World(write=write, about=""))
+    monkeypatch.setattr(f"data.worlds.{name}.write_world", write)
     world = source.shop_folder(source.SourceConfig(data=name), tmp_path / "run")
     assert make_world.main([name, "--out", str(tmp_path / "made")]) == 0
     assert asked == [{"users": 1000, "items": 3000, "sessions": 60_000, "seed": 0, "fashion_dir": None}] * 2

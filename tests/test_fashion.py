@@ -1,4 +1,4 @@
-"""The world of real photos: what is measured of them, where the files come from, and damaged ones."""
+"""The world of real photos: measured properties, where the files come from, damaged files."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ IDX = bytes([0, 0, 8, 1]) + struct.pack(">I", 4) + b"\1\2\3\4"
     [
         (b"", "magic number"),
         (IDX[:6], "within its header"),
-        (IDX[:-1], "3 bytes of content, its header says 4"),
-        (IDX + b"\5", "goes on after"),
+        (IDX[:-1], "3 bytes of content, but its header claims 4"),
+        (IDX + b"\5", "longer than the 4 bytes"),
         (bytes([0, 0, 13, 1]) + IDX[4:], "value '00000d01'; not the magic number 00000801"),
         (bytes([0, 0, 8, 3]) + struct.pack(">III", 2**32 - 1, 2**32 - 1, 2**32 - 1), "magic number"),
         (IDX[:4] + struct.pack(">I", 2**32 - 1), "claims 4,294,967,295 bytes"),

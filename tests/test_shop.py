@@ -1,4 +1,4 @@
-"""The rendered shop: only pictures tell style, and they tell it in any scene."""
+"""The rendered shop: only pictures show style, and they show it in any scene."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def chance_of(values: np.ndarray, groups: np.ndarray) -> float:
     return np.mean([explained(rng.permutation(centred)) >= explained(centred) for _ in range(500)])
 
 
-def test_style_stands_in_no_other_column(tmp_path):
+def test_style_is_in_no_other_column(tmp_path):
     folder = worlds.make_world("shop", tmp_path / "shop", users=40, items=600, sessions=20, seed=5)
     items, truth = table(folder, "items"), table(folder, "truth/items")
     words = items["title"].fill_null("").str.split(" ")

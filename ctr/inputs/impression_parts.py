@@ -46,7 +46,7 @@ def log_of(path: str, shop: Shop) -> Log:
     Raises:
         DataError: the file is missing, is no parquet, or lacks a column.
     """
-    from data.source import shop_fingerprint
+    from data.identity import shop_fingerprint
 
     file = Path(path) if path else shop.folder / "impressions.parquet"
     read_table(file.parent, file.name, columns=_NEEDED[:1])

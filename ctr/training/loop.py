@@ -17,8 +17,8 @@ from ctr.training.predict import measures, predict, write_predictions
 from ctr.training.sharding import gathered
 from ctr.training.training import Training, averaged, prepare, settings_of, take_step
 from ctr.training.weights import save_weights
+from data.identity import shop_fingerprint
 from data.log.shop_folder import Shop
-from data.source import shop_fingerprint
 from features.image_feature import ImageFeature, digest
 from run.checkpoint import refuse_other_settings
 from run.devices import set_up

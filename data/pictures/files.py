@@ -1,4 +1,4 @@
-"""Reading one picture file that nobody vouches for: RGB pixels or a one-line reason, within bounded memory."""
+"""Reading one untrusted picture file: RGB pixels or a one-line reason, within bounded memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from data.pictures.colours import to_rgb
+from data.pictures.paths import MISSING, images_root, real_path, why_missing
 from run.errors import UserError
 
-MAX_BYTES = 64 * 2**20  # of one file; read into memory before anything looks at it
+MAX_BYTES = 64 * 2**20  # of one file, which is read into memory before it is parsed
 MAX_PIXELS = 40_000_000  # width x height in the header, refused before decoding (a bomb is a small file)
-MISSING = "no such file"
-_ORIENTATION = 0x0112  # EXIF tag: how to turn the stored pixels so that up is up
+PNG = b"\x89PNG\r\n\x1a\n"  # the first bytes of every PNG
+_ORIENTATION = 0x0112  # EXIF tag: how to turn the stored pixels upright
 
 
 class PictureError(UserError):
-    """A picture file is missing or unreadable, or must not be read.
+    """A picture file is missing, unreadable or not allowed to be read.
 
     Args:
         file: the path as the shop folder's `image` column gives it.
@@ -36,11 +38,11 @@ class PictureError(UserError):
 def read_picture(folder: Path, image: str, *, at_least: int | None = None) -> np.ndarray:
     """Decode `folder/images/<image>` as people see it: EXIF orientation applied, transparency over white.
 
-    What the file is, is told by its first bytes, never by its name. Of an animation the first frame counts.
+    A file's first bytes decide its format, never its name. An animation is its first frame. Colour profiles are not applied.
 
     Args:
         folder: the shop folder.
-        image: path under `images/`; links are followed, but the file they lead to must lie under `images/` too.
+        image: path under `images/`, in any Unicode form; links are followed, but the file they lead to must lie under `images/` too.
         at_least: a large JPEG may be decoded at a half, quarter or eighth as long as both sides keep this many pixels
             (much faster); None: full size.
 
@@ -54,7 +56,7 @@ def read_picture(folder: Path, image: str, *, at_least: int | None = None) -> np
 
 
 def decode_picture(content: bytes, name: str, *, at_least: int | None = None) -> np.ndarray:
-    """What `read_picture` makes of a file's bytes; `name` is what the error calls it.
+    """`read_picture` of a file's bytes; `name` is what an error calls it.
 
     Raises:
         PictureError: too large, not PNG/JPEG/WebP, or damaged.
@@ -65,11 +67,11 @@ def decode_picture(content: bytes, name: str, *, at_least: int | None = None) ->
         if at_least is not None:
             picture.draft(None, (at_least, at_least))
         picture.load()
-        return np.asarray(_to_rgb(_upright(picture)))
+        return np.asarray(to_rgb(_upright(picture), png_bits=_png_bits(content)))
 
 
 def read_any_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a picture file that stands anywhere, if it is a plain file of modest size.
+    """The bytes of a picture file anywhere on the disk, if it is a plain file of modest size.
 
     Raises:
         PictureError: missing, not a plain file, too large.
@@ -83,7 +85,7 @@ def read_any_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_header(folder: Path, image: str) -> tuple[int, int]:
-    """(width, height) as the file's header gives them; refuses what `read_picture` refuses, but for damage in the pixels.
+    """(width, height) from the file's header; refuses what `read_picture` refuses, except damage in the pixels.
 
     Raises:
         PictureError: as `read_picture`.
@@ -93,8 +95,8 @@ def read_header(folder: Path, image: str) -> tuple[int, int]:
 
 
 def fix_for(bad: Sequence[tuple[str, str]]) -> str:
-    """What to do about unreadable pictures, given as (the path in the `image` column, the reason)."""
-    doubled = [file for file, reason in bad if reason == MISSING and file.startswith("images/")]
+    """How to fix unreadable pictures, given as (path in the `image` column, reason)."""
+    doubled = [file for file, reason in bad if reason.startswith(MISSING) and file.startswith("images/")]
     if 2 * len(doubled) > len(bad):
         return f"image is a path inside images/: drop the folder's name, {doubled[0].removeprefix('images/')!r} instead of {doubled[0]!r}"
     return "fix them, set their image to null, or raise --max-bad-images"
@@ -103,7 +105,7 @@ def fix_for(bad: Sequence[tuple[str, str]]) -> str:
 @contextmanager
 def _opened(content: bytes, image: str) -> Iterator[Image.Image]:
     """The picture with its header read; whatever goes wrong within the block is a `PictureError`."""
-    # hostile bytes make a decoder raise almost any type: every one of them means a bad picture, not a bug of ours
+    # hostile bytes make a decoder raise almost anything, which means a bad picture, not a bug of ours
     try:
         with Image.open(io.BytesIO(content), formats=(_format(content),)) as picture:
             width, height = picture.size
@@ -118,17 +120,13 @@ def _opened(content: bytes, image: str) -> Iterator[Image.Image]:
 
 def _read_file(folder: Path, image: str) -> bytes:
     """The file's bytes, if it is a plain file of modest size that really lies under `images/`."""
+    root = ""
     try:
-        root = os.path.realpath(folder / "images")
-        if not image or os.path.isabs(image) or ".." in Path(image).parts:
-            raise PictureError(image, "not a path under images/")
-        path = os.path.realpath(os.path.join(root, image))
-        if os.path.commonpath([root, path]) != root:
-            raise PictureError(image, "leads out of images/")
-        content = _read_plain(image, path)
+        root = images_root(folder)
+        content = _read_plain(image, real_path(root, image))
     except FileNotFoundError:
-        raise PictureError(image, MISSING) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise PictureError(image, why_missing(root, image)) from None
+    except (OSError, ValueError) as error:  # ValueError: outside images/, or a NUL in the path
         raise PictureError(image, _one_line(error)) from None
     if not content:
         raise PictureError(image, "empty file")
@@ -136,7 +134,7 @@ def _read_file(folder: Path, image: str) -> bytes:
 
 
 def _read_plain(image: str, path: str) -> bytes:
-    # opened without waiting, for a named pipe would never answer; the checks then hold for the very file opened
+    # O_NONBLOCK because a named pipe would never answer; the checks then hold for the very file opened
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         status = os.fstat(descriptor)
@@ -151,7 +149,7 @@ def _read_plain(image: str, path: str) -> bytes:
 
 
 def _format(content: bytes) -> str:
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+    if content.startswith(PNG):
         return "PNG"
     if content.startswith(b"\xff\xd8\xff"):
         return "JPEG"
@@ -168,15 +166,9 @@ def _upright(picture: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(picture) if turned else picture
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16 bits a grey pixel: keep the upper 8
-        grey = np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return picture.convert("RGB")
+def _png_bits(content: bytes) -> int:
+    """Bits a channel of a PNG file, which Pillow does not report; 8 for other formats."""
+    return content[24] if content.startswith(PNG) and len(content) > 24 else 8  # the header chunk comes first, always at the same place
 
 
 def _one_line(error: Exception) -> str:

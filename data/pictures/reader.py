@@ -1,6 +1,6 @@
-"""Pictures decoded from their files whenever they are asked for: for a catalogue that is read once, or whose store no disk would hold.
+"""Pictures decoded from their files at every reading: for a catalogue that is read once, or too large for a store.
 
-The pixels are those that a picture store holds, so that nothing depends on which of the two is read.
+The pixels are those of a picture store: no result depends on which of the two is read.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from data.pictures.bad import BadPicture, refuse_too_many, write_bad
 from data.pictures.files import PictureError, read_header, read_picture
-from data.pictures.store import BadPicture, cover, files_of_rows, images_of, refuse_too_many, write_bad
+from data.pictures.resize import cover
+from data.pictures.store import decoding_key, images_of
 from run.errors import UserError
 from run.files import read_json, write_json
 from run.progress import Progress
@@ -22,15 +24,15 @@ from run.progress import Progress
 if TYPE_CHECKING:
     from data.log.shop_folder import Shop
 
-_CHUNK = 4096  # headers between two words of progress
+_CHUNK = 4096  # headers between two updates of the progress
 
 
 class Pictures(Protocol):
-    """What pictures are read from: a `PictureStore` or `PictureFiles`."""
+    """A source of pictures: a `PictureStore` or `PictureFiles`."""
 
     @property
     def present(self) -> np.ndarray:
-        """(N,) bool: the item has a picture, as far as is known before it is read."""
+        """(N,) bool: the item has a picture, as far as known before it is read."""
         ...
 
     @property
@@ -43,14 +45,14 @@ class Pictures(Protocol):
         ...
 
     def unreadable(self) -> np.ndarray:
-        """() int64: items whose pictures proved unreadable when they were read."""
+        """() int64: items whose pictures turned out to be unreadable."""
         ...
 
 
 class PictureFiles:
     """All pictures of a shop, decoded by threads at each reading, S x S pixels each.
 
-    A picture that proves unreadable is black, and remembered: `bad` lists it.
+    A picture that turns out to be unreadable is black, and `bad` lists it.
 
     Args:
         folder: the shop folder.
@@ -75,9 +77,9 @@ class PictureFiles:
     ):
         self.folder, self.images, self.size = folder, images, size
         self.report, self.max_bad_images = report, max_bad_images
-        self.trouble = dict(known_bad or {})
-        self.present = np.array([image is not None and item not in self.trouble for item, image in enumerate(images)], dtype=bool)
-        # what a picture's oddities are, its reason says; to catch warnings around each reading is not safe among threads
+        self.bad_items = dict(known_bad or {})
+        self.present = np.array([image is not None and item not in self.bad_items for item, image in enumerate(images)], dtype=bool)
+        # an unreadable picture's reason says what is odd about it; catching warnings around each reading is not safe among threads
         warnings.filterwarnings("ignore", module=r"PIL\.")
         # decoding and resizing run outside Python's lock, so threads are enough and nothing is pickled
         self.pool = ThreadPoolExecutor(max(1, workers))
@@ -85,21 +87,21 @@ class PictureFiles:
     @property
     def bad(self) -> list[BadPicture]:
         """The pictures found unreadable so far, in item order."""
-        return [trouble for _, trouble in sorted(self.trouble.items())]
+        return [picture for _, picture in sorted(self.bad_items.items())]
 
     def read(self, items: np.ndarray) -> np.ndarray:
-        """(P,) item indices -> (P, S, S, 3) uint8, in memory; an item that stands there twice is decoded once."""
+        """(P,) item indices -> (P, S, S, 3) uint8, in memory; an item given twice is decoded once."""
         distinct, first, which = np.unique(items, return_index=True, return_inverse=True)
         pixels = np.zeros((len(items), self.size, self.size, 3), dtype=np.uint8)
 
         def decode(row: int, item: int) -> None:
             image = self.images[item]
-            if image is None or item in self.trouble:
+            if image is None or item in self.bad_items:
                 return
             try:
                 pixels[row] = cover(read_picture(self.folder, image, at_least=2 * self.size), self.size)
             except PictureError as error:
-                self.trouble[item] = BadPicture(file=image, reason=error.reason)
+                self.bad_items[item] = BadPicture(file=image, reason=error.reason)
 
         list(self.pool.map(decode, first.tolist(), distinct.tolist()))
         source = first[which]
@@ -108,15 +110,15 @@ class PictureFiles:
         return pixels
 
     def unreadable(self) -> np.ndarray:
-        """() int64: items whose pictures proved unreadable in this process; all are listed in `report`.
+        """() int64: items whose pictures turned out to be unreadable in this process; all are listed in `report`.
 
-        To be asked after a pass over the catalogue, for which the share of unreadable pictures counts.
+        Call it after a pass over the catalogue, to which `max_bad_images` applies.
 
         Raises:
             DataError: the share is above `max_bad_images`.
         """
         self.list_bad()
-        return np.array(sorted(self.trouble), dtype=np.int64)
+        return np.array(sorted(self.bad_items), dtype=np.int64)
 
     def list_bad(self) -> None:
         """Write `bad_pictures.csv`, and stop where it lists too many (DataError)."""
@@ -125,24 +127,24 @@ class PictureFiles:
 
 
 def picture_files(shop: Shop, report: Path, *, size: int, workers: int, max_bad_images: float = 0.01) -> PictureFiles:
-    """The shop's pictures as they are named, none of them looked at yet: for one pass, after which `unreadable` tells the bad ones."""
+    """The shop's pictures, none of them read yet: for one pass, after which `unreadable` gives the bad ones."""
     return PictureFiles(shop.folder, images_of(shop), size=size, workers=workers, report=report, max_bad_images=max_bad_images)
 
 
 def checked_files(shop: Shop, folder: Path, *, size: int, workers: int, max_bad_images: float = 0.01) -> PictureFiles:
-    """The shop's pictures with those left out that are missing or whose header is unreadable: for training, which draws from `present`.
+    """The shop's pictures except those that are missing or have an unreadable header: for training, which draws from `present`.
 
-    Headers are read by threads, once for the same files (by path, bytes and time of change): `folder` keeps what was found.
+    Headers are read by threads, once for files with the same paths and content: `folder` keeps the result.
 
     Raises:
         DataError: the share of unreadable pictures is above `max_bad_images`; `folder/bad_pictures.csv` lists them all.
     """
     images = images_of(shop)
-    key = {"files": files_of_rows(shop.folder, images)}
+    key = decoding_key(shop.folder, images)
     bad = _found(folder, key)
     if bad is None:
         bad = _check(shop.folder, images, workers)
-        write_json(folder / "checked.json", key | {"bad": [[item, trouble.file, trouble.reason] for item, trouble in bad.items()]})
+        write_json(folder / "checked.json", key | {"bad": [[item, picture.file, picture.reason] for item, picture in bad.items()]})
     options = {"size": size, "workers": workers, "report": folder, "max_bad_images": max_bad_images}
     files = PictureFiles(shop.folder, images, known_bad=bad, **options)
     files.list_bad()
@@ -152,7 +154,7 @@ def checked_files(shop: Shop, folder: Path, *, size: int, workers: int, max_bad_
 def _check(folder: Path, images: Sequence[str | None], workers: int) -> dict[int, BadPicture]:
     """The items whose pictures are missing or have no readable header."""
 
-    def look(item: int) -> BadPicture | None:
+    def check(item: int) -> BadPicture | None:
         image = images[item]
         if image is None:
             return None
@@ -166,14 +168,14 @@ def _check(folder: Path, images: Sequence[str | None], workers: int) -> dict[int
     with ThreadPoolExecutor(max(1, workers)) as pool, Progress("checking pictures", total=len(images), unit="pictures") as progress:
         for start in range(0, len(images), _CHUNK):
             items = range(start, min(start + _CHUNK, len(images)))
-            found = zip(items, pool.map(look, items), strict=True)
-            bad |= {item: trouble for item, trouble in found if trouble is not None}
+            found = zip(items, pool.map(check, items), strict=True)
+            bad |= {item: picture for item, picture in found if picture is not None}
             progress.advance(len(items))
     return bad
 
 
-def _found(folder: Path, key: dict[str, str]) -> dict[int, BadPicture] | None:
-    """What an earlier check of the very same files found; None: there was none."""
+def _found(folder: Path, key: dict[str, Any]) -> dict[int, BadPicture] | None:
+    """What an earlier check of the same files found; None: there was none."""
     if not (folder / "checked.json").exists():
         return None
     try:
@@ -182,4 +184,4 @@ def _found(folder: Path, key: dict[str, str]) -> dict[int, BadPicture] | None:
             return None
         return {item: BadPicture(file=file, reason=reason) for item, file, reason in saved["bad"]}
     except (UserError, KeyError, TypeError, ValueError):
-        return None  # not what was written here: look again
+        return None  # not what was written here: check again

@@ -1,14 +1,12 @@
 """The picture store: every picture of a shop decoded once, as one memory-mapped array of equal squares.
 
-A store folder holds `pixels.npy`, `state.npy` (one byte an item), `bad_pictures.csv` and `store.json`, written last.
-Until it is there, the folder is a start that the same call goes on from.
+A store folder holds `pixels.npy`, `state.npy` (one byte an item), `bad_pictures.csv` and `store.json` (what it was made of). It is built in
+`NAME.partial` next to it, where the same call resumes after a kill or a full disk, and takes its name once it is complete.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -16,29 +14,28 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.pictures.files import PictureError, fix_for, read_picture
-from run.errors import DataError, UserError
-from run.files import read_json, write_atomic, write_json
+from data.identity import picture_hashes
+from data.pictures.bad import BadPicture, read_bad, refuse_too_many, write_bad
+from data.pictures.files import PictureError, read_picture
+from data.pictures.resize import cover
+from data.pictures.zeros import zeros_on_disk
+from run.errors import UserError
+from run.files import naming, read_json, replacing_folder, write_json
+from run.folder import locked
 from run.progress import Progress
+from run.source_code import code_hash
 
 if TYPE_CHECKING:
     from data.log.shop_folder import Shop
 
 CHUNK = 512  # pictures between two flushes: what a kill may cost
 _TODO, _PRESENT, _NONE, _BAD = 0, 1, 2, 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class BadPicture:
-    """A picture that could not be read; its item counts as one without a picture."""
-
-    file: str  # as in the items' `image` column
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,34 +51,32 @@ class PictureStore:
         return self.pixels[items]
 
     def unreadable(self) -> np.ndarray:
-        """() int64: no items, for what is unreadable was told when the store was built, and is not `present`."""
+        """() int64: none; unreadable pictures were reported when the store was built, and are not `present`."""
         return np.zeros(0, dtype=np.int64)
 
 
 def build_store(shop: Shop, folder: Path, *, size: int, workers: int, max_bad_images: float = 0.01) -> PictureStore:
-    """Decode all pictures of `shop` into `folder`, or go on where an earlier call was killed.
+    """Decode all pictures of `shop` into `folder`, or resume where an earlier call was killed.
 
-    A picture is cropped to its central square and resized to `size` with antialiasing. A finished store of the same
-    files (by path, bytes and time of change) is opened as it is. The result does not depend on `workers` nor on kills.
+    A picture is cropped to its central square and resized to `size` with antialiasing. A finished store of files with the same paths and
+    content is opened as it is, unless the code that decodes has changed. The result depends neither on `workers` nor on kills.
 
     Args:
-        folder: the store's own folder; another store in it is replaced.
+        folder: the store's own folder; another store in it is replaced once the new one is complete.
         size: side S of the stored squares, in pixels.
         workers: threads that decode.
         max_bad_images: the largest share of unreadable pictures among items that name one.
 
     Raises:
         DataError: the share of unreadable pictures is above `max_bad_images`; `folder/bad_pictures.csv` lists them all.
+        UserError: another process is building this store, or `folder` holds other files.
     """
     images = images_of(shop)
-    key = {"size": size, "resized": "torch, bicubic", "files": files_of_rows(shop.folder, images)}
-    pixels, state = _prepare(folder, key, len(images))
-    if not (folder / "store.json").exists():
-        bad = _fill(shop.folder, images, pixels, state, workers)
-        write_bad(folder, bad)
-        pixels.flush()
-        write_json(folder / "store.json", key)
-    store = open_store(folder)
+    key = decoding_key(shop.folder, images) | {"size": size}
+    store = _finished(folder, key)
+    if store is None:
+        _build(shop.folder, images, folder, key, workers)
+        store = open_store(folder)
     refuse_too_many(store.bad, images, folder, max_bad_images)
     return store
 
@@ -89,6 +84,15 @@ def build_store(shop: Shop, folder: Path, *, size: int, workers: int, max_bad_im
 def images_of(shop: Shop) -> list[str | None]:
     """(N,) each item's path under `images/`, None where it has no picture."""
     return shop.items["image"].to_list() if "image" in shop.items.columns else [None] * shop.items.height
+
+
+def decoding_key(folder: Path, images: Sequence[str | None]) -> dict[str, Any]:
+    """What the decoded pixels of each row depend on: the files by path and content, and what decodes them."""
+    digest = hashlib.sha256()
+    for image, content in zip(images, picture_hashes(folder, images), strict=True):
+        digest.update(json.dumps([image, content]).encode())
+    libraries = {name: version(name) for name in ("pillow", "torch")}
+    return {"files": digest.hexdigest(), "code": code_hash("data.pictures.files", "data.pictures.resize"), "libraries": libraries}
 
 
 def open_store(folder: Path) -> PictureStore:
@@ -102,8 +106,7 @@ def open_store(folder: Path) -> PictureStore:
     try:
         pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         state = np.load(folder / "state.npy", allow_pickle=False)
-        with open(folder / "bad_pictures.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            bad = [BadPicture(file=row["file"], reason=row["reason"]) for row in csv.DictReader(file)]
+        bad = read_bad(folder)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: not a readable picture store ({error}); delete it and build it again") from None
     if pixels.ndim != 4 or state.shape != pixels.shape[:1]:
@@ -111,46 +114,60 @@ def open_store(folder: Path) -> PictureStore:
     return PictureStore(pixels=pixels, present=state == _PRESENT, bad=bad)
 
 
-def cover(pixels: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, 3) uint8 -> (size, size, 3): the central square, resized with antialiasing (bicubic)."""
-    import torch
-    from torch.nn.functional import interpolate
-
-    side = min(pixels.shape[:2])
-    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
-    # cropped first: resizing first would blow a 1 x 40,000,000 strip up to terabytes
-    square = torch.from_numpy(np.array(pixels[top : top + side, left : left + side])).permute(2, 0, 1)[None]
-    # torch's rather than Pillow's: four times as fast, and nowhere more than two of 256 levels away
-    resized = interpolate(square, size=(size, size), mode="bicubic", antialias=True)
-    return resized[0].permute(1, 2, 0).contiguous().numpy()
-
-
-def _prepare(folder: Path, key: dict, items: int) -> tuple[np.memmap, np.memmap]:
-    """The two arrays of the store under `key`: as an earlier call left them, or new."""
-    shape = (items, key["size"], key["size"], 3)
+def _finished(folder: Path, key: dict[str, Any]) -> PictureStore | None:
+    """The store under `key`, if it is complete and sound."""
     try:
-        if read_json(folder / "key.json") == key:
-            pixels = np.lib.format.open_memmap(folder / "pixels.npy", mode="r+")
-            state = np.lib.format.open_memmap(folder / "state.npy", mode="r+")
-            if pixels.shape == shape and state.shape == (items,):
-                return pixels, state
+        return open_store(folder) if read_json(folder / "store.json") == key else None
+    except UserError:
+        return None
+
+
+def _build(shop_folder: Path, images: Sequence[str | None], folder: Path, key: dict[str, Any], workers: int) -> None:
+    """Build the store next to `folder` and give it that name; an older store stays until then."""
+    if folder.exists() and any(folder.iterdir()) and not ((folder / "store.json").exists() or (folder / "key.json").exists()):
+        raise UserError(f"{folder}: holds other files, which a picture store would replace; give another --out")
+    partial = folder.with_name(f"{folder.name}.partial")
+    with locked(partial):
+        pixels, state = _resumed(partial, key, len(images)) or _started(partial, key, len(images))
+        write_bad(partial, _fill(shop_folder, images, pixels, state, workers))
+        with naming(partial / "pixels.npy"):
+            _flush(pixels)
+        with replacing_folder(folder) as complete:
+            (partial / ".lock").unlink(missing_ok=True)
+            os.rename(partial, complete)  # in place of the empty folder
+
+
+def _resumed(partial: Path, key: dict[str, Any], items: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The two arrays as an earlier call left them; None: there are none under `key`."""
+    try:
+        if read_json(partial / "store.json") != key:
+            return None
+        pixels = np.lib.format.open_memmap(partial / "pixels.npy", mode="r+")
+        state = np.lib.format.open_memmap(partial / "state.npy", mode="r+")
     except (UserError, OSError, ValueError):
-        pass  # no start to go on from
-    if folder.exists():
-        if any(folder.iterdir()) and not (folder / "key.json").exists():
-            raise UserError(f"{folder}: holds other files, which a picture store would replace; give another --out")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    write_json(folder / "key.json", key)
-    pixels = np.lib.format.open_memmap(folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
-    state = np.lib.format.open_memmap(folder / "state.npy", mode="w+", dtype=np.uint8, shape=(items,))
+        return None
+    return (pixels, state) if pixels.shape == (items, key["size"], key["size"], 3) and state.shape == (items,) else None
+
+
+def _started(partial: Path, key: dict[str, Any], items: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two new arrays, with room for them on the disk; if there is none, nothing is left."""
+    for left in partial.iterdir():
+        if left.name != ".lock":
+            left.unlink()
+    try:
+        pixels = zeros_on_disk(partial / "pixels.npy", (items, key["size"], key["size"], 3), np.uint8)
+        state = zeros_on_disk(partial / "state.npy", (items,), np.uint8)
+        write_json(partial / "store.json", key)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return pixels, state
 
 
 def _fill(folder: Path, images: Sequence[str | None], pixels: np.ndarray, state: np.ndarray, workers: int) -> list[BadPicture]:
-    """Decode what is still to do, by chunks: first the pixels reach the disk, then the news that they are there."""
+    """Decode what is still to do, by chunks: the pixels reach the disk before the note that they are there."""
     size = pixels.shape[1]
-    state[state == _BAD] = _TODO  # read again, for their reasons were lost with the killed process
+    state[state == _BAD] = _TODO  # read again, because their reasons were lost with the killed process
     todo = np.flatnonzero(np.asarray(state) == _TODO)
     bad: list[BadPicture] = []
 
@@ -167,13 +184,13 @@ def _fill(folder: Path, images: Sequence[str | None], pixels: np.ndarray, state:
     progress = Progress("decoding pictures", total=len(images), unit="pictures", start=len(images) - len(todo))
     # decoding and resizing run outside Python's lock, so threads are enough and nothing is pickled
     with warnings.catch_warnings(), ThreadPoolExecutor(max(1, workers)) as pool, progress:
-        warnings.simplefilter("ignore")  # what a picture's oddities are, its reason says
+        warnings.simplefilter("ignore")  # an unreadable picture's reason says what is odd about it
         for chunk in _chunks(todo):
             results = list(pool.map(decode, chunk.tolist()))
             _flush(pixels)
             state[chunk] = [done for done, _ in results]
             _flush(state)
-            bad += [trouble for _, trouble in results if trouble is not None]
+            bad += [picture for _, picture in results if picture is not None]
             progress.advance(len(chunk))
     return bad
 
@@ -186,43 +203,3 @@ def _chunks(todo: np.ndarray) -> Iterator[np.ndarray]:
 def _flush(array: np.ndarray) -> None:
     if isinstance(array, np.memmap):
         array.flush()
-
-
-def write_bad(folder: Path, bad: Sequence[BadPicture]) -> None:
-    """List unreadable pictures in `folder/bad_pictures.csv`."""
-    text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["file", "reason"])
-    rows.writerows([trouble.file, trouble.reason] for trouble in bad)
-    write_atomic(folder / "bad_pictures.csv", text.getvalue().encode("utf-8", errors="surrogateescape"))
-
-
-def refuse_too_many(found: Sequence[BadPicture], images: Sequence[str | None], folder: Path, max_bad_images: float) -> None:
-    """Stop where too large a share of the pictures that items name is unreadable.
-
-    Raises:
-        DataError: the share is above `max_bad_images`; it points at `folder/bad_pictures.csv`, which lists them.
-    """
-    named = sum(image is not None for image in images)
-    if len(found) > max_bad_images * named:
-        bad = [(trouble.file, trouble.reason) for trouble in found]
-        examples = "; ".join(f"row {images.index(file)}, images/{file}: {reason}" for file, reason in bad[:3])
-        share = f"{len(bad):,} of {named:,} pictures are unreadable ({examples})"
-        listed = f"all are listed in {folder / 'bad_pictures.csv'}"
-        raise DataError("items.parquet", column="image", fix=f"{share}; {listed}: {fix_for(bad)}")
-
-
-def files_of_rows(folder: Path, images: Sequence[str | None]) -> str:
-    """Which file each row is decoded from: a hash over all paths with each file's length and time of change.
-
-    So a fixed picture is noticed, and a store that was killed half-way goes on only with rows of the very same files.
-    """
-    digest = hashlib.sha256()
-    for image in images:
-        try:
-            status = os.stat(folder / "images" / image) if image is not None else None
-            stamp = (status.st_size, status.st_mtime_ns) if status else None
-        except (OSError, ValueError):
-            stamp = None
-        digest.update(json.dumps([image, stamp]).encode())
-    return digest.hexdigest()

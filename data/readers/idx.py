@@ -23,7 +23,7 @@ _MOST = 2**30  # bytes of content; a header that claims more is not believed
 
 
 def read_idx(path: Path, *, axes: int) -> np.ndarray:
-    """An IDX file of unsigned bytes, gzipped or not (told by its first bytes).
+    """An IDX file of unsigned bytes, gzipped or not, by its first bytes.
 
     Args:
         axes: how many axes the array must have: 1 for labels, 3 for pictures.
@@ -32,7 +32,7 @@ def read_idx(path: Path, *, axes: int) -> np.ndarray:
         uint8 array.
 
     Raises:
-        DataError: missing, not IDX, of another type or number of axes, cut off, longer than it says, or damaged.
+        DataError: missing, not IDX, of another type or number of axes, cut off, longer than its header claims, or damaged.
     """
     fix = "copy or download the file again"
     try:
@@ -56,19 +56,19 @@ def _read(path: Path, file: Readable, axes: int) -> np.ndarray:
     header = file.read(4 + 4 * axes)
     magic = bytes([0, 0, 8, axes])  # 8: unsigned bytes
     if header[:4] != magic:
-        told = f"not the magic number {magic.hex()} of such an IDX file; {fix}"
-        raise DataError(path, value=header[:4].hex(), fix=told)
+        problem = f"not the magic number {magic.hex()} of such an IDX file; {fix}"
+        raise DataError(path, value=header[:4].hex(), fix=problem)
     if len(header) < 4 + 4 * axes:
         raise DataError(path, fix=f"cut off within its header; {fix}")
     shape = struct.unpack(f">{axes}I", header[4:])
     size = 1
-    for length in shape:  # Python integers: four lengths of 2^32 must not wrap around
+    for length in shape:  # Python integers: a product of lengths near 2^32 must not wrap around
         size *= length
     if size > _MOST:
         raise DataError(path, value=shape, fix=f"its header claims {size:,} bytes of content; {fix}")
     content = file.read(size)
     if len(content) < size:
-        raise DataError(path, fix=f"cut off: {len(content):,} bytes of content, its header says {size:,}; {fix}")
+        raise DataError(path, fix=f"cut off: {len(content):,} bytes of content, but its header claims {size:,}; {fix}")
     if file.read(1):
-        raise DataError(path, fix=f"goes on after the {size:,} bytes that its header says; {fix}")
+        raise DataError(path, fix=f"longer than the {size:,} bytes of content that its header claims; {fix}")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)

@@ -1,44 +1,35 @@
-"""The built-in worlds by name: whole shop folders with simulated clicks, and beside them the truth no stage reads."""
+"""The built-in worlds by name: complete shop folders with simulated clicks, and `truth/`, which no training reads."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable
+import importlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.source import SourceConfig
+from data.worlds.defaults import ITEMS, SEED, SESSIONS, USERS
 from run.errors import SettingError, UserError
-from run.files import read_json, write_json
-
-VERSION = 1  # of the worlds' rules: counts up when the same settings give another log
+from run.files import read_json, replacing_folder, write_json
+from run.source_code import code_hash
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
     """A kind of world."""
 
-    write: Callable[..., dict[str, int]]
-    about: str  # one sentence, shown wherever a result is
+    module: str  # has `write_world(folder, *, users, items, sessions, seed, fashion_dir)`, which returns counts for world.json
+    about: str  # one sentence, shown with every result
+
+    def code(self) -> str:
+        """A hash of the code that makes this world, and of no other world's."""
+        return code_hash(self.module)
 
 
-def _shop(folder: Path, *, fashion_dir: Path | None, **sizes: int) -> dict[str, int]:
-    from data.worlds.shop import write_shop_world
-
-    return write_shop_world(folder, **sizes)
-
-
-def _fashion(folder: Path, *, fashion_dir: Path | None, **sizes: int) -> dict[str, int]:
-    from data.worlds.fashion import write_fashion_world
-
-    return write_fashion_world(folder, fashion_dir=fashion_dir, **sizes)
-
-
+# modules by name: whatever imports this table then does not depend on the code of every world
 WORLDS: dict[str, World] = {
-    "shop": World(write=_shop, about="Clicks are simulated and pictures are rendered: a built-in world, no real shop."),
-    "fashion": World(write=_fashion, about="Clicks are simulated; the pictures are real photos (Fashion-MNIST)."),
+    "shop": World(module="data.worlds.shop", about="Clicks are simulated and pictures are rendered: a built-in world, no real shop."),
+    "fashion": World(module="data.worlds.fashion", about="Clicks are simulated; the pictures are real photos (Fashion-MNIST)."),
 }
 
 
@@ -46,52 +37,50 @@ def make_world(
     name: str,
     folder: Path,
     *,
-    users: int = SourceConfig.users,
-    items: int = SourceConfig.items,
-    sessions: int = SourceConfig.sessions,
-    seed: int = SourceConfig.world_seed,
+    users: int = USERS,
+    items: int = ITEMS,
+    sessions: int = SESSIONS,
+    seed: int = SEED,
     fashion_dir: Path | None = None,
 ) -> Path:
-    """Write a world as a shop folder with `truth/` and `world.json`; what is left out is as in a comparison's own world.
+    """Write a world as a shop folder with `truth/` and `world.json`; the default sizes are those of a comparison's own world.
 
-    The folder appears when it is whole. One that is there already with the same name, sizes and seed is left as it is.
+    The folder appears once it is complete. One with the same name, sizes, seed and code is left as it is.
 
     Args:
-        fashion_dir: where the files of Fashion-MNIST lie, if not where the system's package puts them.
+        fashion_dir: folder of Fashion-MNIST's files, if they are not where the system's package puts them.
 
     Returns:
         The folder.
 
     Raises:
-        SettingError: an unknown name or a size that cannot be.
-        UserError: the folder holds something else, or the photos of `fashion` cannot be had.
+        SettingError: an unknown name, or a size that is too small.
+        UserError: the folder holds something else, or the photos of `fashion` are not available.
     """
     if name not in WORLDS:
         raise SettingError("name", name, f"there are: {', '.join(WORLDS)}")
     world, folder = WORLDS[name], Path(folder)
     sizes = {"users": users, "items": items, "sessions": sessions, "seed": seed}
-    settings: dict[str, Any] = {"name": name, "version": VERSION, **sizes}
+    settings: dict[str, Any] = {"name": name, "code": world.code(), **sizes}
     for setting, least in (("users", 1), ("items", 40), ("sessions", 1), ("seed", 0)):
         if settings[setting] < least:
             raise SettingError(setting, settings[setting], f"give at least {least}")
     if _is_there(folder, settings):
         return folder
-    beside = _empty_beside(folder)
-    try:
-        counts = world.write(beside, fashion_dir=fashion_dir, **sizes)
-        write_json(beside / "world.json", {**settings, **counts, "simulated": True, "about": world.about})
-        try:
-            os.rename(beside, folder)
-        except OSError:
-            if not _is_there(folder, settings):  # else another process was quicker with the same world
-                raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with suppress(_AlreadyThere), replacing_folder(folder.resolve()) as temporary:
+        counts = importlib.import_module(world.module).write_world(temporary, fashion_dir=fashion_dir, **sizes)
+        write_json(temporary / "world.json", {**settings, **counts, "simulated": True, "about": world.about})
+        if _is_there(folder, settings):
+            raise _AlreadyThere
     return folder
 
 
+class _AlreadyThere(Exception):
+    """Another process was quicker with the same world."""
+
+
 def _is_there(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether the very world is there already.
+    """Whether this very world is there already.
 
     Raises:
         UserError: something else is.
@@ -99,19 +88,8 @@ def _is_there(folder: Path, settings: dict[str, Any]) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     found = read_json(folder / "world.json") if (folder / "world.json").is_file() else None
-    if not isinstance(found, dict) or any(found.get(key) != value for key, value in settings.items()):
+    if not isinstance(found, dict) or any(found.get(key) != value for key, value in settings.items() if key != "code"):
         raise UserError(f"{folder}: holds something else already; give another --out or delete it")
+    if found.get("code") != settings["code"]:
+        raise UserError(f"{folder}: holds this world as other code made it; give another --out or delete it")
     return True
-
-
-def _empty_beside(folder: Path) -> Path:
-    """An empty folder in the same place, named for this process; what killed processes left is swept away."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    mark = f".{folder.name}.making-"
-    for left in folder.parent.glob(f"{mark}*"):
-        if not Path(f"/proc/{left.name.removeprefix(mark)}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    beside = folder.with_name(f"{mark}{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    return beside

@@ -1,7 +1,7 @@
-"""How people behave in the built-in worlds: what they like, and with what probability they click what they see.
+"""How users of the built-in worlds behave: what they like, and with what probability they click what they see.
 
 One rule for all worlds. A world brings a `WorldCatalogue`; where its taste space comes from (the style a picture was drawn
-in, or properties measured on a photo) is the world's affair. Every constant says what it stands for; all were set to
+in, or properties measured on a photo) is up to the world. Every constant is explained; all were set to
 look like a real shop log (one impression in seven clicked, clicks mostly noise) and never to favour an encoder.
 """
 
@@ -17,8 +17,8 @@ SPAN = DAYS * 86_400  # in seconds
 
 CTR = 0.15  # share of impressions clicked, reached through the bias
 # Standard deviation that each reason adds to the click logit: the first two among the items of a session.
-STYLE_SPREAD = 0.9  # the item's look is near one of the user's looks: the largest reason, and only pictures tell it
-PRICE_SPREAD = 0.4  # the price is near what the user spends within the category
+STYLE_SPREAD = 0.9  # the item's look is near one of the user's looks: the largest reason, and visible only in pictures
+PRICE_SPREAD = 0.4  # the price is near what the user spends in the category
 QUALITY_SPREAD = 0.4  # some items are simply better; hidden, but the popular ones mostly are
 CATEGORY_SPREAD = 0.4  # the user likes this category more than others
 KEENNESS_SPREAD = 0.4  # some users click on more of everything
@@ -35,7 +35,7 @@ PURCHASE_RATE = 0.4  # of cart items that stay are bought
 
 @dataclass(frozen=True, kw_only=True)
 class WorldCatalogue:
-    """The items of a world, row = item index."""
+    """The items of a world; a row is an item."""
 
     item_id: np.ndarray  # (N,) int64
     category: np.ndarray  # (N,) int64 index into category_names
@@ -52,7 +52,7 @@ class WorldCatalogue:
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """The users of a world, row = user index."""
+    """The users of a world; a row is a user."""
 
     user_id: np.ndarray  # (U,) int64
     age_band: np.ndarray  # (U,) int64 index into AGE_BANDS
@@ -70,7 +70,7 @@ AGE_BANDS = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
 
 @dataclass(frozen=True, kw_only=True)
 class ClickRule:
-    """The click logit with its scales measured once, so that the spreads above hold in any world."""
+    """The click logit with its scales measured once, which makes the spreads above hold in any world."""
 
     catalogue: WorldCatalogue
     people: People
@@ -98,7 +98,7 @@ class ClickRule:
 
 
 def draw_people(catalogue: WorldCatalogue, users: int, rng: np.random.Generator) -> People:
-    """Users with tastes; age moves category tastes a little, and nothing else about a user tells anything."""
+    """Users with tastes; age moves category tastes a little, and no other attribute of a user is informative."""
     categories = len(catalogue.category_names)
     age = rng.choice(len(AGE_BANDS), users, p=(0.16, 0.26, 0.22, 0.16, 0.12, 0.08))
     general = rng.normal(0, 0.4, categories)
@@ -106,7 +106,7 @@ def draw_people(catalogue: WorldCatalogue, users: int, rng: np.random.Generator)
     taste = np.exp(leaning)
     liking = leaning - general
     count = rng.choice(np.arange(1, MAX_LOOKS + 1), users, p=(0.35, 0.4, 0.25))
-    # people like what there is: a look is the place of some item, a little moved
+    # users like what exists: a look is some item's place in taste space, moved a little
     looks = catalogue.taste[rng.integers(len(catalogue.taste), size=(users, MAX_LOOKS))]
     looks = looks + rng.normal(0, 0.1, looks.shape).astype(np.float32)
     looks = np.where(np.arange(MAX_LOOKS)[None, :, None] < count[:, None, None], looks, looks[:, :1])
@@ -138,10 +138,10 @@ def draw_market(category: np.ndarray, late_category: int, rng: np.random.Generat
     late = rng.random(n) < LATE_SHARE
     launch = START + np.where(late, rng.uniform(0.4, 1.0, n) * SPAN, 0).astype(np.int64)
     opening = START + int(LATE_CATEGORY_AT * SPAN)
-    later = START + (rng.uniform(LATE_CATEGORY_AT, 1.0, n) * SPAN).astype(np.int64)
+    after_opening = START + (rng.uniform(LATE_CATEGORY_AT, 1.0, n) * SPAN).astype(np.int64)
     newcomer = category == late_category
-    launch[newcomer] = np.where(rng.random(n) < 0.6, opening, later)[newcomer]
-    best = popularity == 1.0  # each category's best opens it, so that no search finds empty shelves
+    launch[newcomer] = np.where(rng.random(n) < 0.6, opening, after_opening)[newcomer]
+    best = popularity == 1.0  # each category's best item is there from its opening: no search is empty
     launch[best] = np.where(newcomer, opening, START)[best]
     return quality.astype(np.float32), popularity, launch
 

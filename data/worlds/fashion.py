@@ -1,25 +1,25 @@
 """The `fashion` world: real photos of shop articles and simulated clicks.
 
 The photos are Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747). Tastes are about properties measured on the pixels
-and standardised within each class, so that neither the class name nor any other column tells them.
+and standardised within each class, so neither the class name nor any other column reveals them.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from PIL import Image
 
+from data.hash_cache import cache_folder
 from data.readers.idx import read_idx
 from data.worlds.click_rule import WorldCatalogue, draw_market
 from data.worlds.simulator import write_behaviour
 from run.errors import DataError, SettingError, UserError
 from run.progress import Progress
 
-INSTALLED = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
+INSTALLED = Path("/usr/share/datasets/fashion-mnist")  # by Debian's package dataset-fashion-mnist
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 LATE_CLASS = "bag"
 _PARTS = (("train-images-idx3-ubyte", "train-labels-idx1-ubyte"), ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"))
@@ -28,7 +28,7 @@ _PRICES = (19.0, 39.0, 35.0, 49.0, 89.0, 45.0, 29.0, 69.0, 59.0, 95.0)  # median
 
 # How much each measured property counts in the squared distance between two articles.
 TASTE_WEIGHTS = {
-    "brightness": 1.5,  # mean grey of the article: what colour is elsewhere
+    "brightness": 1.5,  # mean grey of the article: the counterpart of colour
     "contrast": 1.0,  # spread of grey within it: plain or printed
     "texture": 1.25,  # mean change of grey from pixel to pixel: smooth, knitted, checked
     "width": 1.0,  # how far it spreads sideways: slim or wide
@@ -38,13 +38,11 @@ TASTE_WEIGHTS = {
 }
 
 
-def write_fashion_world(
-    folder: Path, *, users: int, items: int, sessions: int, seed: int, fashion_dir: Path | None = None
-) -> dict[str, int]:
-    """Write the whole world into the new folder `folder`; returns its counts of impressions and clicks.
+def write_world(folder: Path, *, users: int, items: int, sessions: int, seed: int, fashion_dir: Path | None = None) -> dict[str, int]:
+    """Write the complete world into the new folder `folder`; returns its counts of impressions and clicks.
 
     Raises:
-        UserError: the photos are neither in `fashion_dir`, nor installed, nor to be downloaded.
+        UserError: the photos are neither in `fashion_dir` nor installed, and cannot be downloaded.
         DataError: one of their files is damaged.
     """
     pixels, label = read_fashion(fashion_dir)
@@ -93,7 +91,7 @@ def write_fashion_world(
 def read_fashion(fashion_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
     """All photos (70000, 28, 28) uint8 and their classes (70000,) uint8.
 
-    They come from `fashion_dir` if given, else from where the system's package puts them, else from the network.
+    They come from `fashion_dir` if given, else from the system's package, else from the network.
     """
     folder = _find(fashion_dir)
     pictures, labels = [], []
@@ -103,7 +101,7 @@ def read_fashion(fashion_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
         if picture.shape[1:] != (28, 28):
             raise DataError(picture_file, value=picture.shape, fix="photos are 28 x 28; is this Fashion-MNIST?")
         if len(picture) != len(label):
-            fix = f"so many labels, but {picture_file.name} has {len(picture):,} photos; take both from one source"
+            fix = f"number of labels, but {picture_file.name} has {len(picture):,} photos; take both from one source"
             raise DataError(label_file, value=len(label), fix=fix)
         if len(label) and label.max() >= len(CLASSES):
             raise DataError(label_file, row=int(label.argmax()), value=int(label.max()), fix="classes are 0 to 9")
@@ -138,7 +136,7 @@ def measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def taste_points(measured: dict[str, np.ndarray], category: np.ndarray) -> np.ndarray:
-    """(N, 7) float32: the properties standardised within each class, cut at 3 standard deviations, weighed."""
+    """(N, 7) float32: the properties standardised within each class, clipped at 3 standard deviations, weighted."""
     columns = []
     for name, weight in TASTE_WEIGHTS.items():
         values = measured[name].astype(np.float64)
@@ -154,10 +152,10 @@ def _find(fashion_dir: Path | None) -> Path:
         return Path(fashion_dir)
     if INSTALLED.is_dir():
         return INSTALLED
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "courier-toolkit"
     try:
+        cache = cache_folder()
         _download(cache)
-    except Exception as error:  # no network, no torchvision, a full disk: the fix is the same
+    except Exception as error:  # no network, no torchvision, no home folder, a full disk: the fix is the same
         raise UserError(
             f"Fashion-MNIST is not on this machine and could not be downloaded ({type(error).__name__}: {error}); "
             "install it (apt-get install dataset-fashion-mnist), or give --fashion-dir DIR with its four files, "

@@ -1,4 +1,4 @@
-"""The `shop` world: things rendered on the spot whose style, which people care about most, only their pictures tell."""
+"""The `shop` world: rendered things whose style, which users care about most, shows only in their pictures."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from run.progress import Progress
 
 NO_PICTURE, NO_TITLE = 0.01, 0.005  # shares of items
 _PRICE_SPREAD = 0.45  # standard deviation of the log price within a category
-_BATCH = 16  # pictures drawn at once: small enough to stay in the cache
+_BATCH = 16  # pictures drawn at once: few enough to stay in the CPU cache
 
 
-def write_shop_world(folder: Path, *, users: int, items: int, sessions: int, seed: int) -> dict[str, int]:
-    """Write the whole world into the new folder `folder`; returns its counts of impressions and clicks."""
-    # shelves of about equal length: every category has things to show
+def write_world(folder: Path, *, users: int, items: int, sessions: int, seed: int, fashion_dir: Path | None = None) -> dict[str, int]:
+    """Write the complete world into the new folder `folder`; returns its counts of impressions and clicks. It needs no photos."""
+    del fashion_dir
+    # categories of about equal size: each has things to show
     category = np.random.default_rng([seed, 10]).permutation(np.arange(items) % len(THINGS))
     style = draw_styles(items, np.random.default_rng([seed, 11]))
     scene = draw_scenes(items, np.random.default_rng([seed, 12]))
@@ -120,7 +121,7 @@ def _write_pictures(folder: Path, names: list[str], shown: np.ndarray, category:
             Image.fromarray(picture).save(folder / names[row], quality=92, subsampling=0)
         return len(rows)
 
-    # NumPy leaves Python's lock while it works; each batch has its own noise, so threads change nothing
+    # NumPy runs outside Python's lock; each batch has its own noise, so the number of threads changes nothing
     with (
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
         Progress("drawing pictures", total=int(shown.sum()), unit="pictures") as bar,

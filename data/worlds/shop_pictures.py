@@ -1,7 +1,7 @@
 """Pictures of the `shop` world: a thing in its style, in front of some background, under some light.
 
-Style comes from `shop_style`; everything in `Scene` is nuisance: drawn at random for each picture, told by nothing,
-telling nothing. Pictures are drawn at twice their size with soft edges and averaged down. Colours mix in linear light.
+Style comes from `shop_style`; everything in `Scene` is nuisance: drawn at random for each picture, independent of
+all else. Pictures are drawn at twice their size with soft edges and averaged down. Colours mix in linear light.
 Axes: B pictures, H and W pixels.
 """
 
@@ -29,7 +29,7 @@ _MATERIALS = np.array(
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Nuisance of N pictures; each (N,) float32 unless said."""
+    """Nuisance of N pictures; each (N,) float32 unless noted."""
 
     background: np.ndarray  # (N,) int64 index into _BACKGROUNDS
     near: np.ndarray  # (N, 3) float32 linear RGB: the background's first colour
@@ -115,8 +115,8 @@ def render(category: str, style: Style, scene: Scene, rng: np.random.Generator) 
 def oklch(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> np.ndarray:
     """(n,) lightness 0..1, chroma and hue in turns -> (n, 3) float32 linear sRGB.
 
-    Ottosson 2020, "A perceptual color space for image processing". Colours that no screen shows are made greyer until
-    one does.
+    Ottosson 2020, "A perceptual color space for image processing". Colours outside the sRGB gamut are made greyer until
+    they are inside.
     """
     shown = np.zeros((len(lightness), 3))
     todo = np.ones(len(lightness), dtype=bool)
@@ -146,7 +146,7 @@ def _develop(picture: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.
 
 
 def _shadow(covered: np.ndarray, scene: Scene) -> np.ndarray:
-    """(B, SIDE, SIDE): what is left of the light on the wall, away from where the light comes from."""
+    """(B, SIDE, SIDE): the share of light left on the wall, darker on the side away from the light."""
     pixel = np.arange(SIDE, dtype=np.float32)
 
     def smear(offset: np.ndarray) -> np.ndarray:
@@ -169,8 +169,7 @@ def _background(scene: Scene) -> np.ndarray:
     return scene.near[:, None, None] + share[..., None] * (scene.far - scene.near)[:, None, None]
 
 
-# Backgrounds: how much of the second colour shows at x, y (H, W). The uniform numbers a, b, c (B, 1, 1) place what
-# there is to place.
+# Backgrounds: how much of the second colour shows at x, y (H, W). The uniform numbers a, b, c (B, 1, 1) place the shapes.
 
 
 def _plain(x, y, a, b, c) -> np.ndarray:

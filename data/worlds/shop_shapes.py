@@ -1,7 +1,7 @@
 """Silhouettes of the things in the `shop` world, as signed distances: below 0 inside, in object units.
 
 Every silhouette has one continuous parameter, `cut`: 0 is short, wide and plump, 1 is long, narrow and slim, in every
-category, so that a taste for slim things means the same for a dress and for a lamp. A thing fills about -0.85..0.85.
+category: a taste for slim things means the same for a dress as for a lamp. A thing fills about -0.85..0.85.
 Axes: u to the right, v downwards, each (B, H, W); cut (B, 1, 1).
 """
 
@@ -17,9 +17,9 @@ Array = np.ndarray
 
 @dataclass(frozen=True, kw_only=True)
 class SilhouetteParts:
-    """What a silhouette is made of; each (B, H, W)."""
+    """The parts of a silhouette; each (B, H, W)."""
 
-    cloth: Array  # signed distance of the part that bears palette and pattern
+    cloth: Array  # signed distance of the part with palette and pattern
     trim: Array  # signed distance of wood, metal, soles ... drawn over the cloth
     crease: Array | float = 0.0  # 0..1, how much a fold or seam darkens
 
@@ -30,7 +30,7 @@ def _box(u: Array, v: Array, x, y, half_width, half_height, corner: Array | floa
 
 
 def _ellipse(u: Array, v: Array, x, y, a, b) -> Array:
-    """Near the edge a distance; elsewhere of the right sign."""
+    """A distance near the edge; only the sign is right elsewhere."""
     return (np.hypot((u - x) / a, (v - y) / b) - 1) * np.minimum(a, b)
 
 
@@ -43,7 +43,7 @@ def _stick(u: Array, v: Array, start, end, thick, thick_end=None) -> Array:
 
 
 def _turned(u: Array, v: Array, top, bottom, half_width: Array, corner: Array | float = 0.03) -> Array:
-    """A thing with a straight axis, as on a lathe: `half_width` may change along v."""
+    """A thing with a straight axis, as if turned on a lathe: `half_width` may change along v."""
     return _box(u, v, 0, (top + bottom) / 2, half_width, (bottom - top) / 2, corner)
 
 

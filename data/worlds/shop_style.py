@@ -1,6 +1,6 @@
-"""Style of the things in the `shop` world: palette, pattern and cut, drawn alike for all categories, brands and prices.
+"""Style of the things in the `shop` world: palette, pattern and cut, drawn the same way for all categories, brands and prices.
 
-Style is what tastes are about and what only the picture shows.
+Tastes are about style, and only pictures show it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 PATTERNS = ("plain", "stripes", "checks", "dots", "zigzag", "flowers")
 _PATTERN_SHARES = (0.35, 0.13, 0.13, 0.13, 0.13, 0.13)
 
-# How much each property counts in the squared distance between two styles, before the whole is scaled; patterns and
-# colours are what people name first, the size of a pattern what they name last.
+# How much each property counts in the squared distance between two styles, before scaling; people name patterns and
+# colours first, and the size of a pattern last.
 TASTE_WEIGHTS = {"hue": 1.5, "saturation": 0.5, "lightness": 1.0, "pattern": 1.5, "scale": 0.5, "cut": 1.25}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """One entry an item, each (N,) float32 unless said."""
+    """One entry for each item; each (N,) float32 unless noted."""
 
     hue: np.ndarray  # [0, 1) around the OKLCh circle
     saturation: np.ndarray  # [0, 1]; a quarter of all things is nearly grey

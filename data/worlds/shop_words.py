@@ -1,4 +1,4 @@
-"""Words of the `shop` world: what its things are called, made of and searched by. None of them tells style."""
+"""Words of the `shop` world: what its things are called, made of and searched by. No word depends on style."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THINGS: dict[str, Thing] = {
     "watch": Thing(names=("watch", "wrist watch"), materials=("steel", "leather and steel", "nylon"), price=129),
     "cushion": Thing(names=("cushion", "sofa cushion"), materials=("cotton", "linen", "velvet", "wool"), price=27),
 }
-LATE_THING = "cushion"  # the shop takes it up in the middle of the log
+LATE_THING = "cushion"  # added in the middle of the log
 
 BRANDS = (
     "Norvik", "Alder & Finch", "Casa Lumo", "Harrow", "Mirabel", "Ostro", "Pippin", "Quill",

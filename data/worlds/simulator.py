@@ -1,6 +1,6 @@
 """Sessions of a built-in world: who searches what and when, what is shown, clicked, put into the cart and bought.
 
-All of it in chunks of whole sessions, each with its own generator: memory stays bounded however long the log is.
+Simulated in chunks of complete sessions, each with its own generator: memory stays bounded however long the log is.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from data.worlds.click_rule import (
 from run.progress import Progress
 
 CHUNK = 1 << 15  # sessions
-SHOWN = (8, 12)  # fewest and most impressions of a session, where the category has that many items
-_DRAWS = 24  # items drawn a session, repeats and all, to find that many different ones
-_TERM_QUERIES = 0.35  # share of queries that name a brand or material beside the category
-_TERM_RESULTS = 0.6  # share of their results that bear it
-_PILOT = 20_000  # sessions simulated beforehand to set the rule's scales and bias
+SHOWN = (8, 12)  # fewest and most impressions of a session, where the category has enough items
+_DRAWS = 24  # items drawn for each session, with repeats, to find that many different ones
+_TERM_QUERIES = 0.35  # share of queries that name a brand or material besides the category
+_TERM_RESULTS = 0.6  # share of their results that have it
+_PILOT = 20_000  # sessions simulated first to set the rule's scales and bias
 # How busy the shop is in each hour of the day (UTC), midnight first; Saturdays and Sundays have a quarter more.
 _HOURS = np.array([9.0, 5, 3, 2, 2, 3, 6, 12, 18, 22, 25, 28, 32, 30, 27, 26, 28, 33, 41, 50, 56, 52, 37, 20])
 _WEEK = np.array([1, 1, 1, 1, 1, 1.25, 1.25])
@@ -61,18 +61,18 @@ class Shelves:
             item.append(rows)
         shelves, items = np.concatenate(shelf), np.concatenate(item)
         since = catalogue.launch[items] - START
-        order = np.lexsort((items, since, shelves))
-        self.item = items[order]
-        self.key = shelves[order] * (SPAN + 1) + since[order]
-        self.begin = np.searchsorted(shelves[order], np.arange(names + names * terms + 1))
+        ranking = np.lexsort((items, since, shelves))
+        self.item = items[ranking]
+        self.key = shelves[ranking] * (SPAN + 1) + since[ranking]
+        self.begin = np.searchsorted(shelves[ranking], np.arange(names + names * terms + 1))
         self.weight = np.concatenate([[0.0], np.cumsum(catalogue.popularity[self.item])])
 
     def launched(self, shelf: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """How many items stand on each shelf at each time."""
+        """How many items each shelf holds at each time."""
         return np.searchsorted(self.key, shelf * (SPAN + 1) + (time - START), side="right") - self.begin[shelf]
 
     def draw(self, shelf: np.ndarray, time: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-        """One launched item for each shelf (none of them empty), by popularity."""
+        """One launched item for each shelf, none of which is empty, drawn by popularity."""
         begin = self.begin[shelf]
         end = begin + self.launched(shelf, time)
         low, high = self.weight[begin], self.weight[end]
@@ -81,7 +81,7 @@ class Shelves:
 
 
 def write_behaviour(folder: Path, catalogue: WorldCatalogue, *, users: int, sessions: int, seed: int) -> dict[str, int]:
-    """Simulate the whole log into `folder`: impressions, events, users, and `truth/` about them.
+    """Simulate the complete log into `folder`: impressions, events, users, and `truth/` about them.
 
     Returns:
         How many impressions and clicks there are.
@@ -139,7 +139,7 @@ def _searches(
     opened = shelves.launched(every[None, :], time[:, None]) > 0
     chance = np.cumsum(people.category_taste[user] * opened, axis=1)
     category = (chance <= rng.random((len(user), 1)) * chance[:, -1:]).sum(axis=1)
-    # somebody who names a brand or a material has an item in mind
+    # a user who names a brand or a material has an item in mind
     wanted = shelves.draw(category, time, rng.random(len(user)))
     columns = catalogue.terms.shape[1]
     column, named = rng.integers(max(columns, 1), size=len(user)), rng.random(len(user)) < _TERM_QUERIES
@@ -149,16 +149,16 @@ def _searches(
 
 
 def _show(shelves: Shelves, category: np.ndarray, term: np.ndarray, time: np.ndarray, rng: np.random.Generator) -> Shown:
-    """Different items of the searched category, the popular ones mostly first; a named term brings its items in."""
+    """Distinct items of the searched category, popular ones mostly first; a named term adds its items."""
     shape = (len(category), _DRAWS)
     by_term = (term >= 0)[:, None] & (rng.random(shape) < _TERM_RESULTS)
     shelf = np.where(by_term, (shelves.categories + category * shelves.terms + term)[:, None], category[:, None])
     item = shelves.draw(shelf.ravel(), np.repeat(time, _DRAWS), rng.random(shape).ravel()).reshape(shape)
-    # drawn again and again, without its repeats, is drawn without replacement
-    order = np.argsort(item, axis=1, kind="stable")
-    ranked = np.take_along_axis(item, order, axis=1)
+    # drawing with replacement and dropping repeats is drawing without replacement
+    ranking = np.argsort(item, axis=1, kind="stable")
+    ranked = np.take_along_axis(item, ranking, axis=1)
     first = np.ones(shape, dtype=bool)
-    np.put_along_axis(first, order[:, 1:], ranked[:, 1:] != ranked[:, :-1], axis=1)
+    np.put_along_axis(first, ranking[:, 1:], ranked[:, 1:] != ranked[:, :-1], axis=1)
     position = np.cumsum(first, axis=1)
     wanted = rng.integers(SHOWN[0], SHOWN[1] + 1, len(category))
     kept = first & (position <= wanted[:, None])
@@ -176,7 +176,7 @@ def _show(shelves: Shelves, category: np.ndarray, term: np.ndarray, time: np.nda
 def _chunk(
     rule: ClickRule, shelves: Shelves, user: np.ndarray, time: np.ndarray, start: int, rng: np.random.Generator
 ) -> tuple[pl.DataFrame, np.ndarray, pl.DataFrame]:
-    """Impressions, their click probabilities and the events of the sessions `start` and on."""
+    """Impressions, their click probabilities and the events of the sessions from number `start` on."""
     catalogue, people = rule.catalogue, rule.people
     category, term = _searches(catalogue, people, shelves, user, time, rng)
     shown = _show(shelves, category, term, time, rng)
@@ -201,7 +201,7 @@ def _chunk(
 
 
 def _queries(catalogue: WorldCatalogue, category: np.ndarray, term: np.ndarray, rng: np.random.Generator) -> pl.Series:
-    """What each session types: words for the category, behind the brand or material where one is named."""
+    """What each session types: words for the category, after the brand or material where one is named."""
     most = max(len(words) for words in catalogue.query_words)
     words = [choices[place % len(choices)] for choices in catalogue.query_words for place in range(most)]
     thing = pl.Series(words).gather(category * most + rng.integers(most, size=len(category)))
@@ -210,7 +210,7 @@ def _queries(catalogue: WorldCatalogue, category: np.ndarray, term: np.ndarray, 
 
 
 def _events(user_id: np.ndarray, item_id: np.ndarray, time: np.ndarray, rng: np.random.Generator) -> pl.DataFrame:
-    """Every click, and what some of them led to: cart within a minute and a half, then out of it again or bought."""
+    """Every click, and what some lead to: the cart within a minute and a half, then removal from it or a purchase."""
     n = len(time)
     cart = rng.random(n) < CART_RATE
     uncart = cart & (rng.random(n) < UNCART_RATE)
@@ -231,9 +231,9 @@ def _events(user_id: np.ndarray, item_id: np.ndarray, time: np.ndarray, rng: np.
 
 
 def _join(parts: Path, name: str, target: Path) -> None:
-    """Stream the chunks' files into one, in order, and drop them."""
+    """Stream the chunks' files into one, in order, and delete them."""
     files = sorted(parts.glob(f"{name}-*.parquet"))
-    pl.scan_parquet(files).sink_parquet(target, maintain_order=True)
+    pl.scan_parquet(files, glob=False).sink_parquet(target, maintain_order=True)
     for file in files:
         file.unlink()
 
