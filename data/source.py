@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from run.config import one_of, positive
 from run.errors import SettingError, UserError
 from run.folder import Stage
+from run.source_code import code_hash
 
 if TYPE_CHECKING:
     from data.log.shop_folder import Shop
@@ -60,9 +61,9 @@ class SourceConfig:
         """Where the folder's log stands as arrays on disk, made unless it is there; None: it is to be read into memory."""
         if self.ingest == "memory" or (self.ingest == "auto" and not is_large(folder)):
             return None
-        from data.log.ingest import VERSION, ingest
+        from data.log.ingest import ingest
 
-        stage = Stage(root, "log", self.key(root) | {"version": VERSION})
+        stage = Stage(root, "log", self.key(root) | {"code": code_hash("data.log.ingest")})
         if not stage.done:
             ingest(folder, stage.folder / "log", fractions=self.split_fractions, allow_unordered_split=self.allow_unordered_split)
             stage.finish({})

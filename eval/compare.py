@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def compare(config: CompareConfig) -> dict[str, Any]:
     """Run all stages that are not there yet, measure, and write the results into `config.out`."""
-    from data.log.split import check_scorable
+    from data.readiness import check_scorable
     from data.source import shop_fingerprint, shop_folder
     from eval.merge import write_users
     from eval.results import is_simulated, measure, oracle

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data.leaks import leaky_columns
 from data.log.shop_folder import load_shop
+from data.suspicions.leaks import leaky_columns
 from data.validate import main
 from tests.shops import write_shop
 
