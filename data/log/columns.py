@@ -32,12 +32,14 @@ def feature_columns(frame: Frame, *, reserved: Collection[str], file: str = "the
         file: the file's name for the error message.
 
     Raises:
-        DataError: a column has a type that cannot be a feature: a list, a date, bytes, only nulls, ...
+        DataError: a column's type cannot be a feature: a list, a date, bytes, only nulls, ...; or its name is a pattern to polars.
     """
     categorical, numeric = [], []
     for name, dtype in frame.schema.items():
         if name in reserved:
             continue
+        if name.startswith("^") and name.endswith("$"):  # in many of polars' functions, those for a single column too
+            raise DataError(file, column=name, fix="polars reads a name from ^ to $ as a pattern of names; rename the column")
         if dtype.is_integer() or is_text(dtype) or dtype == pl.Boolean:
             categorical.append(name)
         elif dtype.is_float() or dtype.is_decimal():
