@@ -19,8 +19,8 @@ SHOWN = ("session_id", "item_id", "timestamp")  # what an item shown is known by
 def warnings(shop: Shop) -> Iterator[str]:
     """The warnings of this module."""
     frame = shop.impressions if isinstance(shop.impressions, pl.DataFrame) else shop.impressions.select(*shop.impressions.columns)
-    # a row's own number, written into the file after the rows were repeated, would hide the repetition
-    telling = [name for name in frame.columns if name in SHOWN or frame[name].n_unique() < frame.height]
+    # a row's own id, written into the file after the rows were repeated, would hide the repetition
+    telling = [name for name, dtype in frame.schema.items() if name in SHOWN or dtype.is_float() or frame[name].n_unique() < frame.height]
     yield from _repeats(frame, telling)
     yield from _twins(frame, telling)
     yield from _sessions(shop)
