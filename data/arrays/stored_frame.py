@@ -77,6 +77,11 @@ def write_arrow(path: Path, frame: pl.DataFrame) -> None:
         file.write(content.getbuffer())
 
 
+def read_arrow(path: Path) -> pl.DataFrame:
+    """The table that `write_arrow` wrote; `pl.read_ipc` would read brackets in a path as a pattern."""
+    return pl.scan_ipc(path, glob=False).collect()
+
+
 def open_frame(folder: Path, stretch: int = STRETCH) -> StoredFrame:
     """The table that `write_stretches` left in a folder."""
     scan = pl.scan_ipc(sorted(path for path in folder.iterdir() if path.suffix == ".arrow"), glob=False)

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from data.arrays.array_storage import OnDisk, blank_npy, mapped
-from data.arrays.stored_frame import STRETCH, StoredFrame, open_frame, stretches, write_arrow, write_stretches
+from data.arrays.stored_frame import STRETCH, StoredFrame, open_frame, read_arrow, stretches, write_arrow, write_stretches
 from data.log import checks
 from data.log.event_parts import EventParts, equal_ranges, open_events, sort_parts
 from data.log.events import CLICK, CLICKS, COLUMNS, EventRows, Events, KnownIds, checked_events, event_checks
@@ -86,8 +86,8 @@ def open_log(target: Path, folder: Path) -> Shop:
         values[name] = mapped(path) if path.exists() else None  # no column `category`, no arrays of it
     return Shop(
         folder=folder,
-        items=pl.read_ipc(target / "items.arrow"),
-        users=pl.read_ipc(target / "users.arrow"),
+        items=read_arrow(target / "items.arrow"),
+        users=read_arrow(target / "users.arrow"),
         impressions=open_frame(target / "impressions"),
         events=open_events(target),
         stored_order=(mapped(target / "by_session.npy"), mapped(target / "session_start.npy")),
