@@ -16,7 +16,7 @@ from data.suspicions.columns import features
 from metrics.auc import auc
 
 SUSPICIOUS = 0.95  # AUC; complete CTR models stay well below
-FEWEST = 10  # clicks, and skipped items, below which such an AUC may be chance
+FEW_CLICKS = 10  # clicks, and skipped items, below which such an AUC may be chance
 CHANCE = 1e-6  # probability below which a column does not have one value for all clicks, or all skips, by chance
 ENTITIES = 20  # items or users with a value, below which a correlation may be chance
 EXPLAINED = 0.9  # share of a column's rank variance that counts of the full log explain
@@ -76,11 +76,11 @@ def one_sided_columns(shop: Shop) -> dict[str, tuple[str, str, object]]:
         values = shop.impressions[name]
         for side, other in (("clicks", "skips"), ("skips", "clicks")):
             here = values.filter(pl.Series(sides[side]))
-            if len(here) < FEWEST or here.n_unique() > 1:
+            if len(here) < FEW_CLICKS or here.n_unique() > 1:
                 continue
             there = values.filter(pl.Series(sides[other]))
             share = float(there.eq_missing(here.head(1)).mean() or 0.0)  # type: ignore[arg-type]
-            if len(there) >= FEWEST and len(here) * np.log(max(share, 1e-300)) < np.log(CHANCE):
+            if len(there) >= FEW_CLICKS and len(here) * np.log(max(share, 1e-300)) < np.log(CHANCE):
                 out[name] = (side, other, here[0])
     return out
 
@@ -173,4 +173,4 @@ def _by_rate(values: pl.Series, click: np.ndarray, learned: np.ndarray) -> float
 
 def _auc(click: np.ndarray, score: np.ndarray) -> float:
     clicks = int(click.sum())
-    return auc(click, score) if min(clicks, len(click) - clicks) >= FEWEST else 0.5
+    return auc(click, score) if min(clicks, len(click) - clicks) >= FEW_CLICKS else 0.5
