@@ -88,13 +88,13 @@ ROWS = [
     ("twice", lambda f: pl.concat([f, f]), f"3,000 of 6,000 rows {EVERY} (row 3000 is row 0 again)"),
     ("a page again", day_again, f"6 of 3,006 rows {EVERY} (row 3000 is row 600 again)"),
     ("numbered afterwards", numbered(day_again), f"6 of 3,006 rows {EVERY}"),
-    ("click and skip", click_and_skip, "clicks are there as skips too: rows"),
+    ("click and skip", click_and_skip, "clicks are in the log as skips too: rows"),
     (
         "click and skip, other dwell",
         lambda f: click_and_skip(f).with_columns(dwell=pl.int_range(pl.len()) / 7),
         "agree in session_id, item_id",
     ),
-    ("one twin", lambda f: pl.concat([f, f[7:8].with_columns(click=1 - pl.col("click"))]), "1 clicks are there as skips too"),
+    ("one twin", lambda f: pl.concat([f, f[7:8].with_columns(click=1 - pl.col("click"))]), "1 clicks are in the log as skips too"),
     ("fan-out", lambda f: pl.concat([f, f.with_columns(dwell=1 - pl.col("dwell"))]), "a join match several rows"),
     ("session is the user", lambda f: f.with_columns(session_id="user_id"), "is it the user's?"),
 ]

@@ -1,6 +1,6 @@
 """Checks of single columns: each function returns the column in its working type, or names the first bad row.
 
-Whatever type a file has, code behind these checks sees Int64, String, Float64 or Boolean (clicks: Int8), so that the type moves no number.
+Whatever type a file has, code behind these checks sees Int64, String, Float64 or Boolean (clicks: Int8), so a type cannot change a number.
 Row numbers in errors count from 0 in the file; `first` is the file's row of values[0], where `values` is a stretch of the column.
 """
 
@@ -70,7 +70,7 @@ def times(file: str, values: pl.Series, first: int = 0) -> pl.Series:
     _refuse(file, values, values.is_null(), f"every row needs a time: {TIME_FIX}", first)
     seconds = values.dt.epoch("s") if isinstance(dtype, pl.Datetime) else values
     _refuse(file, values, seconds < 0, f"is before 1970: {TIME_FIX}", first)
-    seconds = seconds.cast(pl.Int64, strict=False)  # before it is compared: narrow integers cannot be; beyond 64 bits it is null
+    seconds = seconds.cast(pl.Int64, strict=False)  # narrow integers cannot be compared with the limit; beyond 64 bits: null
     _refuse(file, values, ~(seconds <= LATEST_SECOND).fill_null(False), f"is too late, milliseconds perhaps: {TIME_FIX}", first)
     return seconds
 

@@ -12,10 +12,12 @@ from data.arrays.stored_frame import Frame
 from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, FeatureColumns, feature_columns
 from data.log.shop_folder import IMPRESSIONS, ITEMS, USERS, Shop
 
-FEW = 20  # rows below which a row number or an id may be anything else
-FAR = 1e6  # a number this many times as large as 99 % of the others is not of their kind
+FEW = 20  # rows below which a row number or an id may be chance
+FAR = 1e6  # a number this many times larger than 99 % of the others is not one of them
 SENTINELS = (-1, -9, -99, -999, -9999, -99999, -999999)  # as the only negative number of a column
-INDEX_NAMES = re.compile(r"Unnamed: \d+|__index_level_\d+__|level_\d+|index|row_nr|row_index|rownames|_c0|")  # that data frames invent
+INDEX_NAMES = re.compile(
+    r"Unnamed: \d+|__index_level_\d+__|level_\d+|index|row_nr|row_index|rownames|_c0|"
+)  # as written by data frame libraries
 
 
 def warnings(shop: Shop) -> Iterator[str]:
@@ -68,7 +70,7 @@ def an_id(values: pl.Series) -> str | None:
 
 
 def sentinel(values: pl.Series) -> str | None:
-    """A number that stands for a missing one, by its distance from the others or by its well-known value."""
+    """A number that means "missing", recognised by its distance from the others or by its well-known value."""
     if not values.dtype.is_float():
         return None
     known = values.fill_nan(None).drop_nulls()

@@ -1,4 +1,4 @@
-"""Columns that know the click: filled in after it, telling of how skips were sampled, or counted over the log with its test part."""
+"""Columns that give the click away: filled in after it, different for sampled skips, or counted over the full log, test part included."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEW_CLICKS = 10  # clicks, and skipped items, below which such an AUC may be cha
 CHANCE = 1e-6  # probability below which a column does not have one value for all clicks, or all skips, by chance
 ENTITIES = 20  # items or users with a value, below which a correlation may be chance
 EXPLAINED = 0.9  # share of a column's rank variance that counts of the full log explain
-SURER = 2.0  # times what counts without validation and test leave unexplained; more data alone makes it 1 / 0.8
+SURER = 2.0  # how many times more variance counts without validation and test leave unexplained; by noise alone 1 / 0.8
 
 
 def warnings(shop: Shop) -> Iterator[str]:
@@ -58,7 +58,7 @@ def leaky_columns(shop: Shop) -> dict[str, float]:
         values = shop.impressions[name]
         if name in found.categorical or name == "query":
             highest[name] = _by_rate(values, shop.click, learned)
-        if name in found.numeric or (name in found.categorical and values.dtype.is_integer()):  # seconds, say, as integers
+        if name in found.numeric or (name in found.categorical and values.dtype.is_integer()):  # such as seconds
             highest[name] = max(highest.get(name, 0.0), _by_value(values, shop.click))
     return {name: value for name, value in highest.items() if value > SUSPICIOUS}
 

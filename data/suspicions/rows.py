@@ -10,19 +10,19 @@ import polars as pl
 
 from data.log.shop_folder import IMPRESSIONS, Shop
 
-DAY, HOUR = 86_400, 3_600  # seconds; a page of results is looked at for minutes
-TWINS = 0.01  # share of the clicks from which on twins are reported though other columns tell them apart
-FAN_OUT = 0.05  # share of the rows from which on repeats are reported though other columns tell them apart
-SHOWN = ("session_id", "item_id", "timestamp")  # what an item shown is known by
+DAY, HOUR = 86_400, 3_600  # seconds; a page of results is viewed for minutes
+TWINS = 0.01  # share of the clicks above which twins are reported even if other columns differ
+FAN_OUT = 0.05  # share of the rows above which repeats are reported even if other columns differ
+SHOWN = ("session_id", "item_id", "timestamp")  # these identify an item shown
 
 
 def warnings(shop: Shop) -> Iterator[str]:
     """The warnings of this module."""
     frame = shop.impressions if isinstance(shop.impressions, pl.DataFrame) else shop.impressions.select(*shop.impressions.columns)
     # a row's own id, written into the file after the rows were repeated, would hide the repetition
-    telling = [name for name, dtype in frame.schema.items() if name in SHOWN or dtype.is_float() or frame[name].n_unique() < frame.height]
-    yield from _repeats(frame, telling)
-    yield from _twins(frame, telling)
+    compared = [name for name, dtype in frame.schema.items() if name in SHOWN or dtype.is_float() or frame[name].n_unique() < frame.height]
+    yield from _repeats(frame, compared)
+    yield from _twins(frame, compared)
     yield from _sessions(shop)
 
 
@@ -52,7 +52,7 @@ def repeats(frame: pl.DataFrame, columns: Sequence[str]) -> Repeats | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Twins:
-    """Clicks that are in the log as a skip too."""
+    """Clicks that are in the log as skips too."""
 
     clicks: int
     click: int  # the row of the first
@@ -70,16 +70,16 @@ def twins(frame: pl.DataFrame, columns: Sequence[str]) -> Twins | None:
 
 
 def _keys(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
-    """Some columns as one, in whatever way they are named."""
+    """Some columns as one, whatever their names."""
     return pl.DataFrame([frame[name].alias(f"column_{n}") for n, name in enumerate(columns)]).to_struct("key")
 
 
-def _repeats(frame: pl.DataFrame, telling: list[str]) -> Iterator[str]:
-    found = repeats(frame, telling)
+def _repeats(frame: pl.DataFrame, compared: list[str]) -> Iterator[str]:
+    found = repeats(frame, compared)
     if found is not None:
         yield (
             f"{IMPRESSIONS}: {found.rows:,} of {frame.height:,} rows repeat an earlier one in every column (row {found.row} is row "
-            f"{found.earlier} again); were they loaded twice? Drop them: they would count twice"
+            f"{found.earlier} again); were they loaded twice? Drop them, or they count twice"
         )
         return
     found = repeats(frame, [*SHOWN, "click"])
@@ -91,14 +91,14 @@ def _repeats(frame: pl.DataFrame, telling: list[str]) -> Iterator[str]:
         )
 
 
-def _twins(frame: pl.DataFrame, telling: list[str]) -> Iterator[str]:
+def _twins(frame: pl.DataFrame, compared: list[str]) -> Iterator[str]:
     found, how = twins(frame, SHOWN), f"{', '.join(SHOWN)}"
     if found is not None and found.clicks < TWINS * frame["click"].sum():
-        found, how = twins(frame, [name for name in telling if name != "click"]), "all columns but click"
+        found, how = twins(frame, [name for name in compared if name != "click"]), "all columns but click"
     if found is not None:
         yield (
-            f"{IMPRESSIONS}, column 'click': {found.clicks:,} clicks are there as skips too: rows {found.click} and {found.skip} agree in "
-            f"{how}; were impressions joined with clicks, and the rows without one kept? Keep one row for each item shown"
+            f"{IMPRESSIONS}, column 'click': {found.clicks:,} clicks are in the log as skips too: rows {found.click} and {found.skip} agree "
+            f"in {how}; were impressions joined with clicks, with the unclicked rows left in? Keep one row for each item shown"
         )
 
 
