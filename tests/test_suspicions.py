@@ -118,6 +118,19 @@ def test_an_item_shown_twice_on_few_pages_in_different_places_is_no_twin(found):
     assert found(impressions=change) == []
 
 
+def test_events_loaded_twice_are_found_and_two_of_the_same_purchase_are_not(tmp_path):
+    def change(frame: pl.DataFrame) -> pl.DataFrame:
+        return pl.concat([frame, frame.filter(pl.col("action") == "click"), frame.filter(pl.col("action") == "purchase").head(1)])
+
+    (text,) = warnings(load_shop(write_shop(tmp_path, pictures=False, events_frame=change)))
+    assert re.match(r"events.parquet: (\d+) of (\d+) click events repeat another", text)
+
+
+def test_sessions_of_one_second_are_found(found):
+    (text,) = found(impressions=add(timestamp=pl.lit(1_700_000_000)))
+    assert "column 'timestamp': all sessions begin at the same second" in text
+
+
 values = pl.Series([1, 2, 1, 3, 2, 1])
 
 

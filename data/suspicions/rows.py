@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from data.log.events import ACTIONS, CLICK
 from data.log.shop_folder import IMPRESSIONS, Shop
 
 DAY, HOUR = 86_400, 3_600  # seconds; a page of results is viewed for minutes
@@ -24,6 +25,7 @@ def warnings(shop: Shop) -> Iterator[str]:
     yield from _repeats(frame, compared)
     yield from _twins(frame, compared)
     yield from _sessions(shop)
+    yield from _events(shop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +99,27 @@ def _twins(frame: pl.DataFrame, compared: list[str]) -> Iterator[str]:
         found, how = twins(frame, [name for name in compared if name != "click"]), "all columns but click"
     if found is not None:
         yield (
-            f"{IMPRESSIONS}, column 'click': {found.clicks:,} clicks are in the log as skips too: rows {found.click} and {found.skip} agree "
-            f"in {how}; were impressions joined with clicks, with the unclicked rows left in? Keep one row for each item shown"
+            f"{IMPRESSIONS}, column 'click': {found.clicks:,} clicks are in the log as skips too: rows {found.click} and {found.skip} "
+            f"agree in {how}; were impressions joined with clicks, with the unclicked rows left in? Keep one row for each item shown"
         )
 
 
+def _events(shop: Shop) -> Iterator[str]:
+    """Events of events.parquet that repeat others."""
+    for number, (action, log) in enumerate(zip(ACTIONS, shop.events.logs, strict=True)):
+        if number == CLICK and shop.clicks_from == IMPRESSIONS:
+            continue
+        user = np.repeat(np.arange(len(log.start) - 1), np.diff(log.start))
+        again = int((~pl.DataFrame({"user": user, "item": log.item, "time": log.time}).to_struct().is_first_distinct()).sum())
+        if again and again >= FAN_OUT * len(log):
+            yield (
+                f"events.parquet: {again:,} of {len(log):,} {action} events repeat another in user_id, item_id and timestamp; "
+                "were they loaded twice? Keep one row for each event"
+            )
+
+
 def _sessions(shop: Shop) -> Iterator[str]:
-    """Sessions that seem to be users."""
+    """Sessions that seem to be users, or have no order in time."""
     last = np.zeros(len(shop.session_time), dtype=np.int64)
     np.maximum.at(last, shop.session, shop.impressions["timestamp"].to_numpy())
     sessions, seconds = len(last), last - shop.session_time
@@ -119,4 +135,9 @@ def _sessions(shop: Shop) -> Iterator[str]:
         yield (
             f"{IMPRESSIONS}, column 'session_id': {reason}; is it the user's? "
             "A session is one page of results, and histories hold nothing that happened after its first impression"
+        )
+    if sessions > 1 and len(np.unique(shop.session_time)) == 1:
+        yield (
+            f"{IMPRESSIONS}, column 'timestamp': all sessions begin at the same second, so they are split by row and have no histories; "
+            "give the time of each impression"
         )
