@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     from contextlib import nullcontext
 
     from ctr.training.loop import train_ctr
-    from data.log.split import check_scorable
+    from data.readiness import check_scorable
     from run.devices import set_up
 
     fabric = set_up(config.ctr.threads, config.ctr.precision)

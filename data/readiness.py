@@ -1,26 +1,37 @@
-"""What a comparison needs of a shop beyond its format, and what looks wrong in one: sentences for `data.validate`."""
+"""What a comparison needs of a shop beyond its format: printed by `data.validate`, required by `require_ready` before any training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
-from data.leaks import leaky_columns
 from data.log.histories import click_history, jagged
 from data.log.shop_folder import SPLITS, Shop
-from data.log.split import scorable_sessions
-from data.log.tables import TABLES
+from run.errors import UserError
 
-DAY = 86_400  # seconds; a page of results is looked at for minutes
-CHUNK = 10_000  # sessions whose histories are looked at together
+CHUNK = 10_000  # sessions whose histories are read together
 FEWEST = 2  # page views, and items with a picture, that an encoder can be trained on
 
 
-def problems(shop: Shop) -> Iterator[str]:
-    """Why a comparison would stop, each with its fix; nothing where it can go on."""
+def require_ready(shop: Shop, *, trains_encoders: bool) -> None:
+    """Refuse a shop that a comparison cannot use.
+
+    Args:
+        trains_encoders: some of its encoders are trained on this shop, so its pretraining period matters.
+
+    Raises:
+        UserError: the first of `problems`.
+    """
+    for problem in problems(shop, trains_encoders=trains_encoders):
+        raise UserError(f"{shop.folder}: {problem}")
+
+
+def problems(shop: Shop, *, trains_encoders: bool = True) -> Iterator[str]:
+    """Why a comparison would stop, each with its fix; nothing if it can proceed."""
     sessions = len(shop.session_time)
+    if problem := _one_class_training(shop):
+        yield problem
     if len(shop.session) == sessions:
         yield (
             "a comparison needs sessions in which items compete, but each session has one impression: "
@@ -32,30 +43,49 @@ def problems(shop: Shop) -> Iterator[str]:
                 yield f"a comparison needs a {split} session with both a click and a skipped item, and there is none: {_more(shop, split)}"
     if len(np.unique(shop.user[shop.rows("test")])) < 2:
         yield (
-            "a comparison needs test impressions of at least two users, between whom its intervals are drawn, and all are of one: "
-            f"check that user_id tells people apart, else {_more(shop, 'test')}"
+            "a comparison needs test impressions of at least two users, since its intervals resample users, and all are of one: "
+            f"check that user_id distinguishes people, else {_more(shop, 'test')}"
         )
-    yield from _pretraining(shop)
+    if trains_encoders:
+        yield from _pretraining(shop)
 
 
-def warnings(shop: Shop) -> Iterator[str]:
-    """What a comparison would take, but is hardly meant so."""
-    for name, value in leaky_columns(shop).items():
-        yield (
-            f"impressions.parquet, column '{name}': alone it ranks clicks with AUC {value:.3f}; was it known before the click? "
-            "Drop it if not, as with dwell times, orders and ranks given afterwards"
+def scorable_sessions(shop: Shop, split: str) -> int:
+    """How many sessions of a split have both a click and a skipped item, and so count in GAUC."""
+    rows = shop.rows(split)
+    clicks = np.bincount(shop.session[rows], weights=shop.click[rows], minlength=1)
+    shown = np.bincount(shop.session[rows], minlength=1)
+    return int(((clicks > 0) & (clicks < shown)).sum())
+
+
+def check_scorable(shop: Shop, split: str) -> None:
+    """Refuse a split in which no session has both a click and a skipped item: GAUC is undefined there.
+
+    Raises:
+        UserError: names the folder and the split.
+    """
+    if scorable_sessions(shop, split) == 0:
+        raise UserError(
+            f"{shop.folder}: no {split} session has both a click and a skipped item, so nothing can be ranked; log longer sessions"
         )
-    last = np.zeros(len(shop.session_time), dtype=np.int64)
-    np.maximum.at(last, shop.session, shop.impressions["timestamp"].to_numpy())
-    long = np.count_nonzero(last - shop.session_time > DAY)
-    if 2 * long > len(last):
-        yield (
-            f"impressions.parquet, column 'session_id': {long:,} of {len(last):,} sessions last longer than a day; is it the user's? "
-            "A session is one page of results, and what happens after its first impression is unseen in all of it"
-        )
-    for path in sorted(shop.folder.iterdir()):
-        if any(path.stem == Path(table).stem and not (shop.folder / table).exists() for table in TABLES):
-            yield f"{path.name} is not read: write it as {path.stem}.parquet, or move it away"
+
+
+def check_learnable(shop: Shop) -> None:
+    """Refuse a train split without a click, or of clicks alone: a CTR model can learn nothing from it.
+
+    Raises:
+        UserError: names the folder.
+    """
+    if problem := _one_class_training(shop):
+        raise UserError(f"{shop.folder}: {problem}")
+
+
+def _one_class_training(shop: Shop) -> str | None:
+    click = shop.click[shop.rows("train")]
+    if 0 < click.sum() < len(click):
+        return None
+    missing = "click" if not click.any() else "impression without a click"
+    return f"a comparison needs both clicks and skipped items in the train split, and it has no {missing}: {_more(shop, 'train')}"
 
 
 def _pretraining(shop: Shop) -> Iterator[str]:

@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"note: {flag} is of another method; {config.encoder} does not read it", file=sys.stderr)
     from contextlib import nullcontext
 
-    from data.log.split import check_scorable
+    from data.readiness import check_scorable
     from pretrain.loop import train_encoder
     from run.devices import default_jobs, set_up
 

@@ -45,9 +45,9 @@ def test_each_table_of_a_shop_keeps_its_own_columns(shop_folder):
 @pytest.mark.parametrize(
     ("values", "fix"),
     [
-        (pl.Series([[1, 2]]), "one column a value"),
-        (pl.Series([[1, 2]], dtype=pl.Array(pl.Int64, 2)), "one column a value"),
-        (pl.Series([{"a": 1}]), "one column a value"),
+        (pl.Series([[1, 2]]), "one column for each value"),
+        (pl.Series([[1, 2]], dtype=pl.Array(pl.Int64, 2)), "one column for each value"),
+        (pl.Series([{"a": 1}]), "one column for each value"),
         (pl.Series([b"a"]), "write it as text"),
         (pl.Series([None]), "give it a type"),
         (pl.Series([0]).cast(pl.Date), "as a number"),

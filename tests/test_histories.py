@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.arrays.time_keys import before, order_by_group_and_time
+from data.arrays.time_keys import argsort_by_group_and_time, before
 from data.log.events import ACTIONS, EventRows, by_action
 from data.log.histories import NEVER, History, cart_history, click_history, jagged, padded, purchase_history
 from data.log.shop_folder import Shop, load_shop
@@ -257,7 +257,7 @@ wide = st.tuples(st.sampled_from([0, 1, 2**20, 2**40, 2**61]), st.sampled_from([
 @given(events=st.lists(wide, max_size=20), queries=st.lists(wide, max_size=10))
 def test_orders_and_windows_hold_where_a_key_would_not_fit_64_bits(events, queries):
     group, time = (np.array([pair[part] for pair in events], dtype=np.int64) for part in (0, 1))
-    order = order_by_group_and_time(group, time)
+    order = argsort_by_group_and_time(group, time)
     assert order.tolist() == sorted(range(len(events)), key=lambda row: events[row])
     at_group, at_time = (np.array([pair[part] for pair in queries], dtype=np.int64) for part in (0, 1))
     first, stop = (np.searchsorted(group[order], at_group, side) for side in ("left", "right"))

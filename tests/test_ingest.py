@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.arrays.array_storage import OnDisk, blank_npy, scratch
+from data.arrays.stored_frame import write_arrow
 from data.log.event_parts import EventParts, even_cuts, sort_parts
 from data.log.events import ACTIONS, EventRows, by_action
 from data.log.histories import cart_history, click_history, purchase_history
@@ -33,7 +37,7 @@ def frame_of(table) -> pl.DataFrame:
 
 
 def assert_same_shop(one: Shop, two: Shop) -> None:
-    """Every field equal, types included, but for where it stands."""
+    """Every field equal, types included, wherever it is stored."""
     for field in dataclasses.fields(Shop):
         a, b = getattr(one, field.name), getattr(two, field.name)
         if field.name in ("items", "users", "impressions"):
@@ -89,9 +93,9 @@ SHOPS = {
 @pytest.mark.parametrize("changes", SHOPS.values(), ids=SHOPS.keys())
 def test_an_ingested_shop_is_the_shop_in_memory(changes, tmp_path):
     folder = write_shop(tmp_path / "shop", pictures=False, **changes)
-    there = ingest(folder, tmp_path / "log", stretch=STRETCH)
-    assert_same_shop(load_shop(folder), there)
-    assert_same_shop(there, open_log(tmp_path / "log", folder))
+    stored = ingest(folder, tmp_path / "log", stretch=STRETCH)
+    assert_same_shop(load_shop(folder), stored)
+    assert_same_shop(stored, open_log(tmp_path / "log", folder))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "shop"]
     assert not (tmp_path / "log" / "parts").exists()
 
@@ -120,7 +124,7 @@ def test_mapped_arrays_cannot_be_written_to(shop_folder, tmp_path):
             array[0] = 1
 
 
-def said(call) -> str:
+def message_of(call) -> str:
     with pytest.raises(UserError) as refused:
         call()
     return str(refused.value)
@@ -129,7 +133,7 @@ def said(call) -> str:
 @pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes, _ in TABLES])
 def test_a_bad_table_is_refused_in_the_same_words(changes, tmp_path):
     folder = write_shop(tmp_path / "shop", pictures=False, **changes)
-    assert said(lambda: ingest(folder, tmp_path / "log", stretch=250)) == said(lambda: load_shop(folder))
+    assert message_of(lambda: ingest(folder, tmp_path / "log", stretch=250)) == message_of(lambda: load_shop(folder))
     assert not (tmp_path / "log").exists()
 
 
@@ -139,7 +143,9 @@ WITHOUT_PICTURES = [entry for entry in FOLDERS if "picture" not in entry[0] and 
 @pytest.mark.parametrize("spoil", [pytest.param(spoil, id=name) for name, spoil, _ in WITHOUT_PICTURES])
 def test_a_bad_folder_is_refused_in_the_same_words(spoil, tmp_path):
     spoil(tmp_path / "shop")
-    assert said(lambda: ingest(tmp_path / "shop", tmp_path / "log", stretch=STRETCH)) == said(lambda: load_shop(tmp_path / "shop"))
+    assert message_of(lambda: ingest(tmp_path / "shop", tmp_path / "log", stretch=STRETCH)) == message_of(
+        lambda: load_shop(tmp_path / "shop")
+    )
 
 
 def worse(frame: pl.DataFrame) -> pl.DataFrame:
@@ -168,9 +174,9 @@ def worse_events(frame: pl.DataFrame) -> pl.DataFrame:
 )
 def test_of_several_faults_in_different_stretches_both_name_the_same_one(changes, place, tmp_path):
     folder = write_shop(tmp_path / "shop", pictures=False, **changes)
-    message = said(lambda: ingest(folder, tmp_path / "log", stretch=STRETCH))
+    message = message_of(lambda: ingest(folder, tmp_path / "log", stretch=STRETCH))
     assert place in message
-    assert message == said(lambda: load_shop(folder))
+    assert message == message_of(lambda: load_shop(folder))
 
 
 def test_nothing_but_skips_or_clicks_counts_before_later_faults(tmp_path):
@@ -178,9 +184,9 @@ def test_nothing_but_skips_or_clicks_counts_before_later_faults(tmp_path):
         return worse(frame).with_columns(pl.lit(0).alias("click"), frame["user_id"], frame["timestamp"])
 
     folder = write_shop(tmp_path / "shop", pictures=False, impressions_frame=change)
-    message = said(lambda: ingest(folder, tmp_path / "log", stretch=STRETCH))
+    message = message_of(lambda: ingest(folder, tmp_path / "log", stretch=STRETCH))
     assert "no row is a click" in message
-    assert message == said(lambda: load_shop(folder))
+    assert message == message_of(lambda: load_shop(folder))
 
 
 KILLED = """
@@ -197,13 +203,64 @@ data.log.ingest.ingest(sys.argv[1], Path(sys.argv[2]), stretch=64)
 @pytest.mark.parametrize(
     ("module", "name"), [("data.log.ingest", "build_shop"), ("data.log.ingest", "sort_parts"), ("data.log.ingest", "open_log")]
 )
-def test_a_killed_ingest_is_made_anew(module, name, shop_folder, tmp_path):
+def test_a_killed_ingest_is_rebuilt(module, name, shop_folder, tmp_path):
     code = KILLED.format(module=module, name=name)
     command = [sys.executable, "-c", code, str(shop_folder), str(tmp_path / "log")]
     assert subprocess.run(command, cwd=ROOT, timeout=60, check=False).returncode == -signal.SIGKILL
-    assert (tmp_path / "log").exists() == (name == "open_log")  # there only once it is whole
+    assert (tmp_path / "log").exists() == (name == "open_log")  # there only once it is complete
     assert_same_shop(load_shop(shop_folder), ingest(shop_folder, tmp_path / "log", stretch=STRETCH))
-    assert not (tmp_path / "log.partial").exists()
+
+
+# a full disk
+
+
+@contextmanager
+def room_for(size: int):
+    """No file may grow beyond `size` bytes: the error that a full disk gives, by another number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def many(folder: Path) -> EventParts:
+    parts = EventParts(folder / "parts", np.array([0, 9]), 10**6)
+    parts.append(EventRows(*(np.zeros(9000, kind) for kind in (np.int32, np.int32, np.int64, np.int8))))
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        pytest.param(lambda folder: OnDisk(folder)("a", [np.zeros(9000)], np.float64), "a.npy", id="an array"),
+        pytest.param(lambda folder: OnDisk(folder)("a", [np.zeros(1010)], np.float64), "a.npy", id="an array's last bytes"),
+        pytest.param(lambda folder: blank_npy(folder / "b.npy", 9000, np.int64), "b.npy", id="a mapped array"),
+        pytest.param(lambda folder: scratch(9000, np.int64, folder), "", id="a nameless array"),
+        pytest.param(lambda folder: write_arrow(folder / "c.arrow", pl.DataFrame({"a": np.zeros(9000)})), "c.arrow", id="a table"),
+        pytest.param(many, "parts/000000.bin", id="parts of events"),
+    ],
+)
+def test_what_does_not_fit_on_the_disk_is_an_error_that_names_the_file(write, name, tmp_path):
+    with room_for(8192), pytest.raises(OSError) as error:
+        write(tmp_path)
+    assert error.value.filename == str(tmp_path / name)
+    assert error.value.strerror == "File too large"
+
+
+@pytest.mark.parametrize("size", [500, 3000, 4800])
+def test_an_ingest_that_does_not_fit_leaves_nothing_and_can_be_made_once_it_does(size, shop_folder, tmp_path):
+    with room_for(size), pytest.raises(OSError, match="File too large") as error:
+        ingest(shop_folder, tmp_path / "log", stretch=10)
+    assert f"{tmp_path}/.log." in error.value.filename
+    assert [path.name for path in tmp_path.iterdir()] == ["shop"]
+    assert_same_shop(load_shop(shop_folder), ingest(shop_folder, tmp_path / "log", stretch=STRETCH))
+
+
+@pytest.mark.parametrize("name", ["log [v1]", "lög*", "a?b"])
+def test_a_log_may_be_ingested_into_a_folder_of_any_name(name, shop_folder, tmp_path):
+    assert_same_shop(load_shop(shop_folder), ingest(shop_folder, tmp_path / name, stretch=STRETCH))
 
 
 # the stage
@@ -218,13 +275,13 @@ def test_the_source_gives_the_same_shop_from_memory_and_from_the_disk(shop_folde
 def test_a_log_goes_to_the_disk_by_itself_above_a_number_of_rows(shop_folder, tmp_path, monkeypatch):
     rows = log_rows(shop_folder)
     assert rows == 600 + pl.read_parquet(shop_folder / "events.parquet").height
-    for large, there in ((rows, 0), (rows - 1, 1)):
+    for large, logs in ((rows, 0), (rows - 1, 1)):
         monkeypatch.setattr("data.source.LARGE", large)
         SourceConfig(data=str(shop_folder)).shop(tmp_path)
-        assert len(list(tmp_path.glob("log-*"))) == there
+        assert len(list(tmp_path.glob("log-*"))) == logs
 
 
-def test_a_changed_folder_is_ingested_anew_and_an_ingested_one_is_not(shop_folder, tmp_path, monkeypatch):
+def test_an_ingested_folder_is_not_ingested_again(shop_folder, tmp_path, monkeypatch):
     config = SourceConfig(data=str(shop_folder), ingest="disk")
     config.shop(tmp_path)
     monkeypatch.setattr("data.log.ingest.build_shop", None)

@@ -1,4 +1,4 @@
-"""Columns that tell the click."""
+"""Columns of impressions that give the click away."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data.leaks import leaky_columns
 from data.log.shop_folder import load_shop
+from data.suspicions.leaks import leaky_columns
 from data.validate import main
 from tests.shops import write_shop
 
@@ -35,7 +35,7 @@ def _leaks(folder, values: pl.Expr, **changes) -> dict[str, float]:
         pytest.param(CLICK * 0.8 + NOISE, id="not quite the click"),
     ],
 )
-def test_a_column_that_tells_the_click_is_found(tmp_path, values):
+def test_a_column_that_gives_the_click_away_is_found(tmp_path, values):
     assert list(_leaks(tmp_path, values)) == ["new"]
 
 
@@ -70,6 +70,6 @@ def test_validate_warns_of_it_and_accepts_the_folder(tmp_path, capsys):
     folder = write_shop(tmp_path / "shop", pictures=False, impressions_frame=lambda f: f.with_columns(purchased="click"))
     assert main([str(folder), "--no-images"]) == 0
     printed = capsys.readouterr().out
-    told = "warning: impressions.parquet, column 'purchased': alone it ranks clicks with AUC 1.000; was it known before the click?"
-    assert told in printed
+    warning = "warning: impressions.parquet, column 'purchased': alone it ranks clicks with AUC 1.000; was it known before the click?"
+    assert warning in printed
     assert printed.count("warning") == 1

@@ -271,3 +271,18 @@ def test_a_name_may_be_given_as_text(tmp_path):
 def test_every_refusal_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         load_shop(tmp_path / "nowhere")
+
+
+def test_ids_and_categories_are_compared_as_they_are_written(tmp_path):
+    """Unicode has two spellings of the same letter; a log with both has two items."""
+    one, two = "caf\u00e9", "cafe\u0301"
+
+    def rename(column: str):
+        return lambda frame: frame.with_columns(pl.col(column).replace({"i0000": one, "i0001": two, "shirt": one, "shoe": two}))
+
+    changes = {"items_frame": lambda f: rename("category")(rename("item_id")(f)), "events_frame": rename("item_id")}
+    changes["impressions_frame"] = lambda f: rename("category")(rename("item_id")(f))
+    shop = load_shop(write_shop(tmp_path / "shop", pictures=False, string_ids=True, **changes))
+    assert shop.items["item_id"].to_list()[:2] == [one, two]
+    assert set(shop.items["item_id"].gather(shop.item)) >= {one, two}
+    assert {one, two} < set(shop.category_names)

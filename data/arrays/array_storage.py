@@ -1,29 +1,36 @@
-"""Where a shop's arrays stand: in memory, or in NumPy files that are written front to back and then mapped."""
+"""Where a shop's arrays are kept: in memory, or in NumPy files that are written front to back and then mapped.
+
+A file's blocks are allocated before it is mapped for writing: on a full disk that is an error which names the file, not a bus error.
+"""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from run.files import allocate, naming
 
-class Keep(Protocol):
-    """Makes one array of its parts, which come one after the other."""
+
+class Store(Protocol):
+    """Joins the parts of one array, which arrive one after the other."""
 
     def __call__(self, name: str, parts: Iterable[np.ndarray], dtype: type[np.generic]) -> np.ndarray: ...
 
 
 def in_memory(name: str, parts: Iterable[np.ndarray], dtype: type[np.generic]) -> np.ndarray:
-    """All parts end to end; one part alone is not copied."""
+    """All parts end to end; a single part is not copied."""
     arrays = [np.asarray(part, dtype=dtype) for part in parts]
     return arrays[0] if len(arrays) == 1 else np.concatenate([np.zeros(0, dtype), *arrays])
 
 
 class OnDisk:
-    """Arrays kept as `<name>.npy` under a folder."""
+    """Arrays stored as `<name>.npy` in a folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -36,42 +43,84 @@ class OnDisk:
 
 
 class NpyWriter:
-    """A one-dimensional NumPy file that grows at its end; nothing of it stays in memory."""
+    """A one-dimensional NumPy file that grows at its end; nothing of it stays in memory.
+
+    Raises:
+        OSError: with the file's name; a file whose block failed is removed.
+    """
 
     def __init__(self, path: Path, dtype: type[np.generic]):
-        self.dtype, self.count = np.dtype(dtype), 0
+        self.path, self.dtype, self.count = path, np.dtype(dtype), 0
         self.file = open(path, "wb")  # noqa: SIM115 - closed by __exit__
-        self._header()
-        self.begin = self.file.tell()
+        self.begin = self._write_header()
 
-    def _header(self) -> None:
-        """The header leaves room for any count, so that the last one fits over the first."""
-        header: dict[str, Any] = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.count,)}
-        np.lib.format.write_array_header_1_0(self.file, header)
+    def _write_header(self) -> int:
+        """Returns where the data begin; numpy leaves room for any count, so the last header fits over the first."""
+        with naming(self.path):
+            self.file.write(_header(self.dtype, self.count))
+            return self.file.tell()
 
     def append(self, part: np.ndarray) -> None:
-        np.ascontiguousarray(part, dtype=self.dtype).tofile(self.file)
+        append_to(self.file, self.path, np.asarray(part, dtype=self.dtype))
         self.count += len(part)
 
     def __enter__(self) -> NpyWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.file.seek(0)
-        self._header()
-        assert self.file.tell() == self.begin
-        self.file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with naming(self.path), self.file:
+                if kind is None:
+                    self.file.seek(0)
+                    assert self._write_header() == self.begin
+        except OSError:  # the last buffered bytes may be those that do not fit
+            kind = OSError
+            raise
+        finally:
+            if kind is not None:
+                self.path.unlink(missing_ok=True)
+
+
+def append_to(file: Any, path: Path, array: np.ndarray) -> None:
+    """Write an array's bytes to an open file; unlike `ndarray.tofile`, an error has its number, and here also the file's name."""
+    with naming(path):
+        file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 
 def mapped(path: Path) -> np.ndarray:
-    """A NumPy file as a read-only array that the system reads in when it is looked at."""
+    """A NumPy file as a read-only array, read from disk where it is accessed."""
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     return np.asarray(array)  # a plain view: np.memmap looks up its file at every slice
 
 
-def room(count: int, dtype: type[np.generic], folder: Path | None) -> np.ndarray:
-    """An array to be filled; with a folder, in a nameless file there that goes when the array does."""
+def blank_npy(path: Path, count: int, dtype: type[np.generic]) -> np.memmap:
+    """A new NumPy file of `count` zeros (at least one), mapped for writing; call `flush` when done.
+
+    Raises:
+        OSError: the disk has no room for it.
+    """
+    header = _header(np.dtype(dtype), count)
+    allocate(path, len(header) + count * np.dtype(dtype).itemsize)
+    with naming(path), open(path, "r+b") as file:
+        file.write(header)
+    return np.load(path, mmap_mode="r+", allow_pickle=False)
+
+
+def scratch(count: int, dtype: type[np.generic], folder: Path | None) -> np.ndarray:
+    """An array to be filled; with a folder, in a nameless file there that is deleted with the array.
+
+    Raises:
+        OSError: the disk has no room for it; names the folder.
+    """
     if folder is None or count == 0:
         return np.empty(count, dtype)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return np.asarray(np.memmap(file, dtype=dtype, mode="w+", shape=(count,)))
+    with naming(folder), tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, count * np.dtype(dtype).itemsize)
+        return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=(count,)))
+
+
+def _header(dtype: np.dtype, count: int) -> bytes:
+    buffer = BytesIO()
+    fields: dict[str, Any] = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(buffer, fields)
+    return buffer.getvalue()

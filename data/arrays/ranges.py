@@ -1,4 +1,4 @@
-"""Stretches of consecutive numbers, end to end."""
+"""Ranges of consecutive numbers, end to end."""
 
 from __future__ import annotations
 

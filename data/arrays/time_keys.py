@@ -1,14 +1,14 @@
-"""Order by (group, time), and how far into a stretch of times those before a moment reach."""
+"""Sorting by (group, time), and finding the first time of a group that is not before a given moment."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def order_by_group_and_time(group: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """(E,) int64: rows ordered by (group, time), ties in the order given.
+def argsort_by_group_and_time(group: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """(E,) int64: row numbers sorted by (group, time), ties by row.
 
-    Group, time and row share one number where 63 bits hold them: sorting numbers takes a tenth of the time of sorting rows by keys.
+    Group, time and row are packed into one number if 63 bits hold them: sorting numbers takes a tenth of the time of sorting by keys.
 
     Args:
         group: (E,) integers.
@@ -32,9 +32,9 @@ def order_by_group_and_time(group: np.ndarray, time: np.ndarray) -> np.ndarray:
 
 
 def before(time: np.ndarray, first: np.ndarray, end: np.ndarray, at_time: np.ndarray) -> np.ndarray:
-    """(Q,) int64: for each query, where in its stretch the first time that is not before its moment stands; `end` if there is none.
+    """(Q,) int64: for each query, the position of the first time in its stretch that is not before its moment; `end` if there is none.
 
-    All queries are halved at once: no key is made of the events, and only the times looked at are read.
+    A binary search of all queries at once: it needs no keys of the events and reads only the times it compares.
 
     Args:
         time: (E,) ascending within each stretch.

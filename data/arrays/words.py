@@ -1,4 +1,4 @@
-"""Texts as words, the same for whoever reads titles and queries."""
+"""Texts as words, the same for every reader of titles and queries."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Checks of one column each: every function returns the column in its one working type, or names the first bad row.
+"""Checks of single columns: each function returns the column in its working type, or names the first bad row.
 
-Row numbers in errors count from 0 in the file; `first` is the row of the file that values[0] stands in, where they are a stretch of it.
+Whatever type a file has, code behind these checks sees Int64, String, Float64 or Boolean (clicks: Int8), so a type cannot change a number.
+Row numbers in errors count from 0 in the file; `first` is the file's row of values[0], where `values` is a stretch of the column.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ LATEST_SECOND = 10**11  # the year 5138; today's time in milliseconds is 17 time
 CLICK_FIX = "clicks are 0 or 1"
 IMAGE_FIX = "an image is a relative path under images/, without that name, with / between folders and no '..'; null means no picture"
 TIME_FIX = "give Unix seconds as integers, or a datetime column"
-DATE_FIX = f"a date has no time of day, by which a history ends before its session; {TIME_FIX} (cast it if days are all that is known)"
+DATE_FIX = f"a date has no time of day, which a history needs to end before its session; {TIME_FIX} (cast it if only days are known)"
 
 
 def ids(file: str, values: pl.Series, first: int = 0) -> pl.Series:
@@ -30,11 +31,7 @@ def ids(file: str, values: pl.Series, first: int = 0) -> pl.Series:
     if not (dtype.is_integer() or is_text(dtype)):
         raise DataError(file, column=column, fix=f"type {dtype}; ids are integers or text: cast the column")
     _refuse(file, values, values.is_null(), "every row needs an id", first)
-    if is_text(dtype):
-        return values.cast(pl.String)
-    whole = values.cast(pl.Int64, strict=False)
-    _refuse(file, values, whole.is_null(), "integer ids must fit 64 bits with sign; write them as text", first)
-    return whole
+    return values.cast(pl.String) if is_text(dtype) else _int64(file, values, "ids", first)
 
 
 def same_kind(file: str, values: pl.Series, other_file: str, other: pl.Series) -> None:
@@ -47,12 +44,16 @@ def same_kind(file: str, values: pl.Series, other_file: str, other: pl.Series) -
 def unique(file: str, values: pl.Series) -> None:
     """Refuse a second row with the same id."""
     if values.n_unique() < len(values):
-        _refuse(file, values, ~values.is_first_distinct(), "is there already in an earlier row; keep one row an id")
+        _refuse(file, values, ~values.is_first_distinct(), "is in an earlier row too; keep one row for each id")
 
 
-def known(file: str, values: pl.Series, index: np.ndarray, where: str, first: int = 0) -> None:
-    """Refuse an id whose `index` is -1: it does not stand in the file `where`."""
-    _refuse(file, values, pl.Series(index) < 0, f"unknown to {where}; add it there, or drop the row", first)
+def known(file: str, values: pl.Series, index: np.ndarray, where: str, first: int = 0, *, listed: pl.Series | None = None) -> None:
+    """Refuse an id whose `index` is -1: it is not in the file `where`, whose ids are `listed` (for a hint at what was meant)."""
+    unknown = pl.Series(index) < 0
+    if unknown.any():
+        near = None if listed is None else lookalike(values.filter(unknown)[0], listed)
+        fix = "add it there, or drop the row" if near is None else f"it has {near!r}, and ids must agree in every character"
+        _refuse(file, values, unknown, f"unknown to {where}; {fix}", first)
 
 
 def times(file: str, values: pl.Series, first: int = 0) -> pl.Series:
@@ -69,8 +70,9 @@ def times(file: str, values: pl.Series, first: int = 0) -> pl.Series:
     _refuse(file, values, values.is_null(), f"every row needs a time: {TIME_FIX}", first)
     seconds = values.dt.epoch("s") if isinstance(dtype, pl.Datetime) else values
     _refuse(file, values, seconds < 0, f"is before 1970: {TIME_FIX}", first)
-    _refuse(file, values, seconds > LATEST_SECOND, f"is too late, milliseconds perhaps: {TIME_FIX}", first)
-    return seconds.cast(pl.Int64)
+    seconds = seconds.cast(pl.Int64, strict=False)  # narrow integers cannot be compared with the limit; beyond 64 bits: null
+    _refuse(file, values, ~(seconds <= LATEST_SECOND).fill_null(False), f"is too late, milliseconds perhaps: {TIME_FIX}", first)
+    return seconds
 
 
 def clicks(file: str, values: pl.Series, first: int = 0) -> pl.Series:
@@ -88,19 +90,25 @@ def clicks(file: str, values: pl.Series, first: int = 0) -> pl.Series:
 
 
 def some_clicked(file: str, column: str, clicked: int, rows: int) -> None:
-    """Refuse a log in which nothing, or everything, was clicked."""
+    """Refuse a log in which nothing or everything was clicked."""
     if clicked == 0:
-        raise DataError(file, column=column, fix="no row is a click; nothing can be learned from such a log")
+        raise DataError(file, column=column, fix="no row is a click, so there is nothing to learn; check how clicks were logged")
     if clicked == rows:
         raise DataError(file, column=column, fix="every row is a click; add the impressions without one")
 
 
 def text(file: str, values: pl.Series, first: int = 0) -> pl.Series:
     """An optional text column as String; null = missing."""
-    del first  # its type is all that can be wrong
+    del first  # only its type can be wrong
     if not (is_text(values.dtype) or isinstance(values.dtype, pl.Null)):
         raise DataError(file, column=values.name, fix=f"type {values.dtype}; write it as text, null where missing")
     return values.cast(pl.String)
+
+
+def written(file: str, values: pl.Series, first: int = 0) -> pl.Series:
+    """A column whose values are checked later: text as String, any other type as it is."""
+    del file, first
+    return values.cast(pl.String) if is_text(values.dtype) else values
 
 
 def categories(file: str, values: pl.Series) -> pl.Series:
@@ -110,21 +118,34 @@ def categories(file: str, values: pl.Series) -> pl.Series:
     return values.cast(pl.String)
 
 
-def categories_or_nulls(file: str, values: pl.Series, first: int = 0) -> pl.Series:
-    """A category column as it is, of a type that can be one; nothing but nulls become text."""
-    del first  # its type is all that can be wrong
+def search_categories(file: str, values: pl.Series, first: int = 0) -> pl.Series:
+    """A category column as String or Int64; a column of nulls alone becomes text."""
     written = categories(file, values)
-    return written if isinstance(values.dtype, pl.Null) else values
+    return _int64(file, values, "categories", first) if values.dtype.is_integer() else written
 
 
 def image_paths(file: str, values: pl.Series) -> pl.Series:
-    """Paths under images/, by their spelling only: whether a file is there and readable shows when it is read."""
+    """Paths under images/, checked by their spelling; whether the file exists and is readable shows when it is read."""
     paths = text(file, values)
     absolute = paths.str.contains(r"^([/\\]|[A-Za-z]:)")
     climbing = paths.str.contains(r"(^|[/\\])\.\.([/\\]|$)")
     empty = paths.str.contains(r"^[\s./\\]*$") | paths.str.contains("\x00", literal=True)
     _refuse(file, paths, absolute | climbing | empty, IMAGE_FIX)
     return paths
+
+
+def feature(file: str, values: pl.Series, first: int = 0) -> pl.Series:
+    """A feature: integers as Int64, text as String, Boolean as it is, any other number as Float64, where NaN and null mean missing.
+
+    Raises:
+        DataError: an infinite number, or an integer beyond 64 bits. (Other types: `feature_columns`.)
+    """
+    dtype = values.dtype
+    if dtype == pl.Boolean:
+        return values
+    if is_text(dtype):
+        return values.cast(pl.String)
+    return _int64(file, values, "integer features", first) if dtype.is_integer() else finite(file, values, first).cast(pl.Float64)
 
 
 def finite(file: str, values: pl.Series, first: int = 0) -> pl.Series:
@@ -135,14 +156,37 @@ def finite(file: str, values: pl.Series, first: int = 0) -> pl.Series:
 
 
 def one_of(file: str, values: pl.Series, names: tuple[str, ...], first: int = 0) -> pl.Series:
-    """(rows,) Int8: each value's place in `names`; anything else, null too, is refused."""
+    """(rows,) Int8: each value's position in `names`; anything else, null included, is refused."""
     allowed = f"give one of {', '.join(names)} in every row"
     if not (is_text(values.dtype) or isinstance(values.dtype, pl.Null)):
         raise DataError(file, column=values.name, fix=f"type {values.dtype}; {allowed}")
     written = values.cast(pl.String)
-    place = written.replace_strict(list(names), list(range(len(names))), default=None, return_dtype=pl.Int8)
-    _refuse(file, values, place.is_null(), allowed, first)
-    return place
+    position = written.replace_strict(list(names), list(range(len(names))), default=None, return_dtype=pl.Int8)
+    _refuse(file, values, position.is_null(), allowed, first)
+    return position
+
+
+def lookalike(value: object, listed: pl.Series) -> str | None:
+    """A text among those listed that differs from `value` only by case, surrounding spaces or Unicode normalisation.
+
+    >>> lookalike(" Cafe\u0301", pl.Series(["tea", "café"]))
+    'café'
+    """
+    if not isinstance(value, str) or not is_text(listed.dtype):
+        return None
+    return next(iter(listed.filter(folded(listed) == folded(pl.Series([value]))[0])), None)
+
+
+def folded(texts: pl.Series) -> pl.Series:
+    """Texts without what a reader may not see: case, surrounding spaces, the Unicode normal form."""
+    return texts.cast(pl.String).str.normalize("NFKC").str.strip_chars().str.to_lowercase()
+
+
+def _int64(file: str, values: pl.Series, what: str, first: int) -> pl.Series:
+    """Integers of any width as Int64; one beyond its range is refused."""
+    found = values.cast(pl.Int64, strict=False)
+    _refuse(file, values, found.is_null() & values.is_not_null(), f"{what} must fit 64 bits with sign; write them as text", first)
+    return found
 
 
 def _refuse(file: str, values: pl.Series, bad: pl.Series, fix: str, first: int = 0) -> None:

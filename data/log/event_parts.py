@@ -1,4 +1,4 @@
-"""An event log larger than memory: parted on the disk by ranges of users, each part sorted in memory, joined by action.
+"""An event log larger than memory: partitioned on disk by ranges of users, each part sorted in memory, joined by action.
 
 Legend: E events, U users, P parts.
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.arrays.array_storage import NpyWriter, mapped
-from data.arrays.time_keys import order_by_group_and_time
+from data.arrays.array_storage import NpyWriter, append_to, mapped
+from data.arrays.time_keys import argsort_by_group_and_time
 from data.log.events import ACTIONS, ActionLog, EventRows, Events
 from run.progress import Progress
 
@@ -26,9 +26,9 @@ class EventParts:
     """Files of events, one for each range of users.
 
     Args:
-        folder: made here, for the files.
+        folder: created here, for the files.
         cuts: (P + 1,) ascending; part p holds users from cuts[p] to cuts[p + 1] - 1.
-        most: events that are to be sorted at a time.
+        most: events to sort at a time.
     """
 
     def __init__(self, folder: Path, cuts: np.ndarray, most: int):
@@ -39,19 +39,19 @@ class EventParts:
         return self.folder / f"{part:06d}.bin"
 
     def append(self, rows: EventRows) -> None:
-        """Deal events out to their parts, behind what is there, in the order given."""
+        """Append events to their parts, in the order given."""
         part = np.searchsorted(self.cuts, rows.user, side="right") - 1
         records = np.empty(len(part), RECORD)
         for name, column in zip(RECORD.names or (), rows, strict=True):
             records[name] = column
-        order = np.argsort(part.astype(np.uint16), kind="stable")  # of 16 bits, for which numpy counts instead of comparing
-        records, ends = records[order], np.cumsum(np.bincount(part, minlength=len(self.cuts) - 1))
+        by_part = np.argsort(part.astype(np.uint16), kind="stable")  # numpy sorts 16 bits by counting, not by comparing
+        records, ends = records[by_part], np.cumsum(np.bincount(part, minlength=len(self.cuts) - 1))
         for number in np.unique(part):
             with open(self.path(number), "ab") as file:
-                records[ends[number - 1] if number else 0 : ends[number]].tofile(file)
+                append_to(file, self.path(number), records[ends[number - 1] if number else 0 : ends[number]])
 
     def take(self, part: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The cuts and events (records) of a part, or, where it is too large, of finer ones made of it. Their files go."""
+        """The cuts and events (records) of a part, or of the finer parts made of one that is too large. Its files are deleted."""
         path, cuts = self.path(part), self.cuts[part : part + 2]
         count = os.path.getsize(path) // RECORD.itemsize if path.exists() else 0
         if count <= 2 * self.most or cuts[1] - cuts[0] == 1:
@@ -78,7 +78,7 @@ class EventParts:
 
 
 def equal_ranges(users: int, events: int, most: int) -> np.ndarray:
-    """Cuts between ranges of as many users each, for parts of about `most` events where all users have as many."""
+    """Cuts between ranges of equally many users, for parts of about `most` events if all users have equally many."""
     parts = min(max(1, -(-events // most)), users, 1 << 15)
     return np.linspace(0, users, parts + 1).astype(np.int64)
 
@@ -94,7 +94,7 @@ def even_cuts(counts: np.ndarray, first: int, most: int) -> np.ndarray:
     """
     before = np.cumsum(counts) - counts
     crossed = np.flatnonzero(np.diff(before // most)) + 1
-    heavy = np.flatnonzero(counts > most)  # alone, lest a neighbour's events wait in memory with all of theirs
+    heavy = np.flatnonzero(counts > most)  # alone, or their neighbours' events would be sorted with theirs
     inner = np.unique(np.concatenate([crossed, heavy, heavy + 1]))
     inner = inner[(inner > 0) & (inner < len(counts))]
     return first + np.concatenate([[0], inner, [len(counts)]])
@@ -104,7 +104,7 @@ def sort_parts(parts: EventParts, folder: Path, *, users: int, total: int) -> Ev
     """Sort part after part by (action, user, time) and write each action's arrays into `folder`.
 
     Args:
-        total: events in all parts, for the progress shown.
+        total: events in all parts, for the progress bar.
     """
     ends = [0] * len(ACTIONS)
     with Progress("sorting events", total=total, unit="events") as bar, ExitStack() as opened:
@@ -118,9 +118,9 @@ def sort_parts(parts: EventParts, folder: Path, *, users: int, total: int) -> Ev
                 for action, file in enumerate(files):
                     rows = records[records["action"] == action]
                     user, time = np.ascontiguousarray(rows["user"]), np.ascontiguousarray(rows["time"])
-                    order = order_by_group_and_time(user, time)
-                    file["item"].append(rows["item"][order])
-                    file["time"].append(time[order])
+                    ranking = argsort_by_group_and_time(user, time)
+                    file["item"].append(rows["item"][ranking])
+                    file["time"].append(time[ranking])
                     file["start"].append(ends[action] + np.cumsum(np.bincount(user - low, minlength=high - low)))
                     ends[action] += len(rows)
                 bar.advance(len(records))

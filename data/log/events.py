@@ -1,4 +1,4 @@
-"""The event log: every click, purchase and cart event once, by action, each user's in order of time.
+"""The event log: every click, purchase and cart event once, by action, each user's in time order.
 
 Legend: E events (of an action), U users, N items.
 """
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from data.arrays.time_keys import order_by_group_and_time
+from data.arrays.time_keys import argsort_by_group_and_time
 from data.log import checks
 from data.log.tables import index_of, read_table
 
@@ -54,23 +54,23 @@ class Events:
     """Every behaviour event."""
 
     logs: tuple[ActionLog, ...]  # in the order of ACTIONS
-    folder: Path | None = None  # where the arrays are mapped from, with room for further ones; None: they stand in memory
+    folder: Path | None = None  # where the arrays are mapped from and scratch arrays may go; None: they are in memory
 
     def __len__(self) -> int:
         return sum(len(log) for log in self.logs)
 
     def with_users(self, users: int) -> Events:
-        """The same events where there are more users than have been told of; those have none."""
+        """The same events for a larger number of users; the added ones have none."""
         logs = [replace(log, start=np.pad(log.start, (0, users + 1 - len(log.start)), mode="edge")) for log in self.logs]
         return replace(self, logs=tuple(logs))
 
     def rows(self) -> EventRows:
-        """A copy of all events, sorted by (user, time, action), ties in file order: for a log that fits in memory four times."""
+        """A copy of all events, sorted by (user, time, action), ties in file order; takes four times the memory of the log."""
         users = [np.repeat(np.arange(len(log.start) - 1, dtype=np.int32), np.diff(log.start)) for log in self.logs]
         action = np.repeat(np.arange(len(self.logs), dtype=np.int8), [len(log) for log in self.logs])
         item, time = (np.concatenate([getattr(log, name) for log in self.logs]) for name in ("item", "time"))
         rows = EventRows(np.concatenate(users), item, time, action)
-        return rows.take(order_by_group_and_time(rows.user, rows.time))
+        return rows.take(argsort_by_group_and_time(rows.user, rows.time))
 
     def counts_before(self, moment: int, *, items: int) -> tuple[np.ndarray, np.ndarray]:
         """How many events before a moment each item (N,) and each user (U,) has, int64; read stretch by stretch."""
@@ -101,14 +101,14 @@ def user_ranges(start: np.ndarray, most: int = 1 << 22) -> Iterator[tuple[int, i
 
 
 def by_action(rows: EventRows, *, users: int) -> Events:
-    """Sort events that stand in memory into the log of `users` users."""
+    """Sort events in memory into the log of `users` users."""
     logs = []
     for action in range(len(ACTIONS)):
-        those = np.flatnonzero(rows.action == action)
-        user, time = rows.user[those], rows.time[those]
-        order = order_by_group_and_time(user, time)
+        of_action = np.flatnonzero(rows.action == action)
+        user, time = rows.user[of_action], rows.time[of_action]
+        ranking = argsort_by_group_and_time(user, time)
         start = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=users))])
-        logs.append(ActionLog(item=rows.item[those[order]], time=time[order], start=start))
+        logs.append(ActionLog(item=rows.item[of_action[ranking]], time=time[ranking], start=start))
     return Events(logs=tuple(logs))
 
 
@@ -130,7 +130,7 @@ def load_events(folder: Path, known: KnownIds, clicked: Iterable[EventRows]) -> 
         clicked: the clicked impressions as events, in file order.
 
     Returns:
-        The events, and the name of the file that the clicks among them come from.
+        The events, and the name of the file their clicks come from.
 
     Raises:
         DataError: a null, an unknown id, action or time, naming the row.
@@ -146,7 +146,7 @@ def load_events(folder: Path, known: KnownIds, clicked: Iterable[EventRows]) -> 
 
 
 def checked_events(frame: pl.DataFrame, known: KnownIds, first: int = 0) -> EventRows:
-    """Rows of `events.parquet` from row `first` on, with indices for ids; user -1 where nobody lists the user."""
+    """Rows of `events.parquet` from row `first` on, with indices for ids; user -1 where the user is not listed."""
     found = {}
     for column, check in event_checks(known):
         found[column] = check(frame[column], first)
@@ -154,9 +154,9 @@ def checked_events(frame: pl.DataFrame, known: KnownIds, first: int = 0) -> Even
 
 
 def event_checks(known: KnownIds) -> Iterator[tuple[str, Callable[[pl.Series, int], Any]]]:
-    """Columns and what their values from row `first` on must pass, in the order in which the first fault of a file is named.
+    """Columns and the checks of their values from row `first` on, in the order in which a file's first fault is reported.
 
-    The last check of each column gives what the events are made of.
+    The last check of each column returns the values to use.
     """
     users, items = (known.users_file or CLICKS, known.user_ids), ("items.parquet", known.item_ids)
     yield "user_id", lambda values, first: checks.ids(FILE, values, first)
@@ -170,11 +170,11 @@ def event_checks(known: KnownIds) -> Iterator[tuple[str, Callable[[pl.Series, in
 
 
 def _index(file: str | None, listed: pl.Series, values: pl.Series, first: int) -> np.ndarray:
-    """(E,) int32 places of ids among those listed, which must be all in `file`; without one, -1 where an id is not."""
+    """(E,) int32 positions of ids among those listed, in `file`, which must hold them all; without a file, -1 where an id is missing."""
     ids = checks.ids(FILE, values, first)
     index = index_of(ids, listed)
     if file is not None:
-        checks.known(FILE, ids, index, file, first)
+        checks.known(FILE, ids, index, file, first, listed=listed)
     return index
 
 

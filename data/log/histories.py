@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from data.arrays.array_storage import room
+from data.arrays.array_storage import scratch
 from data.arrays.ranges import ranges
-from data.arrays.time_keys import before, order_by_group_and_time
+from data.arrays.time_keys import argsort_by_group_and_time, before
 from data.log.events import CART, CLICK, PURCHASE, UNCART, ActionLog, Events, user_ranges
 from data.log.shop_folder import Shop
 from run.errors import SettingError
@@ -20,12 +20,12 @@ from run.errors import SettingError
 SCOPES = ("all", "category")
 NEVER = np.iinfo(np.int64).max
 
-_SESSIONS = 1 << 20  # whose windows are looked for at a time
+_SESSIONS = 1 << 20  # searched for at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """One action's events and, for every session, the window of those its user had done before it."""
+    """One action's events and, for every session, the window of those its user did before it."""
 
     name: str  # clicks | purchases | cart
     item: np.ndarray  # (E,) int32, sorted by (user, time): the log's own; by (user, category, time) in scope "category"
@@ -34,14 +34,14 @@ class History:
     gone: np.ndarray | None  # (E,) int64 Unix s when the event stops counting (uncart; NEVER); None: none do
 
     def lengths(self) -> np.ndarray:
-        """(S,) int64 events in each session's window, those since gone included."""
+        """(S,) int64 events in each session's window, including those since gone."""
         return self.end - self.start
 
 
 def click_history(shop: Shop, *, max_items: int, scope: str = "all") -> History:
-    """Each session's newest `max_items` clicks; with scope "category" only those of items in the category searched.
+    """Each session's newest `max_items` clicks; with scope "category" only those on items of the category searched.
 
-    A session or item without a category has no part in scope "category".
+    Sessions and items without a category are left out of scope "category".
 
     Raises:
         SettingError: an unknown scope, or scope "category" where items or impressions have no column `category`.
@@ -52,7 +52,7 @@ def click_history(shop: Shop, *, max_items: int, scope: str = "all") -> History:
         return _history("clicks", shop, shop.events.logs[CLICK], max_items=max_items)
     for file, column in (("impressions.parquet", shop.session_category), ("items.parquet", shop.item_category)):
         if column is None:
-            raise SettingError("history_scope", scope, f"{file} has no column 'category': add it, or take scope 'all'")
+            raise SettingError("history_scope", scope, f"{file} has no column 'category': add it, or use scope 'all'")
     _check_window("clicks", max_items)
     return _by_category(shop, max_items=max_items)
 
@@ -65,7 +65,7 @@ def purchase_history(shop: Shop, *, max_items: int) -> History:
 def cart_history(shop: Shop, *, max_items: int) -> History:
     """Each session's newest `max_items` cart events, with the time at which an `uncart` ends each.
 
-    The window is cut before items taken out again are dropped, so it may hold fewer items than the cart did.
+    Windows are cut before removed items are dropped, so one may hold fewer items than the cart did.
     """
     return _history("cart", shop, shop.events.logs[CART], max_items=max_items, gone=_gone(shop.events))
 
@@ -77,8 +77,8 @@ def jagged(
 
     Args:
         sessions: (B,) session numbers.
-        length: at most so many items a session, the newest; None: the whole window.
-        session_time: (S,) `Shop.session_time`; needed where events can be gone (cart): those gone earlier are dropped.
+        length: keep at most this many items per session, the newest; None: the full window.
+        session_time: (S,) `Shop.session_time`; needed where events can be gone (cart): those gone before it are dropped.
 
     Returns:
         values: (V,) int64 item indices, session after session, oldest first.
@@ -94,14 +94,14 @@ def jagged(
         return history.item[ranges(start, end - start)].astype(np.int64), end - start
     if session_time is None or len(session_time) != len(history.start):
         raise ValueError(f"{history.name} history: give session_time=shop.session_time, one time for every session")
-    places, row = ranges(start, end - start), np.repeat(np.arange(len(sessions)), end - start)
-    alive = history.gone[places] >= session_time[sessions][row]
-    places, row = places[alive], row[alive]
+    events, row = ranges(start, end - start), np.repeat(np.arange(len(sessions)), end - start)
+    alive = history.gone[events] >= session_time[sessions][row]
+    events, row = events[alive], row[alive]
     lengths = np.bincount(row, minlength=len(sessions))
     if length is not None:
         from_end = np.cumsum(lengths)[row] - np.arange(len(row))  # 1 for a session's newest item
-        places, lengths = places[from_end <= length], np.minimum(lengths, length)
-    return history.item[places].astype(np.int64), lengths
+        events, lengths = events[from_end <= length], np.minimum(lengths, length)
+    return history.item[events].astype(np.int64), lengths
 
 
 def padded(history: History, sessions: np.ndarray, *, length: int | None = None, session_time: np.ndarray | None = None) -> np.ndarray:
@@ -119,8 +119,8 @@ def padded(history: History, sessions: np.ndarray, *, length: int | None = None,
 def _history(name: str, shop: Shop, log: ActionLog, *, max_items: int, gone: np.ndarray | None = None) -> History:
     """Windows into an action's own array."""
     _check_window(name, max_items)
-    first, end = (room(len(shop.session_time), np.int64, shop.events.folder) for _ in range(2))
-    by_user = np.argsort(shop.session_user, kind="stable")  # so that the log is read from front to back
+    first, end = (scratch(len(shop.session_time), np.int64, shop.events.folder) for _ in range(2))
+    by_user = np.argsort(shop.session_user, kind="stable")  # reads the log from front to back
     for at in range(0, len(by_user), _SESSIONS):
         sessions = by_user[at : at + _SESSIONS]
         user = shop.session_user[sessions]
@@ -131,12 +131,12 @@ def _history(name: str, shop: Shop, log: ActionLog, *, max_items: int, gone: np.
 
 
 def _by_category(shop: Shop, *, max_items: int) -> History:
-    """Windows into the clicks on items with a category, ordered by (user, category, time), range of users by range of users."""
+    """Windows into the clicks on items with a category, sorted by (user, category, time), one range of users after another."""
     assert shop.session_category is not None
     assert shop.item_category is not None
     log, categories = shop.events.logs[CLICK], len(shop.category_names)
-    item = room(len(log), np.int32, shop.events.folder)
-    first, end = (room(len(shop.session_time), np.int64, shop.events.folder) for _ in range(2))
+    item = scratch(len(log), np.int32, shop.events.folder)
+    first, end = (scratch(len(shop.session_time), np.int64, shop.events.folder) for _ in range(2))
     by_user, filled = np.argsort(shop.session_user, kind="stable"), 0
     session_user = shop.session_user[by_user]
     for low, high in user_ranges(log.start):
@@ -144,9 +144,9 @@ def _by_category(shop: Shop, *, max_items: int) -> History:
         user, category = np.repeat(np.arange(high - low), np.diff(log.start[low : high + 1])), shop.item_category[log.item[a:b]]
         known = np.flatnonzero(category >= 0)
         group, time = user[known] * categories + category[known], log.time[a:b][known]
-        order = order_by_group_and_time(group, time)
-        group, time = group[order], time[order]
-        item[filled : filled + len(order)] = log.item[a:b][known[order]]
+        ranking = argsort_by_group_and_time(group, time)
+        group, time = group[ranking], time[ranking]
+        item[filled : filled + len(ranking)] = log.item[a:b][known[ranking]]
 
         sessions = by_user[np.searchsorted(session_user, low) : np.searchsorted(session_user, high)]
         searched = shop.session_category[sessions]
@@ -155,19 +155,19 @@ def _by_category(shop: Shop, *, max_items: int) -> History:
         stops = before(time, begin, np.searchsorted(group, wanted, side="right"), shop.session_time[sessions])
         end[sessions] = filled + stops
         first[sessions] = filled + np.maximum(begin, stops - max_items)
-        filled += len(order)
+        filled += len(ranking)
     return History(name="clicks", item=item[:filled], start=first, end=end, gone=None)
 
 
 def _gone(events: Events) -> np.ndarray:
-    """(E,) int64: when, at or after each cart event, its user next takes its item out again; or NEVER."""
+    """(E,) int64: the time at or after each cart event when its user next takes the item out; NEVER if that does not happen."""
     carts, outs = events.logs[CART], events.logs[UNCART]
-    gone = room(len(carts), np.int64, events.folder)
+    gone = scratch(len(carts), np.int64, events.folder)
     for low, high in user_ranges(carts.start):
         put_in, taken_out = (_of_users(log, low, high) for log in (carts, outs))
-        put_in, taken_out = put_in.with_row_index("place").sort("time"), taken_out.with_columns(gone="time").sort("time")
+        put_in, taken_out = put_in.with_row_index("event").sort("time"), taken_out.with_columns(gone="time").sort("time")
         matched = put_in.join_asof(taken_out, on="time", by=["user", "item"], strategy="forward", check_sortedness=False)
-        gone[carts.start[low] : carts.start[high]] = matched.sort("place")["gone"].fill_null(NEVER).to_numpy()
+        gone[carts.start[low] : carts.start[high]] = matched.sort("event")["gone"].fill_null(NEVER).to_numpy()
     return gone
 
 

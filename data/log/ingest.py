@@ -1,15 +1,13 @@
 """A shop folder too large for memory: read stretch by stretch into a folder of memory-mapped arrays that give the shop of `load_shop`.
 
-Left in the folder: `impressions/` (Arrow), items.arrow, users.arrow, one .npy file an array, three an action, and log.json. Arrays as
-long as the log are never in memory; items, users and one line a session are.
+The folder holds `impressions/` (Arrow), items.arrow, users.arrow, log.json, and .npy files: one for each array, three for each action.
+Arrays as long as the log are never in memory; items, users and a row for each session are.
 
 Legend: I impressions, S sessions.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,8 +16,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from data.arrays.array_storage import OnDisk, mapped
-from data.arrays.stored_frame import STRETCH, StoredFrame, open_frame, stretches, write_stretches
+from data.arrays.array_storage import OnDisk, blank_npy, mapped
+from data.arrays.stored_frame import STRETCH, StoredFrame, open_frame, read_arrow, stretches, write_arrow, write_stretches
 from data.log import checks
 from data.log.event_parts import EventParts, equal_ranges, open_events, sort_parts
 from data.log.events import CLICK, CLICKS, COLUMNS, EventRows, Events, KnownIds, checked_events, event_checks
@@ -37,12 +35,10 @@ from data.log.shop_folder import (
 from data.log.split import FRACTIONS, check_fractions
 from data.log.tables import check_folder, scan_table
 from run.errors import DataError
-from run.files import read_json, write_json
+from run.files import read_json, replacing_folder, write_json
 from run.progress import Progress
 
 Checks = Callable[[], Iterator[tuple[str, Callable[[pl.Series, int], Any]]]]
-
-VERSION = 1  # of what stands in the folder
 
 _ARRAYS = ("item", "user", "session", "click", "session_user", "session_time", "session_split", "session_category", "item_category")
 _SMALL = ("session_user", "session_time", "session_split", "session_category", "item_category")  # those that build_shop has in memory
@@ -54,7 +50,7 @@ def ingest(
 ) -> Shop:
     """Read and check a shop folder with bounded memory; the shop of `load_shop`, mapped from `target`.
 
-    Whatever a killed ingest left is made anew; `target` is there once it is whole.
+    `target` appears once it is complete; nothing is left of an ingest that fails.
 
     Args:
         fractions, allow_unordered_split: as `load_shop`.
@@ -63,19 +59,17 @@ def ingest(
     Raises:
         UserError: what `load_shop` raises, in the same words.
     """
-    folder, beside = Path(folder), target.with_name(f"{target.name}.partial")
+    folder = Path(folder)
     check_fractions(fractions)
     check_folder(folder)
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    items, impressions = read_items(folder), _store_impressions(folder, beside / "impressions", stretch)
-    shop = build_shop(
-        ShopTables(folder=folder, items=items, impressions=impressions), fractions=fractions, allow_unordered_split=allow_unordered_split,
-        keep=OnDisk(beside), read_events=partial(_store_events, target=beside, stretch=4 * stretch),
-    )  # fmt: skip
-    _store_rest(shop, beside)
-    shutil.rmtree(target, ignore_errors=True)
-    os.rename(beside, target)
+    with replacing_folder(target) as partial_folder:
+        items, impressions = read_items(folder), _store_impressions(folder, partial_folder / "impressions", stretch)
+        shop = build_shop(
+            ShopTables(folder=folder, items=items, impressions=impressions),
+            fractions=fractions, allow_unordered_split=allow_unordered_split,
+            store=OnDisk(partial_folder), read_events=partial(_store_events, target=partial_folder, stretch=4 * stretch),
+        )  # fmt: skip
+        _store_rest(shop, partial_folder)
     return open_log(target, folder)
 
 
@@ -83,17 +77,17 @@ def open_log(target: Path, folder: Path) -> Shop:
     """The shop that `ingest` left in `target`, mapped.
 
     Args:
-        folder: the shop folder that it was made of; pictures stand there.
+        folder: the shop folder that it was made from, which holds the pictures.
     """
-    said = read_json(target / "log.json")
-    values: dict[str, Any] = {name: said[name] for name in _FACTS}
+    facts = read_json(target / "log.json")
+    values: dict[str, Any] = {name: facts[name] for name in _FACTS}
     for name in _ARRAYS:
         path = target / f"{name}.npy"
-        values[name] = mapped(path) if path.exists() else None  # without a column `category` there are none of its arrays
+        values[name] = mapped(path) if path.exists() else None  # no column `category`, no arrays of it
     return Shop(
         folder=folder,
-        items=pl.read_ipc(target / "items.arrow"),
-        users=pl.read_ipc(target / "users.arrow"),
+        items=read_arrow(target / "items.arrow"),
+        users=read_arrow(target / "users.arrow"),
         impressions=open_frame(target / "impressions"),
         events=open_events(target),
         stored_order=(mapped(target / "by_session.npy"), mapped(target / "session_start.npy")),
@@ -102,7 +96,7 @@ def open_log(target: Path, folder: Path) -> Shop:
 
 
 def log_rows(folder: Path) -> int:
-    """Impressions and events that a shop folder says it holds; 0 where it cannot be read, which `load_shop` will say better."""
+    """Impressions and events in a shop folder, by its tables' headers; 0 if it cannot be read, which `load_shop` explains."""
     rows = 0
     for name in (IMPRESSIONS, EVENTS):
         if (folder / name).is_file():
@@ -154,28 +148,29 @@ def _store_events(folder: Path, known: KnownIds, clicked: Iterable[EventRows], *
 
 
 def _store_rest(shop: Shop, target: Path) -> None:
-    """Write what build_shop made in memory, and the order of rows by session."""
+    """Write what build_shop made in memory, and the rows ordered by session."""
+    store = OnDisk(target)
     for name in _SMALL:
         if (array := getattr(shop, name)) is not None:
-            np.save(target / f"{name}.npy", array, allow_pickle=False)
-    shop.items.write_ipc(target / "items.arrow", compression="uncompressed")
-    shop.users.write_ipc(target / "users.arrow", compression="uncompressed")
+            store(name, [array], array.dtype.type)
+    write_arrow(target / "items.arrow", shop.items)
+    write_arrow(target / "users.arrow", shop.users)
     start = session_starts(_in_pieces(shop.session), len(shop.session_time))
-    np.save(target / "session_start.npy", start, allow_pickle=False)
+    store("session_start", [start], np.int64)
     _store_rows_by_session(shop.session, start, target / "by_session.npy")
     write_json(target / "log.json", {name: getattr(shop, name) for name in _FACTS})
 
 
 def _store_rows_by_session(session: np.ndarray, start: np.ndarray, path: Path) -> None:
-    """Write (I,) int64 rows ordered by (session, row): each stretch's rows go behind those that their sessions already have."""
-    order, free, first = np.lib.format.open_memmap(path, mode="w+", dtype=np.int64, shape=session.shape), start[:-1].copy(), 0
+    """Write (I,) int64 rows sorted by (session, row): each stretch's rows follow those that their sessions already have."""
+    by_session, free, first = blank_npy(path, len(session), np.int64), start[:-1].copy(), 0
     for sessions in _in_pieces(session):
         rows = np.argsort(sessions, kind="stable")
         which, begin, count = np.unique(sessions[rows], return_index=True, return_counts=True)
-        order[np.repeat(free[which] - begin, count) + np.arange(len(rows))] = first + rows
+        by_session[np.repeat(free[which] - begin, count) + np.arange(len(rows))] = first + rows
         free[which] += count
         first += len(rows)
-    order.flush()
+    by_session.flush()
 
 
 def _in_pieces(array: np.ndarray) -> Iterator[np.ndarray]:
@@ -183,7 +178,7 @@ def _in_pieces(array: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _shown(table: StoredFrame, columns: Sequence[str], title: str) -> Iterator[tuple[int, pl.DataFrame]]:
-    """`stretches`, with progress."""
+    """`stretches`, with a progress bar."""
     with Progress(title, total=table.height, unit="rows") as bar:
         for first, frame in stretches(table, columns):
             yield first, frame
@@ -191,10 +186,10 @@ def _shown(table: StoredFrame, columns: Sequence[str], title: str) -> Iterator[t
 
 
 class _FirstFault:
-    """Raise, of all faults in a table, the one that `load_shop` names: the first row of the first check that fails.
+    """Raise, of all faults in a table, the one that `load_shop` reports: the first row of the first check that fails.
 
-    Stretches are checked whole, so that a fault in one may hide another that counts as earlier in a later one. Then column after column
-    is read again.
+    A stretch is checked in all columns before the next is read, so its fault may hide one in a later stretch that is to be reported
+    first. On a fault, the table is therefore read again, column by column.
     """
 
     def __init__(self, table: StoredFrame, of: Checks):

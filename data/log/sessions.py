@@ -1,6 +1,6 @@
-"""Impressions to sessions: their number, time, split and category, each checked to be one and the same in all of a session's rows.
+"""Impressions to sessions: their number, time, split and category; user, split and category must agree in all rows of a session.
 
-Tables may be in memory or on disk: what is as long as the log is worked through stretch by stretch.
+Tables may be in memory or on disk: whatever is as long as the log is processed stretch by stretch.
 
 Legend: N items, I impressions, S sessions.
 """
@@ -29,7 +29,7 @@ def session_table(impressions: Frame) -> pl.DataFrame:
         row = pl.int_range(pl.len(), dtype=pl.Int64) + first
         each = rows.select(pl.col("session_id").alias("id"), pl.col("timestamp").alias("time"), row.alias("first_row"))
         found.append(each.group_by("id").agg(pl.col("time").min(), pl.col("first_row").min(), pl.len().alias("size")))
-        if sum(part.height for part in found[1:]) > found[0].height:  # so that all merging together takes twice the last one's time
+        if sum(part.height for part in found[1:]) > found[0].height:  # then all merges together cost about twice the last one
             found = [_merged(found)]
     return _merged(found).sort("time", "first_row")
 
@@ -47,7 +47,7 @@ def session_numbers(impressions: Frame, sessions: pl.DataFrame) -> Iterator[np.n
 
 
 def session_starts(parts: Iterable[np.ndarray], sessions: int) -> np.ndarray:
-    """(S + 1,) int64: where each session's rows begin once rows are ordered by session.
+    """(S + 1,) int64: where each session's rows begin once rows are sorted by session.
 
     Args:
         parts: the sessions of all rows, in any division.
@@ -101,9 +101,9 @@ def categories(
     if not (of_items or of_sessions):
         return None, None, []
     if of_items and of_sessions and is_text(items.schema["category"]) != is_text(impressions.schema["category"]):
-        fix = f"text here or in {ITEMS}, integers in the other; write both alike"
+        fix = f"text here or in {ITEMS}, integers in the other; write both the same way"
         raise DataError(IMPRESSIONS, column="category", fix=fix)
-    written = [distinct(frame, "category") for frame, there in ((items, of_items), (impressions, of_sessions)) if there]
+    written = [distinct(frame, "category") for frame, present in ((items, of_items), (impressions, of_sessions)) if present]
     names = pl.concat([checks.categories("", values) for values in written]).drop_nulls().unique().sort()
     item_category = index_of(checks.categories(ITEMS, items["category"]), names) if of_items else None
     session_category = _searched(impressions, session, sessions, names) if of_sessions else None
@@ -134,9 +134,9 @@ def distinct(frame: Frame, column: str) -> pl.Series:
 
 
 def _one_a_session(column: pl.Series, values: np.ndarray, expected: np.ndarray, rule: str, first: int) -> None:
-    """Refuse a row whose value differs from its session's (both already spread over the impressions, from row `first` on)."""
+    """Refuse a row whose value differs from its session's (both given for each impression, from row `first` on)."""
     wrong = values != expected
     if wrong.any():
         row = int(np.argmax(wrong))
-        fix = f"an earlier row of its session has another; {rule}: give the rest a session_id of its own"
+        fix = f"an earlier row of its session has another; {rule}: give the other rows their own session_id"
         raise DataError(IMPRESSIONS, row=first + row, column=column.name, value=column[row], fix=fix)

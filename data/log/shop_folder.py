@@ -1,4 +1,4 @@
-"""A shop folder in memory: the format of docs/shop-folder.md, checked whole, ids turned into row numbers.
+"""A shop folder in memory: the format of docs/shop-folder.md, fully checked, ids turned into row numbers.
 
 Legend: N items, U users, I impressions, S sessions.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from data.arrays.array_storage import Keep, in_memory
+from data.arrays.array_storage import Store, in_memory
 from data.arrays.ranges import ranges
 from data.arrays.stored_frame import Frame, stretches
 from data.log import checks
@@ -31,7 +31,11 @@ ITEMS, USERS, IMPRESSIONS = "items.parquet", "users.parquet", "impressions.parqu
 
 @dataclass(frozen=True, kw_only=True)
 class Shop:
-    """A checked shop folder. Frames hold the columns on disk: ids Int64 or String, timestamp Int64 s, click Int8."""
+    """A checked shop folder.
+
+    Frames hold the columns on disk in working types: ids Int64 or String, timestamp Int64 s, click Int8, text String, features Int64,
+    String, Boolean or Float64.
+    """
 
     folder: Path
     items: pl.DataFrame  # N rows; the row number is the item's index everywhere
@@ -44,13 +48,13 @@ class Shop:
     session_user: np.ndarray  # (S,) int32
     session_time: np.ndarray  # (S,) int64 Unix s of the earliest impression
     session_split: np.ndarray  # (S,) int8 index into SPLITS
-    session_category: np.ndarray | None  # (S,) int32 index into category_names: what was searched; -1 unknown
+    session_category: np.ndarray | None  # (S,) int32 index into category_names of the category searched; -1 unknown
     item_category: np.ndarray | None  # (N,) int32 index into category_names; -1 unknown; None: no such column
     category_names: list[str]
     events: Events
     clicks_from: str = IMPRESSIONS  # the file that the click events come from
-    split_is_ordered: bool  # False: a `split` column goes back in time and that was allowed
-    stored_order: tuple[np.ndarray, np.ndarray] | None = None  # `by_session`, where it stands on the disk
+    split_is_ordered: bool  # False: a `split` column goes back in time, and that was allowed
+    stored_order: tuple[np.ndarray, np.ndarray] | None = None  # `by_session`, if it is on disk
 
     @cached_property
     def by_session(self) -> tuple[np.ndarray, np.ndarray]:
@@ -60,15 +64,15 @@ class Shop:
         return np.argsort(self.session, kind="stable"), session_starts([self.session], len(self.session_time))
 
     def rows(self, split: str) -> np.ndarray:
-        """Impression rows of a split, int64, ordered by (session, row). Not to be written to: it may be part of a larger array."""
-        order, start = self.by_session
+        """Impression rows of a split, int64, ordered by (session, row). Read only: it may be part of a larger array."""
+        rows, start = self.by_session
         sessions = np.flatnonzero(self.session_split == SPLITS.index(split))
         if len(sessions) == 0:
-            return order[:0]
+            return rows[:0]
         first, last = sessions[0], sessions[-1]
-        if last - first + 1 == len(sessions):  # splits in time order: nothing need be gathered
-            return order[start[first] : start[last + 1]]
-        return order[ranges(start[sessions], start[sessions + 1] - start[sessions])]
+        if last - first + 1 == len(sessions):  # splits in time order: a slice will do
+            return rows[start[first] : start[last + 1]]
+        return rows[ranges(start[sessions], start[sessions + 1] - start[sessions])]
 
 
 def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, allow_unordered_split: bool = False) -> Shop:
@@ -76,7 +80,7 @@ def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, all
 
     Args:
         fractions: of the impressions in time order, for pretrain, train, valid, test; a `split` column wins over them.
-        allow_unordered_split: accept a `split` column that goes back in time; `Shop.split_is_ordered` then says so.
+        allow_unordered_split: accept a `split` column that goes back in time; `Shop.split_is_ordered` is then False.
 
     Raises:
         UserError: anything in the folder that cannot be right, naming file, row, column, value and the fix.
@@ -85,12 +89,12 @@ def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, all
     check_fractions(fractions)
     check_folder(folder)
     tables = ShopTables(folder=folder, items=read_items(folder), impressions=_impressions(folder))
-    return build_shop(tables, fractions=fractions, allow_unordered_split=allow_unordered_split, keep=in_memory, read_events=load_events)
+    return build_shop(tables, fractions=fractions, allow_unordered_split=allow_unordered_split, store=in_memory, read_events=load_events)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShopTables:
-    """Two tables of a folder, each checked by itself."""
+    """Two tables of a folder, each checked on its own."""
 
     folder: Path
     items: pl.DataFrame
@@ -100,27 +104,29 @@ class ShopTables:
 ReadEvents = Callable[[Path, KnownIds, Iterable[EventRows]], tuple[Events, str]]  # as `load_events`
 
 
-def build_shop(tables: ShopTables, *, fractions: Sequence[float], allow_unordered_split: bool, keep: Keep, read_events: ReadEvents) -> Shop:
-    """Turn ids into row numbers and impressions into sessions, checking what one table says of another.
+def build_shop(
+    tables: ShopTables, *, fractions: Sequence[float], allow_unordered_split: bool, store: Store, read_events: ReadEvents
+) -> Shop:
+    """Turn ids into row numbers and impressions into sessions, checking the tables against each other.
 
     Args:
-        keep: where arrays as long as the log are to stand.
+        store: where arrays as long as the log are put.
     """
     folder, items, impressions = tables.folder, tables.items, tables.impressions
     checks.same_kind(IMPRESSIONS, _kind(impressions, "item_id"), ITEMS, items["item_id"])
     users = _users(folder, impressions)
     users_file = USERS if (folder / USERS).exists() else None
 
-    item = keep("item", _indices(impressions, "item_id", items["item_id"], ITEMS), np.int32)
-    user = keep("user", _indices(impressions, "user_id", users["user_id"], USERS), np.int32)
+    item = store("item", _indices(impressions, "item_id", items["item_id"], ITEMS), np.int32)
+    user = store("user", _indices(impressions, "user_id", users["user_id"], USERS), np.int32)
     sessions = session_table(impressions)
-    session = keep("session", session_numbers(impressions, sessions), np.int32)
+    session = store("session", session_numbers(impressions, sessions), np.int32)
     first_row = sessions["first_row"].to_numpy()
     session_user = user[first_row]
     one_user_each(impressions, user, session_user, session)
     session_split, ordered = split_of_sessions(impressions, session, sessions, fractions, allow_unordered_split)
     item_category, session_category, category_names = categories(items, impressions, session, len(first_row))
-    click = keep("click", (rows["click"].to_numpy() for _, rows in stretches(impressions, ["click"])), np.int8)
+    click = store("click", (rows["click"].to_numpy() for _, rows in stretches(impressions, ["click"])), np.int8)
 
     known = KnownIds(item_ids=items["item_id"], user_ids=users["user_id"], users_file=users_file)
     events, clicks_from = read_events(folder, known, _clicked(impressions, user, item))
@@ -183,46 +189,43 @@ def require_impression_columns(schema: pl.Schema) -> None:
 
 
 def checked_impressions(frame: pl.DataFrame) -> pl.DataFrame:
-    """The whole table of impressions, every column in its one working type."""
-    found = frame
+    """The complete table of impressions, every column in its working type."""
     for column, check in impression_checks(frame.schema):
-        found = found.with_columns(check(frame[column], 0))
+        frame = frame.with_columns(check(frame[column], 0))
         if column == "click":
-            checks.some_clicked(IMPRESSIONS, column, int(found[column].sum()), len(found))
-    return found
+            checks.some_clicked(IMPRESSIONS, column, int(frame[column].sum()), len(frame))
+    return frame
 
 
 def impression_checks(schema: pl.Schema) -> Iterator[tuple[str, Callable[[pl.Series, int], pl.Series]]]:
-    """Columns and what makes their values from row `first` on sound, in the order in which the first fault of a file is named."""
+    """Columns, each once, and what checks and converts their values from row `first` on, in the order in which faults are reported."""
     known = [("session_id", checks.ids), ("user_id", checks.ids), ("item_id", checks.ids), ("timestamp", checks.times)]
-    known += [("click", checks.clicks), ("query", checks.text), ("category", checks.categories_or_nulls)]
+    known += [("click", checks.clicks), ("query", checks.text), ("category", checks.search_categories), ("split", checks.written)]
     for column, check in known:
         if column in schema:
             yield column, partial(check, IMPRESSIONS)
-    typed = {name: pl.String() if name == "category" and isinstance(dtype, pl.Null) else dtype for name, dtype in schema.items()}
-    features = feature_columns(pl.DataFrame(schema=typed), reserved=IMPRESSION_RESERVED, file=IMPRESSIONS)
-    for column in features.numeric:
-        yield column, partial(checks.finite, IMPRESSIONS)
+    found = feature_columns(pl.DataFrame(schema=schema), reserved=(*IMPRESSION_RESERVED, "category"), file=IMPRESSIONS)
+    for column in (*found.categorical, *found.numeric):
+        yield column, partial(checks.feature, IMPRESSIONS)
 
 
 def _checked_features(file: str, frame: pl.DataFrame, reserved: Sequence[str]) -> pl.DataFrame:
     if "category" in frame.columns and file == ITEMS:
-        frame = frame.with_columns(checks.categories_or_nulls(file, frame["category"]))
-    for name in feature_columns(frame, reserved=reserved, file=file).numeric:
-        checks.finite(file, frame[name])
-    return frame
+        frame = frame.with_columns(checks.search_categories(file, frame["category"]))
+    found = feature_columns(frame, reserved=reserved, file=file)
+    return frame.with_columns([checks.feature(file, frame[column]) for column in (*found.categorical, *found.numeric)])
 
 
 def _kind(impressions: Frame, column: str) -> pl.Series:
-    """No values of a column, which have its name and type."""
+    """An empty series with a column's name and type."""
     return pl.Series(column, [], dtype=impressions.schema[column])
 
 
 def _indices(impressions: Frame, column: str, listed: pl.Series, file: str) -> Iterator[np.ndarray]:
-    """Where the ids of a column stand among those listed, stretch by stretch."""
+    """The positions of a column's ids among those listed, stretch by stretch."""
     for first, rows in stretches(impressions, [column]):
         index = index_of(rows[column], listed)
-        checks.known(IMPRESSIONS, rows[column], index, file, first)
+        checks.known(IMPRESSIONS, rows[column], index, file, first, listed=listed)
         yield index
 
 

@@ -1,16 +1,12 @@
-"""Sessions to splits: pretrain < train < valid < test in time, cut at session borders; or as a `split` column says."""
+"""Sessions to splits: pretrain < train < valid < test in time, cut at session borders; or as a `split` column gives them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from run.errors import DataError, SettingError, UserError
-
-if TYPE_CHECKING:
-    from data.log.shop_folder import Shop
+from run.errors import DataError, SettingError
 
 SPLITS = ("pretrain", "train", "valid", "test")
 NEEDED = ("train", "valid", "test")
@@ -29,7 +25,7 @@ def check_fractions(fractions: Sequence[float]) -> None:
 
 
 def split_by_time(sizes: np.ndarray, fractions: Sequence[float] = FRACTIONS) -> np.ndarray:
-    """Cut sessions in time order so that each split gets its fraction of the impressions.
+    """Cut sessions in time order, each split getting its fraction of the impressions.
 
     A session goes where its middle impression falls, so no border is off by more than half a session.
 
@@ -74,37 +70,17 @@ def check_complete(split: np.ndarray, *, by_column: bool) -> None:
     for name in NEEDED:
         if not np.any(split == SPLITS.index(name)):
             if by_column:
-                raise DataError(_FILE, column="split", fix=f"no row says '{name}'; train, valid and test need rows")
+                raise DataError(_FILE, column="split", fix=f"no row has '{name}'; train, valid and test need rows")
             fix = f"{len(split)} sessions leave split '{name}' empty; give more sessions or other --split-fractions"
             raise DataError(_FILE, fix=fix)
 
 
 def _out_of_order(split: np.ndarray, time: np.ndarray) -> tuple[int, int] | None:
     """Two sessions (late one of an earlier split, early one of a later split), or None."""
-    for later in range(1, len(SPLITS)):
-        before, after = np.flatnonzero(split < later), np.flatnonzero(split == later)
+    for number in range(1, len(SPLITS)):
+        before, after = np.flatnonzero(split < number), np.flatnonzero(split == number)
         if len(before) and len(after):
             late, early = before[np.argmax(time[before])], after[np.argmin(time[after])]
             if time[late] > time[early]:
                 return int(late), int(early)
     return None
-
-
-def scorable_sessions(shop: Shop, split: str) -> int:
-    """How many sessions of a split have both a click and a skipped item, so that they count in GAUC."""
-    rows = shop.rows(split)
-    clicks = np.bincount(shop.session[rows], weights=shop.click[rows], minlength=1)
-    shown = np.bincount(shop.session[rows], minlength=1)
-    return int(((clicks > 0) & (clicks < shown)).sum())
-
-
-def check_scorable(shop: Shop, split: str) -> None:
-    """Refuse a split in which no session has both a click and a skipped item: GAUC is undefined there.
-
-    Raises:
-        UserError: names the folder and the split.
-    """
-    if scorable_sessions(shop, split) == 0:
-        raise UserError(
-            f"{shop.folder}: no {split} session has both a click and a skipped item, so nothing can be ranked; log longer sessions"
-        )

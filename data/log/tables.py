@@ -1,4 +1,4 @@
-"""Reading one parquet table of a shop folder, and saying in one line why it cannot be read."""
+"""Reading one parquet table of a shop folder, or explaining in one line why it cannot be read."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ TABLES = ("items.parquet", "users.parquet", "impressions.parquet", "events.parqu
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that is missing, is a file, or holds a form of data that is reserved but not read yet."""
+    """Refuse a folder that is missing, is a file, or holds data in a reserved form that is not supported yet."""
     if not folder.exists():
         raise UserError(f"{folder}: no such folder; give the folder that holds items.parquet and impressions.parquet")
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the folder that holds items.parquet and impressions.parquet")
     for name in ("vectors.npy", "vectors.parquet"):
         if (folder / name).exists():
-            raise UserError(f"{name}: vectors in place of images/ are not read yet; give pictures, move the file away")
+            raise UserError(f"{name}: vectors in place of images/ are not read yet; give pictures and move the file away")
 
 
 def read_table(folder: Path, name: str, *, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """The whole table `name`, or only `columns` of it, in file order.
+    """The complete table `name`, or only `columns` of it, in file order.
 
     Raises:
         DataError: the file is missing, is no parquet, is damaged, has no rows, or lacks one of `columns`.
@@ -41,10 +41,10 @@ def read_table(folder: Path, name: str, *, columns: Sequence[str] | None = None)
 
 
 def scan_table(folder: Path, name: str, *, columns: Sequence[str] | None = None, stretch: int = STRETCH) -> StoredFrame:
-    """The table of `read_table`, left on the disk; of its rows only the number is known yet.
+    """The table of `read_table`, left on disk; only its number of rows is read.
 
     Raises:
-        DataError: as `read_table`; what is damaged may show only when it is read.
+        DataError: as `read_table`, except that damaged data may show only when they are read.
     """
     scan = _scan(folder, name, columns)
     height = _read(name, scan.select(pl.len())).item()
@@ -58,9 +58,9 @@ def _scan(folder: Path, name: str, columns: Sequence[str] | None) -> pl.LazyFram
     if not path.exists():
         raise DataError(name, fix=f"no such file in {folder}; {_likely(name, _files(folder))}")
     if not path.is_file():
-        raise DataError(name, fix="is no file; write the table as one parquet file")
+        raise DataError(name, fix="is not a file; write the table as one parquet file")
     with _parquet(name):
-        # no globbing, no columns out of folder names: a folder may have any name
+        # no globbing, and no columns from folder names: a folder may have any name
         scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
         if columns is None:
             return scan
@@ -76,7 +76,7 @@ def _read(name: str, scan: pl.LazyFrame) -> pl.DataFrame:
 
 @contextmanager
 def _parquet(name: str) -> Iterator[None]:
-    """Say of a table that cannot be read, and why, in place of polars' own error."""
+    """Report which table cannot be read and why, in place of polars' own error."""
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
@@ -98,7 +98,7 @@ def require_columns(file: str, have: Sequence[str], needed: Sequence[str]) -> No
 
 
 def index_of(values: pl.Series, known: pl.Series) -> np.ndarray:
-    """(len(values),) int32: where each value stands in `known` (unique, same dtype); -1 where it does not."""
+    """(len(values),) int32: the position of each value in `known` (unique, same dtype); -1 if it is not there."""
     numbered = pl.DataFrame({"value": known, "index": np.arange(len(known), dtype=np.int32)})
     found = pl.DataFrame({"value": values}).join(numbered, on="value", how="left", maintain_order="left")
     return found["index"].fill_null(-1).to_numpy()
@@ -109,7 +109,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _likely(name: str, files: list[str]) -> str:
-    """Which of `files` may be the missing table: the same name in another format, or a misspelt one, never another table."""
+    """Which of `files` may be the missing table: the same name in another format or a misspelt one, never another table."""
     for file in files:
         if Path(file).stem == Path(name).stem:
             return f"there is {file!r}: write it as parquet"
@@ -117,7 +117,7 @@ def _likely(name: str, files: list[str]) -> str:
 
 
 def _nearest(name: str, options: list[str], *, never: Sequence[str] = ()) -> str:
-    """The option that `name` may have been meant as, but for those that are `never` meant, or all there are."""
+    """The option that `name` was probably meant to be, `never` excluded; or a list of them all."""
     near = difflib.get_close_matches(name, [option for option in options if option not in never], n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]!r}?"
