@@ -165,7 +165,7 @@ def comparison_of(config: CompareConfig) -> Comparison:
 
 
 def write_results(config: CompareConfig, comparison: Comparison, shop: Shop, *, began: float) -> dict[str, Any]:
-    """Measure all rows and write `results.json`, `users.parquet` and `report.html`; print the table last, for it may fail."""
+    """Measure all rows and write `results.json`, `users.parquet` and `report.html`; print the table last, since printing may fail."""
     from data.source import shop_fingerprint
     from eval.merge import write_users
     from eval.report.report_data import write_comparison_report

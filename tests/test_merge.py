@@ -148,7 +148,7 @@ def test_the_merged_files_are_complete_before_anything_is_printed_and_have_the_n
     assert page.rstrip().endswith("</html>")
     for note in notes(merged):
         assert note in page
-    assert "1 pictures could not be read" in page
+    assert "1 picture could not be read and counts as missing" in page
     assert "made by different code (commits c0, c1)" in page
 
 

@@ -24,7 +24,8 @@ def notes(results: Results) -> list[str]:
     found = caveats(results)
     unreadable = results.get("pictures_unreadable", 0)
     if unreadable:
-        found.append(f"{count(unreadable)} pictures could not be read and count as missing; bad_pictures.csv lists them.")
+        what = "picture could not be read and counts" if unreadable == 1 else "pictures could not be read and count"
+        found.append(f"{count(unreadable)} {what} as missing; listed in bad_pictures.csv.")
     seeds = " and seeds" * (len(results["seeds"]) > 1)
     return [*found, f"A form is selected by its GAUC in validation sessions. Intervals: paired bootstrap over users{seeds}."]
 
