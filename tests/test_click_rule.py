@@ -1,4 +1,4 @@
-"""Click rule: clicks follow the probabilities that the truth tells, and those follow style most of all."""
+"""Click rule: clicks follow the probabilities that the truth file holds, and those depend most on style."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures decoded on the way: the pixels of the store, and the same rules for those that cannot be read."""
+"""Pictures decoded from files at every reading: the pixels of the store, and the same rules for unreadable ones."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_files_have_the_pixels_of_the_store_in_any_order_and_as_often_as_asked(b
     np.testing.assert_array_equal(files.read(items), store.read(items))
 
 
-def test_a_picture_that_is_asked_for_twice_is_decoded_once(shop, tmp_path, monkeypatch):
+def test_a_picture_asked_for_twice_is_decoded_once(shop, tmp_path, monkeypatch):
     decoded = []
     real = reader.read_picture
     monkeypatch.setattr(reader, "read_picture", lambda folder, image, **options: decoded.append(image) or real(folder, image, **options))

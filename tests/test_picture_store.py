@@ -1,4 +1,4 @@
-"""Pictures nobody vouches for, and the store they are decoded into."""
+"""Pictures from untrusted files, and the store they are decoded into."""
 
 from __future__ import annotations
 
