@@ -158,7 +158,7 @@ def made(folder: Path, form: str, place: str) -> tuple[Any, Any]:
     vectors = normalise(rng.normal(size=(ITEMS, encoder.dim)).astype(np.float32))
     meta = {"encoder": "random", "hash": file_hash(folder / "encoder/best.safetensors"), "normalised": True}
     write_embeddings(folder / "encoder/embeddings", shop.items["item_id"], vectors, meta)
-    feature = no_image(ITEMS) if form == "none" else image_feature(form, vectors, clusters=200, seed=0, centre=True)
+    feature = no_image(ITEMS) if form == "none" else image_feature(form, vectors, seed=0, centre=True)
     inputs = encode(shop, feature, config)
     model = build(inputs.layout, config, 0)
     save_weights(folder / "run/best.safetensors", model.state_dict(), inputs)

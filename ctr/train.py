@@ -16,9 +16,10 @@ from ctr.config import PRESETS as CTR_PRESETS
 from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
+from features.forms.table import FORM_NAMES, NO_FORM, FormSettings
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
-from run.config import as_dict, one_of, parse, positive, to_toml
+from run.config import as_dict, one_of, parse, to_toml
 from run.errors import SettingError, UserError, entry
 from run.files import write_atomic
 from run.folder import locked
@@ -27,34 +28,31 @@ if TYPE_CHECKING:
     from data.log.shop_folder import Shop
     from features.image_feature import ImageFeature
 
-FORMS = ("none", "cluster_id", "sim_score", "vector")
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Settings of one CTR model's training."""
 
-    image_feature: str = "none"  # none (the baseline) | cluster_id | sim_score | vector
+    image_feature: str = NO_FORM  # none (the baseline) | cluster_id | sim_score | vector
     embeddings: Path | None = None  # embeddings folder (features.embed); None: courier is trained first
-    clusters: int = 200  # cluster IDs wanted
     preset: str = "small"  # tiny | small | paper
     seed: int = 0  # of first weights and the order of sessions
     out: Path = Path("runs/ctr")  # run folder; the same command goes on where a killed one was
     source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
+    forms: Annotated[FormSettings, tyro.conf.arg(name="")] = field(default_factory=FormSettings)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     ctr: Annotated[CtrConfig, tyro.conf.arg(name="")] = field(default_factory=CtrConfig)
 
     def __post_init__(self):
-        one_of("image_feature", self.image_feature, FORMS)
-        positive("clusters", self.clusters)
-        if self.image_feature == "none" and self.embeddings is not None:
-            raise SettingError("embeddings", self.embeddings, "--image-feature none takes none; give cluster_id, sim_score or vector")
+        one_of("image_feature", self.image_feature, (NO_FORM, *FORM_NAMES))
+        if self.image_feature == NO_FORM and self.embeddings is not None:
+            raise SettingError("embeddings", self.embeddings, f"--image-feature none takes none; give one of {', '.join(FORM_NAMES)}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     name: {"source": SOURCE_PRESETS[name], "ctr": CTR_PRESETS[name], "pretrain": PRETRAIN_PRESETS[name]} for name in CTR_PRESETS
 }
-PRESETS["tiny"]["clusters"], PRESETS["paper"]["clusters"] = 40, 100_000
+PRESETS["tiny"]["forms"], PRESETS["paper"]["forms"] = {"clusters": 40}, {"clusters": 100_000}
 
 
 @entry
@@ -101,7 +99,7 @@ def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:
         folder = make_embeddings(experiment, "courier", config.seed).folder / "embeddings"
     vectors = read_embeddings(folder, shop.items["item_id"])
     known, centre = items_shown_before(shop, "valid"), config.pretrain.centre
-    return image_feature(config.image_feature, vectors, clusters=config.clusters, seed=config.seed, fit_on=known, centre=centre)
+    return image_feature(config.image_feature, vectors, config.forms, seed=config.seed, fit_on=known, centre=centre)
 
 
 def _shown(value: float | None) -> str:

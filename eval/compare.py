@@ -17,6 +17,7 @@ from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
 from features.external import encoder_names
+from features.forms.table import FORM_NAMES
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from pretrain.methods.table import METHODS, check_needs
@@ -26,7 +27,6 @@ from run.files import write_atomic, write_json
 from run.folder import commit, locked
 
 ENCODERS = (*METHODS, "none")
-FORMS = ("cluster_id", "sim_score", "vector")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class CompareConfig:
 
     def __post_init__(self):
         encoder_names("encoders", self.encoders, ENCODERS)
-        names("image_features", self.image_features, FORMS)
+        names("image_features", self.image_features, FORM_NAMES)
         positive("seeds", self.seeds)
         positive("clusters", self.clusters)
         one_of("gauc_weight", self.gauc_weight, ("session", "impression"))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from ctr.config import CtrConfig
+from ctr.config import NO_RESULT, CtrConfig
 from features.encoder_stages import Experiment, encoder_stage, make_embeddings, make_initial_encoder
 from features.external import safe_name
 from run.files import read_json
@@ -20,7 +20,6 @@ OTHER_SEEDS = "baseline (other seeds)"
 WARM = "baseline (start)"  # trained first where all rows, the baseline too, go on from one trained baseline
 SHUFFLED = "shuffled "  # before an encoder's name: its embeddings dealt out to the wrong items
 _OTHER = 1000  # added to a seed for the A/A row
-_NO_RESULT = ("checkpoint_seconds", "keep_checkpoints", "threads", "table_sharding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ def ctr_stage(comparison: Comparison, encoder: str, form: str, seed: int) -> Sta
         encoder: an encoder's name, BASELINE, OTHER_SEEDS, WARM, or SHUFFLED + name.
         form: vector, sim_score, cluster_id, or "none" for the baselines.
     """
-    settings = {name: value for name, value in asdict(comparison.ctr).items() if name not in _NO_RESULT}
+    settings = {name: value for name, value in asdict(comparison.ctr).items() if name not in NO_RESULT}
     key = comparison.source.key(comparison.root) | {"seed": seed, "form": form, "ctr": settings, "version": VERSION}
     key |= {"other": encoder == OTHER_SEEDS, "init_from": file_hash(comparison.ctr.start)}
     if comparison.start == "warm" and encoder != WARM:
@@ -104,6 +103,7 @@ def run_ctr(comparison: Comparison, encoder: str, form: str, seed: int) -> None:
 def feature_of(comparison: Comparison, shop, encoder: str, form: str, seed: int):
     """The `ImageFeature` that this row of the comparison gives to its CTR model."""
     from features.embeddings import read_embeddings
+    from features.forms.table import FormSettings
     from features.image_feature import image_feature, items_shown_before, no_image
 
     if form == "none":
@@ -114,4 +114,4 @@ def feature_of(comparison: Comparison, shop, encoder: str, form: str, seed: int)
         present = np.flatnonzero(vectors.any(1))
         vectors[present] = vectors[present[permutation(len(present), seed, "shuffled")]]
     known, centre = items_shown_before(shop, "valid"), comparison.pretrain.centre
-    return image_feature(form, vectors, clusters=comparison.clusters, seed=seed, fit_on=known, centre=centre)
+    return image_feature(form, vectors, FormSettings(clusters=comparison.clusters), seed=seed, fit_on=known, centre=centre)

@@ -61,9 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     count = feature.table_size - 1
     if not count:
         raise UserError(f"{config.embeddings}: no item that centres could be learned from has an embedding")
-    write_clusters(
-        config.embeddings, item_id, feature.rows, centres=feature.rule.constants["centres"], common=feature.rule.common
-    )
+    write_clusters(config.embeddings, item_id, feature.rows, centres=feature.rule.constants["centres"], common=feature.rule.common)
     sizes = np.bincount(feature.rows[feature.present], minlength=count)
     print(
         f"{count} clusters of {sizes.min()} to {sizes.max()} items (median {int(np.median(sizes))}) in {config.embeddings}; "

@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctr.config import PRESETS, CtrConfig
-from ctr.inputs.encode import encode, fit
+from ctr.inputs.encode import encode
 from ctr.inputs.id_hash import hash64
+from ctr.inputs.rules import fit
 from ctr.inputs.vocabulary import Hashed, Ragged, Vocabulary, fit_ids, fit_scale, fit_values, fit_words, word_rows
 from ctr.inputs.vocabulary_files import read_model_spec, write_model_spec
 from data.arrays.words import words_of
 from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
+from features.forms.table import FormSettings
 from features.image_feature import digest, image_feature, no_image
 from run.errors import DataError, UserError
 from tests.ctr_shop import make_shop, pictures
@@ -293,4 +295,4 @@ def unit(style):
 
 def learned(style, form):
     """The image feature learned from vectors near each style's direction."""
-    return no_image(len(style)) if form == "none" else image_feature(form, unit(style), clusters=4, seed=0, centre=True)
+    return no_image(len(style)) if form == "none" else image_feature(form, unit(style), FormSettings(clusters=4), seed=0, centre=True)

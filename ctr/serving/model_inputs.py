@@ -15,12 +15,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from ctr.inputs.encode import CLUSTER, Rules
+from ctr.inputs.encode import IMAGE_TABLE
+from ctr.inputs.rules import Rules
 from ctr.inputs.vocabulary import Hashed, Ragged, kind_of
 from ctr.inputs.vocabulary_files import read_model_spec
 from ctr.serving.lookup import Lookup, mapped, open_lookup
 from ctr.serving.request import Id, Item, Request, RequestColumns, RequestError, User, check_request
 from data.arrays.words import words_of
+from features.forms.form import ITEM_TABLE
 
 
 class Told(NamedTuple):
@@ -103,7 +105,7 @@ class ExportedCatalogue:
             *(torch.from_numpy(array) for array in (query, context_rows, context_numeric)),
         )
         unknown = [thing.id for thing, number in zip(things, numbers, strict=True) if number < 0 and thing.told is None]
-        bare = [] if layout.form == "none" else [thing.id for thing in request.candidates if not present[place[thing.id]]]
+        bare = [] if not layout.place else [thing.id for thing in request.candidates if not present[place[thing.id]]]
         return question, Told(bool(user_number[0] < 0 and request.user.told is None), unknown, list(dict.fromkeys(bare)))
 
     def _rows(
@@ -160,18 +162,18 @@ class ExportedCatalogue:
     def _pictures(
         self, things: Sequence[Item], numbers: np.ndarray, given: Mapping[Id, np.ndarray], rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors (U, D) and presence (U,) of the items' pictures; of cluster_id, the last column of `rows` is set."""
-        form, in_store = self.known.layout.form, numbers >= 0
+        """Vectors (U, D) and presence (U,) of the items' pictures; of a form in an item table, the last column of `rows` is set."""
+        layout, in_store = self.known.layout, numbers >= 0
         vectors, present = np.zeros((len(things), self.dim), dtype=np.float32), np.zeros(len(things), dtype=bool)
-        if form == "none":
+        if not layout.place:
             return vectors, present
         assert self.items.present is not None
         present[in_store] = self.items.present[numbers[in_store]]
         if self.items.vectors is not None:
             vectors[in_store] = self.items.vectors[numbers[in_store]]
-        if form == "cluster_id":
-            assert self.known.layout.item[-1].name == CLUSTER
-            rows[:, -1] = self.known.layout.item[-1].size - 1
+        if layout.place == ITEM_TABLE:
+            assert layout.item[-1].name == IMAGE_TABLE
+            rows[:, -1] = layout.item[-1].size - 1
             rows[in_store, -1] = self.items.rows[numbers[in_store], -1]
         places = [number for number, thing in enumerate(things) if thing.id in given]
         if places:
@@ -180,8 +182,8 @@ class ExportedCatalogue:
             present[places] = feature.present
             if feature.vectors is not None:
                 vectors[places] = feature.vectors
-            if feature.cluster is not None:
-                rows[places, -1] = feature.cluster
+            if feature.rows is not None:
+                rows[places, -1] = feature.rows
         return vectors, present
 
 

@@ -44,7 +44,7 @@ class TrainedRun:
         from features.embeddings import read_embeddings
         from features.image_feature import no_image
 
-        if self.known.layout.form == "none":
+        if not self.known.layout.place:
             return no_image(len(item_id))
         if self.known.rule is None or self.embeddings is None:
             raise UserError(f"{self.folder}: keeps no rule for its image feature; train the model anew")
@@ -90,7 +90,7 @@ def open_run(folder: Path, *, data: str = "", embeddings: Path | None = None) ->
     source = with_settings(SourceConfig(), settings.get("source", {}), source=str(folder / "config.toml"))
     if data:
         source = SourceConfig(data=data, allow_unordered_split=True)
-    if known.layout.form == "none":
+    if not known.layout.place:
         embeddings = None
     elif embeddings is None:
         embeddings = _own_embeddings(folder, settings)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctr.inputs.encode import CLUSTER, Inputs
+from ctr.inputs.encode import IMAGE_TABLE, Inputs
 from ctr.model.linear import ImagePart
 from ctr.training.sharding import TableShard
 from run.errors import UserError
@@ -99,7 +99,7 @@ def warm_start(model: nn.Module, network: Mapping[str, nn.Parameter], parts: Seq
 def vocabulary_hash(inputs: Inputs) -> str:
     """A hash of which table row every item, user and word has; the image feature is left out."""
     digest = hashlib.sha256()
-    items = inputs.items.rows[[table.name != CLUSTER for table in inputs.items.tables]]
+    items = inputs.items.rows[[table.name != IMAGE_TABLE for table in inputs.items.tables]]
     for rows in (items, inputs.users.rows):
         digest.update(rows.tobytes())
     for texts in (inputs.titles, inputs.queries):
@@ -109,4 +109,4 @@ def vocabulary_hash(inputs: Inputs) -> str:
 
 
 def _of_image(name: str) -> bool:
-    return any(part in ("image", CLUSTER) for part in name.split("."))
+    return any(part in ("image", IMAGE_TABLE) for part in name.split("."))

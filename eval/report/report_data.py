@@ -118,9 +118,9 @@ def report(comparison: Comparison, shop: Shop, results: dict[str, Any]) -> None:
         first = "courier" if any(row[0] == "courier" for row in encoders) else encoders[0][0]
         if (first, "cluster_id") in rows:
             feature = feature_of(comparison, shop, first, "cluster_id", 0)
-            assert feature.cluster is not None
-            no_clusters = too_small(store, feature.cluster, feature.clusters)
-            clusters = [] if no_clusters else cluster_pictures(store, feature.cluster, feature.clusters)
+            assert feature.rows is not None
+            no_clusters = too_small(store, feature.rows, feature.table_size - 1)
+            clusters = [] if no_clusters else cluster_pictures(store, feature.rows, feature.table_size - 1)
         else:
             no_clusters = "No clusters are shown: cluster_id was not among the image features."
         if first == "courier" and comparison.pretrain.courier.attention == "dot":
