@@ -105,11 +105,11 @@ def made(folder: Path, form: str, place: str) -> tuple[Any, Any]:
     from safetensors.torch import save_file
 
     from ctr.config import CtrConfig
-    from ctr.export import export
     from ctr.inputs.encode import encode
     from ctr.inputs.vocabulary_files import write_model_spec
     from ctr.model.ctr_model import build
     from ctr.score import Scorer
+    from ctr.serving.exporter import export
     from ctr.serving.serving_model import ServingModel
     from ctr.serving.trained_run import open_run
     from ctr.training.weights import save_weights
@@ -163,9 +163,9 @@ def made(folder: Path, form: str, place: str) -> tuple[Any, Any]:
     model = build(inputs.layout, config, 0)
     save_weights(folder / "run/best.safetensors", model.state_dict(), inputs)
     write_model_spec(folder / "run", inputs, config)
-    found = open_run(folder / "run", data=str(folder / "shop"), embeddings=folder / "encoder/embeddings")
-    export(found, folder / "export")
-    return Scorer.load(folder / "export"), ServingModel(found.known.layout, found.known.config, found.weights)
+    trained_run = open_run(folder / "run", data=str(folder / "shop"), embeddings=folder / "encoder/embeddings")
+    export(trained_run, folder / "export")
+    return Scorer.load(folder / "export"), ServingModel(trained_run.spec.layout, trained_run.spec.config, trained_run.weights)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ SHARDINGS = ("auto", "table_wise", "row_wise")
 LARGEST = 2**31 - 1  # table rows and counts are 32-bit integers
 # settings that change no result, so that a run may be resumed with others; `init_from` counts by its content, not its path
 NO_RESULT = ("checkpoint_seconds", "keep_checkpoints", "threads", "table_sharding", "init_from")
+SETTINGS = "settings.json"  # what a finished run was trained with
 DEFAULT_ENCODER = "courier"  # trained by ctr.train where no embeddings are given
 
 PRESETS: dict[str, dict[str, Any]] = {

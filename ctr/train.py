@@ -6,14 +6,15 @@ Without --embeddings, COURIER is trained first and its embeddings are used. Unde
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from ctr.config import DEFAULT_ENCODER, CtrConfig
 from ctr.config import PRESETS as CTR_PRESETS
-from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
 from features.forms.table import FORM_NAMES, NO_FORM, FormSettings
@@ -36,8 +37,8 @@ class TrainConfig:
     image_feature: str = NO_FORM  # none (the baseline) | cluster_id | sim_score | vector
     embeddings: Path | None = None  # embeddings folder (features.embed); None: courier is trained first
     preset: str = "small"  # tiny | small | paper
-    seed: int = 0  # of first weights and the order of sessions
-    out: Path = Path("runs/ctr")  # run folder; the same command goes on where a killed one was
+    seed: int = 0  # of initial weights and the order of sessions
+    out: Path = Path("runs/ctr")  # run folder; the same command resumes where a killed one stopped
     source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
     forms: Annotated[FormSettings, tyro.conf.arg(name="")] = field(default_factory=FormSettings)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
@@ -62,23 +63,26 @@ def main(argv: list[str] | None = None) -> None:
         TrainConfig, argv, prog="python -m ctr.train", presets=PRESETS,
         description="Train one CTR model, with one encoder's embeddings in one form or without pictures.",
     )  # fmt: skip
-    from contextlib import nullcontext
-
-    from ctr.training.loop import train_ctr
+    from ctr.training.loop import check_trainable, train_ctr
+    from ctr.training.weights import check_weights
     from data.log.split import check_scorable
     from run.devices import set_up
 
     fabric = set_up(config.ctr.threads, config.ctr.precision)
-    if fabric.world_size > 1 and config.image_feature != "none" and config.embeddings is None:
-        raise UserError("several ranks take embeddings that are there; make them with pretrain.train and features.embed, give --embeddings")
+    if fabric.world_size > 1 and config.image_feature != NO_FORM and config.embeddings is None:
+        raise UserError("several ranks need embeddings that exist; make them with pretrain.train and features.embed, give --embeddings")
+    if config.ctr.start is not None:
+        check_weights(config.ctr.start)
     with locked(config.out) if fabric.is_global_zero else nullcontext():
         with fabric.rank_zero_first():  # the others find the data made
             shop = config.source.shop(config.out)
+            check_trainable(shop, config.ctr)
             check_scorable(shop, "valid")
+            check_scorable(shop, "test")
         result = train_ctr(shop, image_feature_for(shop, config), config.ctr, seed=config.seed, folder=config.out)
         if not fabric.is_global_zero:
             return
-        write_atomic(config.out / "config.toml", to_toml(as_dict(config)).encode())  # not before: a run with other settings is refused
+        write_atomic(config.out / "config.toml", to_toml(as_dict(_anywhere(config))).encode())  # not before: other settings are refused
     for split in ("valid", "test"):
         values = (_shown(result[f"{split}_{name}"]) for name in ("auc", "gauc"))
         print("{}, {} split: AUC {}, GAUC {}".format(config.image_feature, split, *values))
@@ -86,20 +90,27 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:
-    """The feature that the flags ask for, from an embeddings folder or from a COURIER trained for it."""
+    """The feature that the flags ask for, from an embeddings folder or from an encoder trained for it."""
     from features.embeddings import read_embeddings
     from features.encoder_stages import Experiment, make_embeddings
     from features.image_feature import image_feature, items_shown_before, no_image
 
-    if config.image_feature == "none":
+    if config.image_feature == NO_FORM:
         return no_image(len(shop.items))
     folder = config.embeddings
     if folder is None:
         experiment = Experiment(root=config.out, source=config.source, pretrain=config.pretrain)
-        folder = make_embeddings(experiment, "courier", config.seed).folder / "embeddings"
+        folder = make_embeddings(experiment, DEFAULT_ENCODER, config.seed).folder / "embeddings"
     vectors = read_embeddings(folder, shop.items["item_id"])
     known, centre = items_shown_before(shop, "valid"), config.pretrain.centre
     return image_feature(config.image_feature, vectors, config.forms, seed=config.seed, fit_on=known, centre=centre)
+
+
+def _anywhere(config: TrainConfig) -> TrainConfig:
+    """The same settings with absolute paths: the run folder may be read from another working directory."""
+    embeddings, init_from = (None if path is None else path.absolute() for path in (config.embeddings, config.ctr.init_from))
+    out, source = config.out.absolute(), config.source.resolved()
+    return replace(config, embeddings=embeddings, out=out, source=source, ctr=replace(config.ctr, init_from=init_from))
 
 
 def _shown(value: float | None) -> str:

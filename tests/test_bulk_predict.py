@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-import ctr.bulk_predict
+import ctr.serving.bulk
 from ctr.bulk_predict import main as bulk
 from ctr.inputs.impression_parts import cuts, log_of
 from data.log.shop_folder import load_shop
@@ -157,8 +157,8 @@ def test_a_call_killed_by_signal_9_goes_on_with_the_next_part_to_the_same_bits(r
     assert not json.loads((tmp_path / "killed/manifest.json").read_text())["finished"]
     read = []
     with pytest.MonkeyPatch.context() as patch:
-        original = ctr.bulk_predict._predicted
-        patch.setattr(ctr.bulk_predict, "_predicted", lambda *words: read.append(1) or original(*words))
+        original = ctr.serving.bulk._predicted
+        patch.setattr(ctr.serving.bulk, "_predicted", lambda *words: read.append(1) or original(*words))
         assert bulk([*words, str(tmp_path / "killed")]) == 0
     assert len(read) == 160 - there
     assert bulk([*words, str(tmp_path / "whole")]) == 0

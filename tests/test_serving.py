@@ -184,7 +184,7 @@ def test_the_program_runs_without_this_toolkit(made, tmp_path):
     shop = load_shop(folder)
     rows, request = asked_of(shop, sessions_of(shop)[0])
     scorer = Scorer.load(out)
-    tensors, _ = scorer.catalogue.question(scorer.catalogue.check(request), {})
+    tensors, _ = scorer.catalogue.model_inputs(scorer.catalogue.check(request), {})
     torch.save(tensors, tmp_path / "question.pt")
     words = [
         sys.executable,

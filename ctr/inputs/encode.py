@@ -106,12 +106,12 @@ def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConf
     item = vocabularies.item.tables(config)
     if place_of(feature.form) == ITEM_TABLE:
         item = (*item, Table(name=IMAGE_TABLE, size=feature.table_size, dim=config.cluster_size))
-    numbers = place_of(feature.form) == ITEM_NUMBERS and feature.vectors is not None
+    vectors = feature.vectors if place_of(feature.form) == ITEM_NUMBERS else None
     return Layout(
         item=item, user=vocabularies.user.tables(config), context=vocabularies.context.tables(config),
         item_numeric=vocabularies.item.numbers, user_numeric=vocabularies.user.numbers, context_numeric=vocabularies.context.numbers,
         words=0 if vocabularies.words is None else vocabularies.words.size, titles=vocabularies.titles, queries=vocabularies.queries,
-        form=feature.form, vector_size=feature.vectors.shape[1] if numbers else 0,
+        form=feature.form, vector_size=0 if vectors is None else vectors.shape[1],
         pair_mean=feature.pair_mean, pair_spread=feature.pair_spread,
     )  # fmt: skip
 

@@ -71,8 +71,9 @@ def write_model_spec(folder: Path, inputs: Inputs, config: CtrConfig) -> None:
     content["words"] = None if known.words is None else values("words", known.words)
     content |= {"titles": known.titles, "queries": known.queries, "layout": dataclasses.asdict(inputs.layout), "image": None}
     if (rule := inputs.feature.rule) is not None:
+        arrays: dict[str, Any] = {_COMMON: rule.common, **rule.constants}
         stored = io.BytesIO()
-        np.savez(stored, **{_COMMON: rule.common} | rule.constants)
+        np.savez(stored, **arrays)
         content["image"] = {"form": rule.form, "file": store("image.npz", stored.getvalue())}
     content |= {"config": as_dict(config), "feature": digest(inputs.feature), "version": VERSION, "files": hashes}
     write_json(folder / _LIST, content)

@@ -27,6 +27,6 @@ class Vector(Form):
 
     def values(self, vectors: np.ndarray, constants: dict[str, np.ndarray]) -> PlaceValues:
         """Standardised rows; zeros without a picture."""
-        present = vectors.any(axis=1)
-        standard = (vectors - constants["middle"]) / float(constants["spread"]) * present[:, None]
+        present = vectors.any(axis=1, keepdims=True)
+        standard = (vectors - constants["middle"]) / float(constants["spread"]) * present
         return PlaceValues(vectors=standard.astype("float32"))
