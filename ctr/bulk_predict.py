@@ -11,9 +11,9 @@ from pathlib import Path
 from run.config import parse, positive
 from run.errors import UserError, entry
 
-ABOUT = """Predict all impressions of a shop folder, or of a parquet file of sessions of the shop that the run was trained on. Such a file needs
-session_id, user_id, item_id, timestamp and the columns that the model was trained with; a column `click` is not needed and not read. Its
-users may be new; its items are those of the shop.
+ABOUT = """Predict all impressions of a shop folder, or of a parquet file of sessions, of any time, of the shop that the model knows.
+Such a file needs session_id, user_id, item_id, timestamp and the columns that the model was trained with; a column `click` is not needed
+and not read. Its users may be new; its items are those of the shop.
 
 Written into --out:
   part-00000.parquet, ...  row (in impressions.parquet, from 0) and score (the probability of a click), ascending within a part
