@@ -22,7 +22,7 @@ from ctr.training.training import State, Training, best_of, restore, restore_bes
 from run.checkpoint import refuse_other_settings
 from run.distributed import gather_objects, summed
 from run.errors import UserError
-from run.files import naming, read_json, write_json
+from run.files import naming, read_json, write_atomic, write_json
 from run.folder import sha256
 
 FOLDER = "checkpoints"
@@ -61,7 +61,8 @@ def save(run: Training, folder: Path) -> None:
 
 def _complete(run: Training, folder: Path, sums: dict[str, str]) -> None:
     """Write the state and the checksums of all files, last of all, into a checkpoint whose tensors are there."""
-    write_json(folder / STATE, {"state": asdict(run.state), "settings": run.settings, "code": code_of(run.form)})
+    state = {"state": asdict(run.state), "settings": run.settings, "code": code_of(run.form)}
+    write_atomic(folder / STATE, json.dumps(state, indent=1).encode())  # the best log loss is infinite before the first validation
     for file in folder.iterdir():
         sums.setdefault(file.name, sha256(file))
     write_json(folder / SUMS, sums)
