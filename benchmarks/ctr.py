@@ -204,7 +204,8 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
     """A log in memory: items drawn uniformly for histories of `length` clicks and for sessions; half of the impressions are clicked."""
     import polars as pl
 
-    from ctr.inputs.encode import EncodedColumns, Inputs, Layout, Table
+    from ctr.inputs.encode import EncodedColumns, Inputs, Layout
+    from ctr.inputs.rules import Table
     from data.log.histories import History
     from data.log.shop_folder import SPLITS, Shop
     from features.image_feature import no_image

@@ -105,11 +105,11 @@ def exported(folder: Path, form: str, place: str) -> tuple[Any, Any]:
     from safetensors.torch import save_file
 
     from ctr.config import CtrConfig
-    from ctr.export import export
     from ctr.inputs.encode import encode
     from ctr.inputs.vocabulary_files import write_model_spec
     from ctr.model.ctr_model import build
     from ctr.score import Scorer
+    from ctr.serving.exporter import export
     from ctr.serving.serving_model import ServingModel
     from ctr.serving.trained_run import open_run
     from ctr.training.weights import save_weights
@@ -158,14 +158,14 @@ def exported(folder: Path, form: str, place: str) -> tuple[Any, Any]:
     vectors = normalise(rng.normal(size=(ITEMS, encoder.dim)).astype(np.float32))
     meta = {"encoder": "random", "hash": file_hash(folder / "encoder/best.safetensors"), "normalised": True}
     write_embeddings(folder / "encoder/embeddings", shop.items["item_id"], vectors, meta)
-    feature = no_image(ITEMS) if form == "none" else image_feature(form, vectors, clusters=200, seed=0, centre=True)
+    feature = no_image(ITEMS) if form == "none" else image_feature(form, vectors, seed=0, centre=True)
     inputs = encode(shop, feature, config)
     model = build(inputs.layout, config, 0)
     save_weights(folder / "run/best.safetensors", model.state_dict(), inputs)
     write_model_spec(folder / "run", inputs, config)
-    found = open_run(folder / "run", data=str(folder / "shop"), embeddings=folder / "encoder/embeddings")
-    export(found, folder / "export")
-    return Scorer.load(folder / "export"), ServingModel(found.known.layout, found.known.config, found.weights)
+    trained_run = open_run(folder / "run", data=str(folder / "shop"), embeddings=folder / "encoder/embeddings")
+    export(trained_run, folder / "export")
+    return Scorer.load(folder / "export"), ServingModel(trained_run.spec.layout, trained_run.spec.config, trained_run.weights)
 
 
 if __name__ == "__main__":

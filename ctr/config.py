@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from features.forms.table import FORMS, NO_FORM, module_of
 from run.config import one_of, positive
 from run.errors import SettingError
+from run.source_code import code_hash
 
 POOLINGS = ("self", "target")
 HISTORY_SCOPES = ("all", "category")
@@ -16,6 +18,10 @@ PRECISIONS = ("32-true", "bf16-mixed")  # no loss scaling: it has no place on ta
 TABLE_OPTIMIZERS = ("adagrad", "rowwise_adagrad", "sgd")
 TABLE_PRECISIONS = ("fp32", "fp16", "bf16")
 SHARDINGS = ("auto", "table_wise", "row_wise")
+LARGEST = 2**31 - 1  # table rows and counts are 32-bit integers
+# settings that change no result, so that a run may be resumed with others; `init_from` counts by its content, not its path
+NO_RESULT = ("checkpoint_seconds", "keep_checkpoints", "threads", "table_sharding", "init_from")
+SETTINGS = "settings.json"  # what a finished run was trained with
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -91,6 +97,9 @@ class CtrConfig:
             "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience", "keep_checkpoints",
         ):  # fmt: skip
             positive(name, getattr(self, name))
+        for name, value in vars(self).items():
+            if isinstance(value, int) and value > LARGEST:
+                raise SettingError(name, value, f"give {LARGEST} or less")
         for size in self.hidden:
             positive("hidden", size)
         if not self.hidden:
@@ -111,6 +120,18 @@ class CtrConfig:
         one_of("table_sharding", self.table_sharding, SHARDINGS)
         for name in ("id_size", "column_size", "token_size", "cluster_size"):
             if getattr(self, name) % 4:
-                raise SettingError(name, getattr(self, name), "give a multiple of 4, as the tables' kernels want")
+                raise SettingError(name, getattr(self, name), "give a multiple of 4: the tables' kernels need it")
         if self.table_precision != "fp32" and self.ema and self.ema_tables:
             raise SettingError("table_precision", self.table_precision, "an average of tables needs fp32; give --no-ema-tables or fp32")
+
+
+def code_of(form: str) -> str:
+    """A hash of the code that trains a CTR model with this form of image feature; other forms' files do not count.
+
+    Args:
+        form: one of FORMS, or "none".
+    """
+    modules = {name: module_of(name) for name in FORMS}
+    own = [] if form == NO_FORM else [modules[form]]
+    others = [module for module in modules.values() if module not in own]
+    return code_hash("ctr.training.loop", *own, without=("features.forms.table", *others))

@@ -1,23 +1,17 @@
 """Score one user's candidates without a server: python -m ctr.score --export DIR --request FILE.json.
 
-Candidates may be new, and their pictures too: these are embedded, and given the image feature, as the catalogue's were.
+In Python: `from ctr.score import Scorer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from ctr.serving.scorer import Scorer as Scorer  # the library's name for what this command does
+from ctr.serving.scorer import Scores as Scores
 from run.config import parse
-from run.errors import SettingError, UserError, entry
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from ctr.serving.request import Id, Request
-    from features.picture_encoder import Picture
+from run.errors import SettingError, entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +19,7 @@ class ScoreConfig:
     """Settings of scoring one request."""
 
     export: Path = Path("runs/export")  # folder that ctr.export wrote
-    request: Path = Path("request.json")  # one request; docs/serving.md says what it holds. Paths of pictures count from its folder
+    request: Path = Path("request.json")  # one request; docs/serving.md says what it holds. Paths of pictures are relative to its folder
     threads: int = 1  # CPU threads; 0: torch's choice
 
     def __post_init__(self):
@@ -33,140 +27,12 @@ class ScoreConfig:
             raise SettingError("threads", self.threads, "give 0 or more")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """The answer to one request."""
-
-    items: list[Id]  # the candidates' ids, in the order of the request
-    probabilities: np.ndarray  # (C,) float64, of a click
-    unknown_user: bool  # the export does not know the user, and the request does not tell it
-    unknown_items: list[Id]  # candidates and history items that the export does not know and the request does not tell
-    without_picture: list[Id]  # of a model that reads pictures: candidates without one
-    refused_pictures: dict[Id, str]  # pictures that count as none, and why; of a path, the path too
-
-
-class Scorer:
-    """An exported model with its catalogue; `Scorer.load(folder)`.
-
-    Args:
-        folder: what ctr.export wrote.
-    """
-
-    def __init__(self, folder: Path):
-        import torch
-
-        from ctr.serving.model_inputs import ExportedCatalogue
-        from features.picture_encoder import PictureEncoder
-        from run.files import read_json
-
-        if not (folder / "meta.json").is_file():
-            raise UserError(f"{folder}: {_no_export(folder)}")
-        self.meta = read_json(folder / "meta.json")
-        _check(folder, self.meta)
-        self.catalogue = ExportedCatalogue(folder, self.meta)
-        self.encoder = PictureEncoder(folder / "encoder") if self.meta["encoder"] else None
-        self.program = torch.export.load(folder / "model.pt2").module()
-
-    @classmethod
-    def load(cls, folder: Path | str) -> Scorer:
-        """Open an export.
-
-        Raises:
-            UserError: it is not finished, of another version or form, or a file is not the one that was written.
-        """
-        return cls(Path(folder))
-
-    def score(self, **asked: Any) -> Scores:
-        """Click probabilities of one user's candidates; the fields are those of `ctr.serving.request.check_request`.
-
-        Raises:
-            RequestError: a field of the request is missing, unknown or of the wrong type.
-        """
-        return self._answer(self.catalogue.check(asked), Path())
-
-    def score_file(self, path: Path | str) -> Scores:
-        """The answer to a request in a JSON file; relative paths of its pictures count from the file's folder.
-
-        Raises:
-            UserError: the file is missing or no JSON object, or as `score`; it begins with the file's path.
-        """
-        from ctr.serving.request import RequestError
-        from run.files import read_json
-
-        asked = read_json(Path(path))
-        if not isinstance(asked, dict):
-            raise UserError(f"{path}: holds no object; docs/serving.md says what a request holds")
-        try:
-            return self._answer(self.catalogue.check(asked), Path(path).parent)
-        except RequestError as error:
-            raise UserError(f"{path}: {error.said}") from None
-
-    def _answer(self, request: Request, folder: Path) -> Scores:
-        """The answer; relative paths of pictures count from `folder`."""
-        import numpy as np
-        import torch
-
-        found = {item: picture if isinstance(picture, bytes) else folder / picture for item, picture in request.pictures.items()}
-        given, refused = self._embedded(found)
-        question, told = self.catalogue.question(request, given)
-        with torch.inference_mode():
-            logit = self.program(*question).double().numpy()
-        return Scores(
-            items=[thing.id for thing in request.candidates],
-            probabilities=0.5 * (1 + np.tanh(0.5 * logit)),
-            unknown_user=told.unknown_user,
-            unknown_items=told.unknown,
-            without_picture=told.without_picture,
-            refused_pictures=refused,
-        )
-
-    def _embedded(self, pictures: Mapping[Id, Picture]) -> tuple[dict[Id, np.ndarray], dict[Id, str]]:
-        """Unit embeddings (D,) of the pictures of a request, zeros where one cannot be read; and why not."""
-        import numpy as np
-
-        if not pictures:
-            return {}, {}
-        if self.meta["form"] == "none":
-            return {}, dict.fromkeys(pictures, "the model reads no pictures")
-        if self.encoder is None:
-            return {}, dict.fromkeys(pictures, "the export holds no encoder; give ctr.export --encoder-run")
-        vectors, reasons = self.encoder.embed(list(pictures.values()))
-        refused = {
-            item: reason if isinstance(picture, bytes) else f"{picture}: {reason}"
-            for (item, picture), reason in zip(pictures.items(), reasons, strict=True)
-            if reason
-        }
-        return dict(zip(pictures, np.asarray(vectors), strict=True)), refused
-
-
-def _no_export(folder: Path) -> str:
-    """What to do about a folder without meta.json."""
-    if (folder / "result.json").exists() or (folder / "checkpoints").exists():
-        return f"is a run, no export of it; write one with python -m ctr.export --run {folder} --out EXPORT, and give that folder"
-    return f"no finished export; write one with python -m ctr.export --run RUN --out {folder}"
-
-
-def _check(folder: Path, meta: dict[str, Any]) -> None:
-    """Refuse an export of another version or form, or one whose files are not those that were written."""
-    from ctr.export import VERSION
-    from features.image_feature import FORMS
-    from run.folder import file_hash
-
-    if meta.get("version") != VERSION:
-        raise UserError(f"{folder / 'meta.json'}: version {meta.get('version')}, but {VERSION} is read here; export the model again")
-    if meta.get("form") not in ("none", *FORMS):
-        raise UserError(f"{folder / 'meta.json'}: form {meta.get('form')!r}; there are none, {', '.join(FORMS)}: export the model again")
-    for name, wanted in meta["files"].items():
-        if file_hash(folder / name) != wanted:
-            raise UserError(f"{folder / name}: missing, or not the file that was exported; export the model again")
-
-
 @entry
 def main(argv: list[str] | None = None) -> None:
     """Parse flags, score one request, print items and probabilities as JSON."""
     config = parse(
         ScoreConfig, argv, prog="python -m ctr.score",
-        description="Click probabilities of one user's candidates, which may be new and have new pictures; without a server.",
+        description="Click probabilities of one user's candidates, which may be new and have new pictures; no server is needed.",
     )  # fmt: skip
     import json
     from dataclasses import asdict
@@ -175,8 +41,8 @@ def main(argv: list[str] | None = None) -> None:
 
     if config.threads:
         torch.set_num_threads(config.threads)
-    found = asdict(Scorer.load(config.export).score_file(config.request))
-    print(json.dumps(found | {"probabilities": found["probabilities"].tolist()}))
+    answer = asdict(Scorer.load(config.export).score_file(config.request))
+    print(json.dumps(answer | {"probabilities": answer["probabilities"].tolist()}))
 
 
 if __name__ == "__main__":

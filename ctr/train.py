@@ -6,6 +6,7 @@ Without --embeddings, COURIER is trained first and its embeddings are used. Unde
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,9 +17,11 @@ from ctr.config import PRESETS as CTR_PRESETS
 from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
+from features.forms.table import FORM_NAMES, NO_FORM, FormSettings
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
-from run.config import one_of, parse, positive, write_config
+from pretrain.methods.table import default_encoders
+from run.config import one_of, parse, write_config
 from run.errors import SettingError, UserError, entry
 from run.folder import locked
 
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from data.log.shop_folder import Shop
     from features.image_feature import ImageFeature
 
-FORMS = ("none", "cluster_id", "sim_score", "vector")
 BASIC = ("data", "image_feature", "embeddings", "preset", "seed", "out", "clusters", "epochs", "learning_rate", "init_from", "recipe")
 
 
@@ -34,27 +36,26 @@ BASIC = ("data", "image_feature", "embeddings", "preset", "seed", "out", "cluste
 class TrainConfig:
     """Settings of one CTR model's training."""
 
-    image_feature: str = "none"  # none (the baseline) | cluster_id | sim_score | vector
+    image_feature: str = NO_FORM  # none (the baseline), or a form in which embeddings are fed
     embeddings: Path | None = None  # embeddings folder (features.embed); None: courier is trained first
-    clusters: int = 200  # cluster IDs wanted
     preset: str = "small"  # tiny | small | paper
-    seed: int = 0  # of first weights and the order of sessions
-    out: Path = Path("runs/ctr")  # run folder; the same command goes on where a killed one was
+    seed: int = 0  # of initial weights and the order of sessions
+    out: Path = Path("runs/ctr")  # run folder; the same command resumes where a killed one stopped
     source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
+    forms: Annotated[FormSettings, tyro.conf.arg(name="")] = field(default_factory=FormSettings)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     ctr: Annotated[CtrConfig, tyro.conf.arg(name="")] = field(default_factory=CtrConfig)
 
     def __post_init__(self):
-        one_of("image_feature", self.image_feature, FORMS)
-        positive("clusters", self.clusters)
-        if self.image_feature == "none" and self.embeddings is not None:
-            raise SettingError("embeddings", self.embeddings, "--image-feature none takes none; give cluster_id, sim_score or vector")
+        one_of("image_feature", self.image_feature, (NO_FORM, *FORM_NAMES))
+        if self.image_feature == NO_FORM and self.embeddings is not None:
+            raise SettingError("embeddings", self.embeddings, f"--image-feature none takes none; give one of {', '.join(FORM_NAMES)}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     name: {"source": SOURCE_PRESETS[name], "ctr": CTR_PRESETS[name], "pretrain": PRETRAIN_PRESETS[name]} for name in CTR_PRESETS
 }
-PRESETS["tiny"]["clusters"], PRESETS["paper"]["clusters"] = 40, 100_000
+PRESETS["tiny"]["forms"], PRESETS["paper"]["forms"] = {"clusters": 40}, {"clusters": 100_000}
 
 
 @entry
@@ -64,19 +65,22 @@ def main(argv: list[str] | None = None) -> None:
         TrainConfig, argv, prog="python -m ctr.train", presets=PRESETS, basic=BASIC,
         description="Train one CTR model, with one encoder's embeddings in one form or without pictures.",
     )  # fmt: skip
-    from contextlib import nullcontext
-
-    from ctr.training.loop import train_ctr
+    from ctr.training.loop import check_trainable, train_ctr
+    from ctr.training.weights import check_weights
     from data.readiness import check_scorable
     from run.devices import set_up
 
     fabric = set_up(config.ctr.threads, config.ctr.precision)
-    if fabric.world_size > 1 and config.image_feature != "none" and config.embeddings is None:
-        raise UserError("several ranks take embeddings that are there; make them with pretrain.train and features.embed, give --embeddings")
+    if fabric.world_size > 1 and config.image_feature != NO_FORM and config.embeddings is None:
+        raise UserError("several ranks need embeddings that exist; make them with pretrain.train and features.embed, give --embeddings")
+    if config.ctr.start is not None:
+        check_weights(config.ctr.start)
     with locked(config.out) if fabric.is_global_zero else nullcontext():
         with fabric.rank_zero_first():  # the others find the data made
             shop = config.source.shop(config.out)
+            check_trainable(shop, config.ctr)
             check_scorable(shop, "valid")
+            check_scorable(shop, "test")
         result = train_ctr(shop, image_feature_for(shop, config), config.ctr, seed=config.seed, folder=config.out)
         if not fabric.is_global_zero:
             return
@@ -88,20 +92,20 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:
-    """The feature that the flags ask for, from an embeddings folder or from a COURIER trained for it."""
+    """The feature that the flags ask for, from an embeddings folder or from an encoder trained for it."""
     from features.embeddings import read_embeddings
     from features.encoder_stages import Experiment, make_embeddings
     from features.image_feature import image_feature, items_shown_before, no_image
 
-    if config.image_feature == "none":
+    if config.image_feature == NO_FORM:
         return no_image(len(shop.items))
     folder = config.embeddings
     if folder is None:
         experiment = Experiment(root=config.out, source=config.source, pretrain=config.pretrain)
-        folder = make_embeddings(experiment, "courier", config.seed).folder / "embeddings"
+        folder = make_embeddings(experiment, default_encoders()[0], config.seed).folder / "embeddings"
     vectors = read_embeddings(folder, shop.items["item_id"])
     known, centre = items_shown_before(shop, "valid"), config.pretrain.centre
-    return image_feature(config.image_feature, vectors, clusters=config.clusters, seed=config.seed, fit_on=known, centre=centre)
+    return image_feature(config.image_feature, vectors, config.forms, seed=config.seed, fit_on=known, centre=centre)
 
 
 def _shown(value: float | None) -> str:

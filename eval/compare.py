@@ -16,8 +16,8 @@ from ctr.config import PRESETS as CTR_PRESETS
 from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
-from eval.choices import FORM_NAMES
 from features.external import encoder_names
+from features.forms.table import FORM_NAMES, FormSettings
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from pretrain.methods.table import METHODS, UNTRAINED, default_encoders
@@ -48,7 +48,7 @@ class CompareConfig:
         tyro.conf.arg(
             help=f"by comma: {', '.join(METHODS)} ({UNTRAINED}: an untrained backbone), {NO_ENCODER} (the baseline alone); made "
             "elsewhere: timm:NAME, open_clip:NAME/TAG, a torchvision name, each also with @FILE (weights) or @random, and "
-            "file:PATH (embeddings)"
+            "file:PATH (embeddings); your own: module:PATH.py:NAME"
         ),
     ] = ",".join(default_encoders())
     image_features: Annotated[
@@ -59,7 +59,6 @@ class CompareConfig:
     out: Path = Path("runs/compare")  # run folder: stages are stored here, and reused
     start: Literal["cold", "warm"] = "cold"  # of CTR models; warm: all, the baseline too, start from one trained baseline of their seed
     controls: bool = False  # add an A/A row (the baseline with other seeds), shuffled embeddings and the untrained backbone
-    clusters: int = 200  # cluster IDs wanted
     gauc_weight: Literal["session", "impression"] = "session"  # how groups are averaged; the paper: session, the plain mean
     gauc_key: Literal["session", "user"] = "session"  # what a group is; the paper: session
     # merge slices of one comparison, each a results.json (with its users.parquet next to it), by comma; trains nothing, writes merged.json
@@ -67,6 +66,7 @@ class CompareConfig:
     from_: Annotated[str, tyro.conf.arg(name="from")] = ""
     jobs: int = 0  # trainings side by side; 0: one a CPU core, or one on a GPU
     source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
+    forms: Annotated[FormSettings, tyro.conf.arg(name="")] = field(default_factory=FormSettings)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     ctr: CtrConfig = field(default_factory=CtrConfig)
 
@@ -78,7 +78,6 @@ class CompareConfig:
         positive("seeds", self.seeds)
         if self.seeds > MOST_SEEDS:
             raise SettingError("seeds", self.seeds, f"give at most {MOST_SEEDS}")
-        positive("clusters", self.clusters)
         one_of("gauc_weight", self.gauc_weight, ("session", "impression"))
         one_of("gauc_key", self.gauc_key, ("session", "user"))
         if self.jobs < 0:
@@ -108,9 +107,9 @@ def _no_repeats(setting: str, value: str) -> None:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"clusters": 40},
+    "tiny": {"forms": {"clusters": 40}},
     "small": {},
-    "paper": {"clusters": 100_000},
+    "paper": {"forms": {"clusters": 100_000}},
 }
 for _name, _preset in PRESETS.items():
     _preset |= {"source": SOURCE_PRESETS[_name], "pretrain": PRETRAIN_PRESETS[_name], "ctr": CTR_PRESETS[_name]}
@@ -144,7 +143,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     from run.devices import default_jobs
 
     began = time.monotonic()
-    check_settings(start=config.start, pretrain=config.pretrain, ctr=config.ctr)
+    check_settings(start=config.start, ctr=config.ctr)
     write_config(config.out, config)
     comparison = comparison_of(config)
     shop = config.source.shop(config.out)
@@ -159,7 +158,7 @@ def comparison_of(config: CompareConfig) -> Comparison:
     from eval.stages import Comparison
 
     return Comparison(
-        root=config.out, source=config.source, pretrain=config.pretrain, ctr=config.ctr, clusters=config.clusters, threads=1,
+        root=config.out, source=config.source, pretrain=config.pretrain, ctr=config.ctr, forms=config.forms, threads=1,
         start=config.start,
     )  # fmt: skip
 

@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 
 from data.log.shop_folder import Shop
-from eval.choices import reads_clusters
 from eval.merge import interval, pairs_of, select_forms
 from eval.rows import BASELINE, Row, encoder_of, is_control
 from eval.stages import Comparison, ctr_stage, versions
 from features.encoder_stages import encoder_stage, initial_encoder_stage, is_external, needs_initial_encoder
+from features.forms.table import settings_of
 from metrics.auc import auc
 from metrics.gauc import Weight, dense_codes, gauc
 from metrics.intervals import Draws, GaucSums, Resamples, auc_draws, difference, gauc_sums, resampled
@@ -115,7 +115,8 @@ def measured_row(comparison: Comparison, test: TestSet, row: Row, seeds: Sequenc
 
 def _table_row(comparison: Comparison, measured: Measured, baseline: Measured, seeds: Sequence[int], *, selected: bool) -> dict[str, Any]:
     encoder, form = measured.row
-    clusters = {"wanted": comparison.clusters, "found": [result["clusters"] for result in measured.trained]}
+    wanted = settings_of(form, comparison.forms).get("clusters")
+    clusters = {"wanted": wanted, "found": [result["clusters"] for result in measured.trained]}
     return {
         "encoder": encoder,
         "image_feature": form,
@@ -126,7 +127,7 @@ def _table_row(comparison: Comparison, measured: Measured, baseline: Measured, s
         "selected": selected,
         "valid_gauc": measured.valid_gauc,
         **measured.steps,
-        **({"clusters": clusters} if reads_clusters(form) else {}),
+        **({"clusters": clusters} if wanted else {}),
         "seconds": _seconds(comparison, measured, seeds),
     }
 

@@ -8,17 +8,20 @@ import numpy as np
 
 from data.log.shop_folder import Shop
 from features.embeddings import read_embeddings
+from features.forms.table import FormSettings
 from features.image_feature import ImageFeature, image_feature, items_shown_before
 from run.randomness import permutation
 
 
-def row_feature(shop: Shop, embeddings: Path, form: str, *, shuffled: bool, clusters: int, centre: bool, seed: int) -> ImageFeature:
+def row_feature(
+    shop: Shop, embeddings: Path, form: str, *, shuffled: bool, settings: FormSettings, centre: bool, seed: int
+) -> ImageFeature:
     """The feature that a row gives to its CTR model; centres, means and spreads are learned from items shown before validation.
 
     Args:
         embeddings: an embeddings folder.
         shuffled: deal the embeddings to the wrong items first, among those that have a picture.
-        clusters: cluster IDs wanted.
+        settings: of the forms.
         centre: subtract the mean embedding first.
     """
     vectors = read_embeddings(embeddings, shop.items["item_id"])
@@ -26,9 +29,9 @@ def row_feature(shop: Shop, embeddings: Path, form: str, *, shuffled: bool, clus
         present = np.flatnonzero(vectors.any(1))
         vectors[present] = vectors[present[permutation(len(present), seed, "shuffled")]]
     known = items_shown_before(shop, "valid")
-    return image_feature(form, vectors, clusters=clusters, seed=seed, fit_on=known, centre=centre)
+    return image_feature(form, vectors, settings, seed=seed, fit_on=known, centre=centre)
 
 
 def clusters_of(feature: ImageFeature) -> tuple[np.ndarray | None, int]:
     """Each item's cluster, (N,) in [0, C) where it has a picture, and their number C; (None, 0) for a form without clusters."""
-    return feature.cluster, feature.clusters
+    return (feature.rows, feature.table_size - 1) if feature.rows is not None else (None, 0)

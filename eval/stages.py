@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from ctr.config import CtrConfig
-from eval.choices import NO_RESULT, form_code, reads_clusters
+from ctr.config import NO_RESULT, CtrConfig, code_of
 from eval.rows import BASELINE, OTHER_SEEDS, WARM, Row, encoder_of, is_shuffled
 from eval.tasks import Task
 from features.encoder_stages import (
@@ -21,8 +20,10 @@ from features.encoder_stages import (
     needs_initial_encoder,
 )
 from features.external import parse_external, safe_name
+from features.forms.table import FormSettings, settings_of
 from run.files import read_json
 from run.folder import Stage, file_hash
+from run.source_code import code_hash
 
 OTHER = 1000  # added to a seed for the A/A row: a comparison has fewer seeds than this
 _PACKAGES = ("torch", "torchvision", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu", "faiss-cpu", "faiss-gpu", "polars", "numpy")
@@ -33,7 +34,7 @@ class Comparison(Experiment):
     """What every stage of a comparison depends on."""
 
     ctr: CtrConfig
-    clusters: int
+    forms: FormSettings
     start: str = "cold"  # of CTR models: cold | warm
 
 
@@ -67,15 +68,20 @@ def ctr_stage(comparison: Comparison, row: Row, seed: int) -> Stage:
         row: (an encoder's name, perhaps shuffled; its form), or one of the baselines.
     """
     encoder, form = row
-    settings = {name: value for name, value in asdict(comparison.ctr).items() if name not in (*NO_RESULT, "init_from")}
+    settings = {name: value for name, value in asdict(comparison.ctr).items() if name not in NO_RESULT}
     key = comparison.source.key(comparison.root) | {"seed": ctr_seed(row, seed), "form": form, "ctr": settings}
-    key |= {"init_from": file_hash(comparison.ctr.start), "code": form_code(form), "versions": versions()}
+    key |= {"init_from": file_hash(comparison.ctr.start), "code": code_of(form), "versions": versions()}
     if comparison.start == "warm" and row != WARM:
         key["start"] = ctr_stage(comparison, WARM, seed).hash
     if form != "none":
         key |= {"embeddings": encoder_stage(comparison, encoder_of(encoder), seed).hash, "shuffled": is_shuffled(encoder)}
-        key |= {"clusters": comparison.clusters if reads_clusters(form) else 0, "centre": comparison.pretrain.centre}
+        key |= {"settings": settings_of(form, comparison.forms), "centre": comparison.pretrain.centre, "feature": _feature_code()}
     return Stage(comparison.root, f"ctr/{safe_name(encoder)}-{form}-seed{seed}", key)
+
+
+def _feature_code() -> str:
+    """A hash of the code between an embeddings folder and a form: what the form itself runs is in `code_of`."""
+    return code_hash("eval.row_feature", without=("features.forms.table", "data.source"))
 
 
 def ctr_seed(row: Row, seed: int) -> int:
@@ -156,5 +162,5 @@ def feature_of(comparison: Comparison, shop, row: Row, seed: int):
         return no_image(len(shop.items))
     embeddings = encoder_stage(comparison, encoder_of(encoder), seed).folder / "embeddings"
     return row_feature(
-        shop, embeddings, form, shuffled=is_shuffled(encoder), clusters=comparison.clusters, centre=comparison.pretrain.centre, seed=seed
+        shop, embeddings, form, shuffled=is_shuffled(encoder), settings=comparison.forms, centre=comparison.pretrain.centre, seed=seed
     )

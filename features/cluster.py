@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.source import SourceConfig
+from features.forms.cluster_id import ClusterIdSettings
 from run.config import parse, positive
 from run.errors import UserError, entry
 
@@ -18,10 +19,10 @@ ABOUT = """The Cluster ID feature as files, for use elsewhere: in a serving syst
 Nothing here reads them: ctr.train and eval.compare make the same clusters for themselves, with the same function.
 
 Written into the embeddings folder:
-  clusters.parquet  item_id, cluster from 0 to C; C, the number of centres, stands for "no picture"
+  clusters.parquet  item_id, cluster from 0 to C; C, the number of centres, means "no picture"
   centres.npz       centres (C, D) float32, and common (D,), the part that was taken out of all embeddings first
 
-A new picture's cluster is the number of the centre nearest to its embedding less `common`, brought to unit length again."""
+A new picture's cluster is the number of the centre nearest to its embedding minus `common`, scaled to unit length again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class ClusterConfig:
     """Settings of exporting cluster IDs."""
 
     embeddings: Path = Path("runs/embeddings")  # embeddings folder (features.embed); the files are added to it
-    clusters: int = 200  # cluster IDs wanted; fewer where there are fewer distinct pictures
+    clusters: int = ClusterIdSettings.clusters  # cluster IDs wanted; fewer where there are fewer distinct pictures
     seed: int = 0  # of the first centres
     centre: bool = True  # take the part that all embeddings share out of them first, as ctr.train does
     data: str = ""  # shop folder: centres are learned from its items shown before validation, as in ctr.train; empty: from all items
@@ -46,44 +47,37 @@ def main(argv: list[str] | None = None) -> None:
     import numpy as np
 
     from features.embeddings import embedded_items, read_embeddings
+    from features.forms.table import FormSettings
     from features.image_feature import image_feature, items_shown_before
 
     source = SourceConfig(data=config.data, split_fractions=config.split_fractions, allow_unordered_split=True)
     shop = source.shop(config.embeddings) if config.data else None
     item_id = embedded_items(config.embeddings) if shop is None else shop.items["item_id"]
-    feature = image_feature(
-        "cluster_id",
-        read_embeddings(config.embeddings, item_id),
-        clusters=config.clusters,
-        seed=config.seed,
-        fit_on=None if shop is None else items_shown_before(shop, "valid"),
-        centre=config.centre,
-    )
-    cluster, centres, common = feature.cluster, feature.centres, feature.common
-    if cluster is None or centres is None or common is None or not feature.clusters:
+    fit_on = None if shop is None else items_shown_before(shop, "valid")
+    vectors, settings = read_embeddings(config.embeddings, item_id), FormSettings(clusters=config.clusters)
+    feature = image_feature("cluster_id", vectors, settings, seed=config.seed, fit_on=fit_on, centre=config.centre)
+    assert feature.rows is not None
+    assert feature.rule is not None
+    count = feature.table_size - 1
+    if not count:
         raise UserError(f"{config.embeddings}: no item that centres could be learned from has an embedding")
-    write_clusters(config.embeddings, item_id, cluster, centres=centres, common=common)
-    sizes = np.bincount(cluster[feature.present], minlength=feature.clusters)
+    write_clusters(config.embeddings, item_id, feature.rows, centres=feature.rule.constants["centres"], common=feature.rule.common)
+    sizes = np.bincount(feature.rows[feature.present], minlength=count)
     print(
-        f"{feature.clusters} clusters of {sizes.min()} to {sizes.max()} items (median {int(np.median(sizes))}) in {config.embeddings}; "
-        f"{int((~feature.present).sum())} items without a picture have ID {feature.clusters}"
+        f"{count} clusters of {sizes.min()} to {sizes.max()} items (median {int(np.median(sizes))}) in {config.embeddings}; "
+        f"{int((~feature.present).sum())} items without a picture have ID {count}"
     )
 
 
 def write_clusters(folder: Path, item_id: pl.Series, cluster: np.ndarray, *, centres: np.ndarray, common: np.ndarray) -> None:
-    """Write `clusters.parquet`, the (N,) clusters beside their ids, and `centres.npz`, (C, D) centres and the (D,) common part."""
-    import io
-
+    """Write `clusters.parquet`, the (N,) clusters with their ids, and `centres.npz`, (C, D) centres and the (D,) common part."""
     import numpy as np
     import polars as pl
 
-    from run.files import write_atomic
+    from run.files import write_with
 
-    table, arrays = io.BytesIO(), io.BytesIO()
-    pl.DataFrame({"item_id": item_id, "cluster": cluster}).write_parquet(table)
-    np.savez(arrays, centres=centres, common=common)
-    write_atomic(folder / "clusters.parquet", table.getvalue())
-    write_atomic(folder / "centres.npz", arrays.getvalue())
+    write_with(folder / "clusters.parquet", pl.DataFrame({"item_id": item_id, "cluster": cluster}).write_parquet)
+    write_with(folder / "centres.npz", lambda file: np.savez(file, centres=centres, common=common))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Cluster ID: k-means on unit embeddings; the nearest centre's number is the feature (paper, Appendix B).
+"""k-means on unit embeddings, for Cluster ID (paper, Appendix B).
 
 On unit vectors the Euclidean order is the cosine order (Eq. 10).
 """
@@ -9,25 +9,65 @@ import numpy as np
 
 from run.randomness import integer_seed
 
+_CELL = 1e-4  # side of the cells in which rows count as one: far above float32's rounding, far below the distance of two pictures
+_ROUNDS = 25  # k-means steps of each try
+_TRIES = 3  # runs from other first centres; the one with the least inertia is kept
 
-def fit_centres(vectors: np.ndarray, *, clusters: int, seed: int, rounds: int = 25, tries: int = 3) -> np.ndarray:
+
+def fit_centres(vectors: np.ndarray, *, clusters: int, seed: int) -> tuple[np.ndarray, int]:
     """k-means (faiss) on unit rows.
 
+    Rows that agree up to rounding count as one row given several times. Where such copies leave fewer centres than there could be (a
+    catalogue that is mostly one placeholder picture draws most first centres from its copies), centres are learned from one row of each.
+
     Args:
-        vectors: (M, D) float32 unit rows, M >= 1.
+        vectors: (M, D) float32 unit rows.
         clusters: centres wanted; at most as many as there are distinct rows.
-        rounds: steps of each try.
-        tries: beginnings from other first centres; the one with the least inertia is kept.
 
     Returns:
-        (C, D) float32 centres, none of them empty: faiss splits a large cluster where one runs empty, and a centre that ends without a
-        vector is dropped.
+        (C, D) float32 centres, each the nearest of some row; and the number of distinct rows.
     """
+    if not len(vectors):
+        return np.zeros((0, vectors.shape[1]), dtype=np.float32), 0
+    first, group = distinct_rows(vectors)
+    clusters = min(clusters, len(first))
+    centres = _k_means(vectors[first][group], clusters, seed)
+    if len(centres) < clusters and len(first) < len(vectors):
+        centres = max(centres, _k_means(vectors[first], clusters, seed), key=len)
+    return centres, len(first)
+
+
+def distinct_rows(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of (M, D) rows differ beyond rounding.
+
+    Returns:
+        (G,) int64 the first row of each group of equal ones, ascending; and (M,) int64 the group of each row.
+    """
+    # two grids, half a cell apart: rows on either side of a border of the one share a cell of the other
+    cells = [_same(np.floor(vectors / _CELL + shift).astype(np.int32)) for shift in (0.0, 0.5)]
+    label = np.arange(len(vectors))
+    while True:
+        before = label
+        for cell in cells:
+            lowest = np.full(cell.max() + 1, len(vectors))
+            np.minimum.at(lowest, cell, label)
+            label = lowest[cell]
+        if (label == before).all():
+            return np.unique(label, return_inverse=True)
+
+
+def _same(cells: np.ndarray) -> np.ndarray:
+    """(M,) int64: a number for each of (M, D) rows, the same for equal rows alone."""
+    rows = np.ascontiguousarray(cells).view(np.dtype((np.void, cells.shape[1] * cells.itemsize)))[:, 0]
+    return np.unique(rows, return_inverse=True)[1]
+
+
+def _k_means(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """The (C, D) centres that some row is nearest to, C <= clusters: faiss splits a large cluster where one runs empty, but not always."""
     import faiss
 
-    clusters = min(clusters, len(np.unique(vectors, axis=0)))
     kmeans = faiss.Kmeans(
-        vectors.shape[1], clusters, niter=rounds, nredo=tries, seed=integer_seed(seed, "k-means") % 2**30, min_points_per_centroid=1,
+        vectors.shape[1], clusters, niter=_ROUNDS, nredo=_TRIES, seed=integer_seed(seed, "k-means") % 2**30, min_points_per_centroid=1,
         max_points_per_centroid=1024, spherical=False, verbose=False,
     )  # fmt: skip
     kmeans.train(vectors)
@@ -44,32 +84,8 @@ def nearest(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return index.search(np.ascontiguousarray(vectors, dtype=np.float32), 1)[1][:, 0]
 
 
-def cluster_ids(vectors: np.ndarray, *, clusters: int, seed: int, fit_on: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Cluster number of every item, and the centres.
-
-    Args:
-        vectors: (N, D) unit embeddings, zero rows where an item has no picture.
-        clusters: centres wanted.
-        fit_on: (M,) items to learn the centres from; None: all that have a picture.
-
-    Returns:
-        (N,) int64 in [0, C], where C, the number of centres found, stands for "no picture"; and (C, D) float32 centres.
-    """
-    centres = learned_centres(vectors, clusters=clusters, seed=seed, fit_on=fit_on)
-    return assigned(vectors, centres), centres
-
-
-def learned_centres(vectors: np.ndarray, *, clusters: int, seed: int, fit_on: np.ndarray | None = None) -> np.ndarray:
-    """(C, D) float32 centres of the items with a picture, or of those among `fit_on`; arguments are those of `cluster_ids`."""
-    present = vectors.any(1)
-    learn = present if fit_on is None else present & np.isin(np.arange(len(vectors)), fit_on)
-    if not learn.any():
-        return np.zeros((0, vectors.shape[1]), dtype=np.float32)
-    return fit_centres(vectors[learn], clusters=clusters, seed=seed)
-
-
 def assigned(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """(N,) int64: the nearest of the (C, D) centres to each unit row; C for a zero row, which stands for "no picture"."""
+    """(N,) int64: the nearest of the (C, D) centres to each unit row; C for a zero row, which means "no picture"."""
     out = np.full(len(vectors), len(centres), dtype=np.int64)
     present = vectors.any(1)
     if len(centres) and present.any():

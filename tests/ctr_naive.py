@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctr.inputs.encode import CLUSTER, EncodedColumns, Inputs
+from ctr.inputs.encode import IMAGE_TABLE, EncodedColumns, Inputs
 from ctr.model.ctr_model import CtrModel
 from data.log.histories import History
 from data.log.shop_folder import Shop
@@ -86,8 +86,8 @@ def _image(model: CtrModel, inputs: Inputs, item: int) -> Tensor | None:
     if model.layout.form == "vector":
         return torch.cat([torch.from_numpy(inputs.vectors[item]), torch.tensor([float(inputs.present[item])])])
     if model.layout.form == "cluster_id":
-        at = [table.name for table in inputs.items.tables].index(CLUSTER)
-        return dict(model.tables.named_tables())[CLUSTER][int(inputs.items.rows[at, item])]
+        at = [table.name for table in inputs.items.tables].index(IMAGE_TABLE)
+        return dict(model.tables.named_tables())[IMAGE_TABLE][int(inputs.items.rows[at, item])]
     return None
 
 
@@ -98,7 +98,7 @@ def _item(model: CtrModel, inputs: Inputs, item: int) -> Tensor:
 
 def _columns(model: CtrModel, columns: EncodedColumns, at: int) -> Tensor:
     tables = dict(model.tables.named_tables())
-    embedded = [tables[t.name][int(columns.rows[k, at])] for k, t in enumerate(columns.tables) if t.name != CLUSTER]
+    embedded = [tables[t.name][int(columns.rows[k, at])] for k, t in enumerate(columns.tables) if t.name != IMAGE_TABLE]
     return torch.cat([*embedded, torch.from_numpy(columns.numeric[at])])
 
 

@@ -95,13 +95,13 @@ def pictures(style: np.ndarray, form: str, *, seed: int = 0, missing: float = 0.
     if form == "cluster_id":
         clusters = int(style.max()) + 1
         cluster = np.where(present, style, clusters).astype(np.int64)
-        return ImageFeature(form=form, present=present, cluster=cluster, clusters=clusters)
+        return ImageFeature(form=form, present=present, rows=cluster, table_size=clusters + 1)
     return ImageFeature(form=form, present=present, vectors=vectors)
 
 
 def items_of(history: BucketedHistory, session: int) -> list[int]:
     """Which distinct items of the batch a session's history holds, oldest first."""
-    for run in history.runs:
+    for run in history.buckets:
         for row in np.flatnonzero(run.session.numpy() == session):
             items = history.item[run.item[row]]
             return (items if run.real is None else items[run.real[row]]).tolist()

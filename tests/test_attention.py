@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctr.inputs import length_buckets as runs
+import ctr.inputs.length_buckets as length_module
 from ctr.inputs.length_buckets import BucketedHistory, cut, length_buckets
 from ctr.model import attention
 from ctr.model.attention import HistoryNetwork, SelfAttention, TargetAttention
@@ -40,7 +40,8 @@ def test_every_history_is_in_one_bucket_with_its_items_in_order_and_all_impressi
 def price(lengths, times, ends):
     begins = [0, *ends[:-1]]
     return sum(
-        runs._CALL + times[a:b].sum() * (lengths[b - 1] ** 2 + runs._ITEM * lengths[b - 1]) for a, b in zip(begins, ends, strict=True)
+        length_module._CALL + times[a:b].sum() * (lengths[b - 1] ** 2 + length_module._ITEM * lengths[b - 1])
+        for a, b in zip(begins, ends, strict=True)
     )
 
 
@@ -57,7 +58,7 @@ def test_many_lengths_are_cut_into_few_buckets_with_little_padding():
     lengths = np.sort(np.random.default_rng(0).integers(1, 1001, size=2000))
     ends = cut(lengths, np.ones(2000, int))
     padded = sum((b - a) * lengths[b - 1] ** 2 for a, b in zip([0, *ends[:-1]], ends, strict=True))
-    assert len(ends) <= runs._CUTS
+    assert len(ends) <= length_module._CUTS
     assert padded < 1.15 * (lengths**2).sum()
 
 
@@ -121,7 +122,7 @@ def test_impressions_read_a_few_at_a_time_give_the_same_result_and_gradients(poo
     lengths, count = np.array([4, 0, 3, 4]), np.array([3, 1, 2, 1])
     place = np.arange(lengths.sum())
     history = BucketedHistory(torch.arange(11), length_buckets(place, lengths, count, each_impression=True))
-    pairs = [torch.randn(len(run.item), 3, run.item.shape[1], 2) for run in history.runs]
+    pairs = [torch.randn(len(run.item), 3, run.item.shape[1], 2) for run in history.buckets]
     batch = Impressions(count)
     items = torch.randn(11, 6)
 

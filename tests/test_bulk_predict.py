@@ -2,20 +2,23 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-import ctr.bulk_predict
+import ctr.serving.bulk
 from ctr.bulk_predict import main as bulk
-from ctr.inputs.impression_parts import cuts, log_of
+from ctr.inputs.impression_parts import cuts, log_of, read_part
 from data.log.shop_folder import load_shop
+from tests.shops import write_shop
 from tests.trained_ctr import make_run
 
 ROOT = Path(__file__).parent.parent
@@ -157,8 +160,8 @@ def test_a_call_killed_by_signal_9_goes_on_with_the_next_part_to_the_same_bits(r
     assert not json.loads((tmp_path / "killed/manifest.json").read_text())["finished"]
     read = []
     with pytest.MonkeyPatch.context() as patch:
-        original = ctr.bulk_predict._predicted
-        patch.setattr(ctr.bulk_predict, "_predicted", lambda *words: read.append(1) or original(*words))
+        original = ctr.serving.bulk._predicted
+        patch.setattr(ctr.serving.bulk, "_predicted", lambda *words: read.append(1) or original(*words))
         assert bulk([*words, str(tmp_path / "killed")]) == 0
     assert len(read) == 160 - there
     assert bulk([*words, str(tmp_path / "whole")]) == 0
@@ -170,3 +173,33 @@ def test_parts_of_another_call_are_refused(run, shop, tmp_path, capsys):
     assert bulk([*words, "400"]) == 0
     assert bulk([*words, "300"]) == 2
     assert "holds predictions of another call (part_rows, parts differ)" in capsys.readouterr().err
+
+
+def test_a_run_is_applied_to_its_own_data_from_any_working_directory(run, tmp_path, monkeypatch, capsys):
+    settings = tomllib.loads((run / "config.toml").read_text())
+    assert [Path(settings[name]).is_absolute() for name in ("embeddings", "out")] == [True, True]
+    assert Path(settings["source"]["data"]).is_absolute()
+    relative = tmp_path / "relative"
+    shutil.copytree(run, relative)
+    text = (run / "config.toml").read_text().replace(settings["source"]["data"], "myshop")
+    (relative / "config.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert bulk(["--run", "relative", "--out", "none"]) == 2
+    error = capsys.readouterr().err
+    assert "config.toml: data myshop: no such folder; give --data, the shop folder" in error
+    write_shop(tmp_path / "myshop", sessions=100, seed=9)  # another shop of the same name
+    assert bulk(["--run", "relative", "--out", "other"]) == 2
+    assert "myshop: not the data that relative was trained on; to apply the model to it, give it as --data" in capsys.readouterr().err
+    later(run.parent / "shop", tmp_path / "day.parquet")
+    assert bulk(["--run", "relative", "--data", "day.parquet", "--out", "day"]) == 2
+    assert "give it as --shop" in capsys.readouterr().err
+
+
+def test_a_users_columns_may_have_any_name(run, shop, tmp_path):
+    """Columns of a log to predict that are called as something of ours change nothing."""
+    ours = ["row", "score", "part", "size", "first", "last", "len", "index", "", "image_cluster", "word", "item:a.b%2E/", "item_numeric"]
+    rows = later(shop, tmp_path / "day.parquet", lambda frame: frame.with_columns(pl.lit(0.5).alias(name) for name in ours))
+    log = log_of(str(tmp_path / "day.parquet"), load_shop(shop))
+    parts = cuts(log, 30)
+    found = np.concatenate([read_part(log, part)[1] for part in parts])
+    assert (np.sort(found) == np.arange(len(rows))).all()

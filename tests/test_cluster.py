@@ -8,6 +8,7 @@ from data.log.shop_folder import load_shop
 from features.cluster import main
 from features.clustering import nearest
 from features.embeddings import write_embeddings
+from features.forms.table import FormSettings
 from features.image_feature import image_feature, items_shown_before
 from pretrain.similarity import normalise
 from tests.shops import write_shop
@@ -34,11 +35,11 @@ def embeddings(shop, vectors, tmp_path):
 
 def test_the_clusters_are_those_of_the_ctr_model(shop, vectors, embeddings, capsys):
     assert main(["--embeddings", str(embeddings), "--data", str(shop.folder), "--clusters", "7", "--seed", "2"]) == 0
-    feature = image_feature("cluster_id", vectors, clusters=7, seed=2, fit_on=items_shown_before(shop, "valid"), centre=True)
+    feature = image_feature("cluster_id", vectors, FormSettings(clusters=7), seed=2, fit_on=items_shown_before(shop, "valid"), centre=True)
     table = pl.read_parquet(embeddings / "clusters.parquet")
     assert table["item_id"].equals(shop.items["item_id"])
-    assert (table["cluster"].to_numpy() == feature.cluster).all()
-    assert table["cluster"][5] == feature.clusters
+    assert (table["cluster"].to_numpy() == feature.rows).all()
+    assert table["cluster"][5] == feature.table_size - 1
     assert "1 items without a picture have ID 7" in capsys.readouterr().out
 
 

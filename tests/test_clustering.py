@@ -1,8 +1,10 @@
 """Cluster ID: nearest centres, empty clusters, pictures that are not there."""
 
 import numpy as np
+import pytest
 
-from features.clustering import cluster_ids, fit_centres, nearest
+from features.clustering import assigned, distinct_rows, fit_centres, nearest
+from features.forms.table import FormSettings
 from features.image_feature import image_feature
 from pretrain.similarity import centred, collapse, history_cosines, normalise
 
@@ -10,6 +12,13 @@ from pretrain.similarity import centred, collapse, history_cosines, normalise
 def blobs(rng, centres=4, each=30, dim=8):
     middles = normalise(rng.normal(size=(centres, dim)))
     return normalise(np.repeat(middles, each, 0) + 0.01 * rng.normal(size=(centres * each, dim))).astype(np.float32)
+
+
+def cluster_ids(vectors, *, clusters, seed, fit_on=None):
+    """The cluster of every row, and the centres."""
+    learn = vectors.any(1) if fit_on is None else np.isin(np.arange(len(vectors)), fit_on)
+    centres, _ = fit_centres(vectors[learn], clusters=clusters, seed=seed)
+    return assigned(vectors, centres), centres
 
 
 def test_well_parted_groups_become_the_clusters():
@@ -41,7 +50,7 @@ def test_no_cluster_is_empty_even_with_more_centres_than_distinct_pictures():
     ids, centres = cluster_ids(vectors, clusters=50, seed=0)
     assert len(centres) == 3
     assert set(ids) == {0, 1, 2}
-    centres = fit_centres(blobs(np.random.default_rng(3)), clusters=60, seed=1)
+    centres, _ = fit_centres(blobs(np.random.default_rng(3)), clusters=60, seed=1)
     assert len(np.unique(nearest(blobs(np.random.default_rng(3)), centres))) == len(centres)
 
 
@@ -56,9 +65,9 @@ def test_new_items_take_the_nearest_centre_and_move_none():
 
 
 def test_a_catalogue_without_any_picture_has_one_id():
-    feature = image_feature("cluster_id", np.zeros((5, 3)), clusters=4, seed=0)
-    assert feature.clusters == 0
-    assert (feature.cluster == 0).all()
+    feature = image_feature("cluster_id", np.zeros((5, 3)), FormSettings(clusters=4), seed=0)
+    assert feature.table_size == 1
+    assert (feature.rows == 0).all()
 
 
 def test_sim_score_is_the_cosine_of_equation_8_and_zero_where_a_picture_is_missing():
@@ -81,12 +90,12 @@ def test_scores_and_vectors_are_standardised_by_the_pictures_known():
     rng = np.random.default_rng(7)
     vectors = normalise(rng.normal(size=(400, 6)) + np.array([3, 0, 0, 0, 0, 0]))
     vectors[5] = 0
-    scores = image_feature("sim_score", vectors, clusters=4, seed=0)
+    scores = image_feature("sim_score", vectors, seed=0)
     present = vectors[np.arange(400) != 5]
     cosines = present @ present.T
-    assert abs(scores.cosine_mean - cosines.mean()) < 1e-6
-    assert abs(scores.cosine_spread - cosines.std()) < 1e-6
-    as_vector = image_feature("vector", vectors, clusters=4, seed=0)
+    assert abs(scores.pair_mean - cosines.mean()) < 1e-6
+    assert abs(scores.pair_spread - cosines.std()) < 1e-6
+    as_vector = image_feature("vector", vectors, seed=0)
     np.testing.assert_allclose(as_vector.vectors[np.arange(400) != 5].mean(0), 0, atol=1e-5)
     assert abs(as_vector.vectors[np.arange(400) != 5].std() - 1) < 1e-5
     assert (as_vector.vectors[5] == 0).all()
@@ -103,3 +112,40 @@ def test_centred_embeddings_have_no_mean_over_known_items_and_unit_length():
     np.testing.assert_allclose(got[8], shifted[8] / np.linalg.norm(shifted[8]))
     np.testing.assert_allclose(np.linalg.norm(got[np.arange(300) != 7], axis=1), 1)
     assert (got[7] == 0).all()
+
+
+def test_one_direction_up_to_rounding_is_one_cluster_with_or_without_the_common_part():
+    rng = np.random.default_rng(9)
+    vectors = normalise((rng.normal(size=64)[None] * rng.uniform(0.5, 2, (60, 1))).astype(np.float32))
+    assert len(np.unique(vectors, axis=0)) > 1
+    for centre in (False, True):
+        feature = image_feature("cluster_id", vectors, FormSettings(clusters=40), seed=0, centre=centre)
+        assert feature.table_size == 2
+        assert (feature.rows == 0).all()
+        assert abs(image_feature("vector", vectors, seed=0, centre=centre).vectors).max() < 1e-5
+        assert image_feature("sim_score", vectors, seed=0, centre=centre).pair_spread == 1
+
+
+@pytest.mark.parametrize("share", [0, 50, 80, 95])
+def test_copies_of_one_placeholder_leave_as_many_clusters_as_distinct_pictures_can_fill(share, capsys):
+    rng = np.random.default_rng(10)
+    vectors = normalise(rng.normal(size=(1000, 16))).astype(np.float32)
+    vectors[: share * 10] = vectors[0]
+    vectors[1 : share * 10 : 2] *= np.float32(1 - 6e-8)  # the same picture in another batch
+    for centre in (False, True):
+        feature = image_feature("cluster_id", vectors, FormSettings(clusters=40), seed=0, centre=centre)
+        assert feature.table_size - 1 == 40
+        assert share == 0 or len(set(feature.rows[: share * 10])) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_fewer_clusters_than_wanted_are_explained(capsys):
+    image_feature("cluster_id", np.repeat(np.eye(3), 10, 0), FormSettings(clusters=50), seed=0)
+    assert "3 clusters, not 50: the 30 pictures they are learned from have 3 distinct embeddings" in capsys.readouterr().err
+
+
+def test_rows_that_differ_beyond_rounding_are_learned_from_as_they_are():
+    vectors = blobs(np.random.default_rng(11))
+    first, group = distinct_rows(vectors)
+    assert (first == np.arange(len(vectors))).all()
+    assert (group == np.arange(len(vectors))).all()

@@ -1,24 +1,31 @@
 """Checkpoints: the last ones kept, a broken one named and passed over, and no kill changes the end."""
 
 import dataclasses
+import errno
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
 
 import ctr.training.loop
+from ctr.inputs.encode import encode
 from ctr.training.checkpoint import prune, what_is_broken
-from ctr.training.weights import read_weights
+from ctr.training.disk import explained
+from ctr.training.weights import read_weights, save_weights
 from run.errors import UserError
 from tests.ctr_ranks import CONFIG, ROOT, Stop, train
+from tests.ctr_shop import make_shop, pictures
 
 SETTINGS = {"checkpoint_seconds": 0, "epochs": 1}
 
@@ -92,14 +99,14 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_ends_as_if_nothing_w
     said = capsys.readouterr().err
     assert f"step-00000012/{file}" in said
     assert "the checkpoint before it is taken" in said
-    assert "ctr cluster_id seed 0: going on from step 11, " in said
+    assert "ctr cluster_id seed 0: resuming from step 11, " in said
     assert predictions(broken).equals(predictions(whole))
 
 
-def test_where_no_checkpoint_is_whole_the_error_names_them_and_the_mend(broken):
+def test_where_no_checkpoint_is_complete_the_error_names_them_and_the_fix(broken):
     for path in (broken / "checkpoints").iterdir():
         cut(path / "__0_0.distcp")
-    with pytest.raises(UserError, match=r"none of its checkpoints is whole \(step-00000012, step-00000011\); delete it to begin again"):
+    with pytest.raises(UserError, match=r"none of its checkpoints is complete \(step-00000012, step-00000011\); delete it to begin again"):
         train(broken, **SETTINGS)
 
 
@@ -112,7 +119,7 @@ def test_a_finished_run_is_not_trained_again_nor_replaced_by_one_of_other_settin
         train(folder, **SETTINGS, width=24)
 
 
-def test_a_checkpoint_whose_best_weights_are_broken_is_not_whole(tmp_path, monkeypatch):
+def test_a_checkpoint_whose_best_weights_are_broken_is_not_complete(tmp_path, monkeypatch):
     train(tmp_path, stop_at=20, **SETTINGS, validations_per_epoch=2)
     assert steps(tmp_path) == ["step-00000016", "step-00000019", "step-00000020"]
     cut(tmp_path / "checkpoints/step-00000016/__0_0.distcp")
@@ -121,7 +128,7 @@ def test_a_checkpoint_whose_best_weights_are_broken_is_not_whole(tmp_path, monke
     )
 
 
-def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(broken, whole, monkeypatch):
+def test_a_stop_while_a_checkpoint_is_written_leaves_the_ones_before_and_nothing_else(broken, whole, monkeypatch):
     def dies(*_):
         raise Stop
 
@@ -129,7 +136,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(broken, whol
         patch.setattr("ctr.training.checkpoint.gather_sums", dies)
         with pytest.raises(Stop):
             ctr_again(broken)
-    assert steps(broken) == [".step-00000013", "step-00000011", "step-00000012"]
+    assert steps(broken) == ["step-00000011", "step-00000012"]
     train(broken, **SETTINGS)
     assert predictions(broken).equals(predictions(whole))
 
@@ -188,3 +195,52 @@ def test_sigterm_saves_and_says_so(tmp_path, monkeypatch, whole):
     monkeypatch.undo()
     train(tmp_path, **SETTINGS)
     assert predictions(tmp_path).equals(predictions(whole))
+
+
+@contextmanager
+def no_room_for(size):
+    """No file may grow beyond so many bytes: what a writer meets on a full disk, with an errno of its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_checkpoint_without_room_leaves_those_before_and_resumes_to_the_same_bits(broken, whole):
+    with no_room_for(5_000), pytest.raises(OSError, match=r"not written|too large") as caught:
+        ctr_again(broken)
+    assert "checkpoints" in str(caught.value.filename)
+    assert steps(broken) == ["step-00000011", "step-00000012"]
+    train(broken, **SETTINGS)
+    assert predictions(broken).equals(predictions(whole))
+
+
+def test_weights_without_room_leave_those_before_and_name_the_file(tmp_path):
+    shop, style = make_shop(sessions=60)
+    inputs = encode(shop, pictures(style, "none"), CONFIG)
+    save_weights(tmp_path / "best.safetensors", {"w": torch.zeros(4)}, inputs)
+    before = (tmp_path / "best.safetensors").read_bytes()
+    with no_room_for(5_000), pytest.raises(OSError, match="not written") as caught:
+        save_weights(tmp_path / "best.safetensors", {"w": torch.zeros(4000)}, inputs)
+    assert caught.value.filename == str(tmp_path / "best.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]
+    assert (tmp_path / "best.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", ["unexpected pos 704 vs 598", "Error while serializing: IoError(No space left on device (os error 28))"])
+def test_what_torch_says_of_a_full_disk_becomes_the_systems_own_words(words):
+    with pytest.raises(OSError, match="No space left on device") as caught, explained(Path("run/file")):
+        raise RuntimeError(words)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "run/file")
+
+
+def test_a_finished_run_of_other_code_says_so(whole, tmp_path, capsys):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    train(folder, **SETTINGS)
+    assert "other code" not in capsys.readouterr().err
+    settings = json.loads((folder / "settings.json").read_text())
+    (folder / "settings.json").write_text(json.dumps(settings | {"code": "0123"}))
+    train(folder, **SETTINGS)
+    assert "run: trained before by other code than this; delete it to train again" in capsys.readouterr().err

@@ -16,16 +16,21 @@ from safetensors.torch import save_file
 
 import ctr.training.loop
 import ctr.training.training
-from ctr.config import PRESETS, CtrConfig
+from ctr.config import PRESETS, CtrConfig, code_of
+from ctr.inputs.encode import encode
 from ctr.training.loop import train_ctr
+from ctr.training.training import settings_of
+from features.forms.table import FORM_NAMES, module_of
+from features.image_feature import no_image
 from metrics.auc import auc
 from run.errors import UserError
+from run.source_code import modules_of
 from tests.ctr_shop import make_shop, pictures
 
 ROOT = Path(__file__).parent.parent
 TINY = CtrConfig(**PRESETS["tiny"], threads=1)
 LONG = dataclasses.replace(TINY, epochs=4, patience=10_000, checkpoint_seconds=0)
-FORMS = ("none", "vector", "cluster_id", "sim_score")
+FORMS = ("none", *FORM_NAMES)
 KILLED = """
 from pathlib import Path
 from tests.test_ctr_loop import LONG, make_shop, pictures, train_ctr
@@ -203,3 +208,27 @@ def test_weights_of_other_data_or_no_weights_at_all_are_refused(tmp_path):
 def test_half_precision_trains_too(tmp_path):
     table = train(tmp_path, "sim_score", dataclasses.replace(TINY, epochs=1, precision="bf16-mixed"))
     assert table["score"].is_finite().all()
+
+
+@pytest.mark.parametrize(("click", "what"), [(0, "no click"), (1, "nothing but clicks")])
+def test_a_train_split_of_one_class_is_refused_before_training(tmp_path, click, what):
+    shop, _ = make_shop(sessions=60)
+    clicks = shop.click.copy()
+    clicks[shop.rows("train")] = click
+    with pytest.raises(UserError, match=f"the train split holds {what}"):
+        train_ctr(with_clicks(shop, clicks), no_image(len(shop.items)), TINY, seed=0, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_a_run_hold_the_content_it_starts_from_and_not_its_path(tmp_path):
+    shop, _ = make_shop(sessions=60)
+    layout = encode(shop, no_image(len(shop.items)), TINY).layout
+    assert settings_of(dataclasses.replace(TINY, init_from=tmp_path), layout, 0) == settings_of(TINY, layout, 0)
+
+
+def test_the_code_of_a_form_is_its_own():
+    assert len({code_of(form) for form in ("none", *FORM_NAMES)}) == 1 + len(FORM_NAMES)
+    for form in FORM_NAMES:
+        others = {module_of(name) for name in FORM_NAMES if name != form}
+        assert not others & modules_of("ctr.training.loop", module_of(form), without=("features.forms.table", *others))
+        assert {module_of(form), "features.image_feature", "features.forms.form"} <= modules_of("ctr.training.loop", module_of(form))

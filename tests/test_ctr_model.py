@@ -5,13 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import ctr.inputs.length_buckets as length_module
 from ctr.config import PRESETS, CtrConfig
-from ctr.inputs import length_buckets as runs
 from ctr.inputs.batches import assemble
 from ctr.inputs.encode import encode
 from ctr.inputs.sampler import SplitSessions, split_sessions
 from ctr.model.ctr_model import build
-from ctr.model.sim_score import Cosines
+from ctr.model.places import Cosines
 from run.errors import SettingError
 from tests.ctr_naive import naive_logits, window_of
 from tests.ctr_shop import items_of, make_shop, pictures
@@ -39,7 +39,7 @@ def by_row(model, batch):
 def test_users_without_any_history_have_finite_logits_and_gradients(form, pooling, score_place):
     shop, inputs, model = setting(form, pooling, score_place, events=0)
     batch = assemble(inputs, split_sessions(shop, "train"), np.arange(20))
-    assert all(run.item.numel() == 0 for history in batch.histories for run in history.runs)
+    assert all(run.item.numel() == 0 for history in batch.histories for run in history.buckets)
     logits = model(batch)
     F.binary_cross_entropy_with_logits(logits, batch.click).backward()
     assert logits.isfinite().all()
@@ -47,15 +47,15 @@ def test_users_without_any_history_have_finite_logits_and_gradients(form, poolin
 
 
 @pytest.mark.parametrize(("form", "pooling", "score_place"), KINDS)
-@pytest.mark.parametrize("call", [100, 40_000], ids=["many runs", "few runs"])
+@pytest.mark.parametrize("call", [100, 40_000], ids=["many buckets", "few buckets"])
 def test_loss_and_gradients_are_those_of_impressions_read_one_by_one(form, pooling, score_place, call, monkeypatch):
-    monkeypatch.setattr(runs, "_CALL", call)
+    monkeypatch.setattr(length_module, "_CALL", call)
     shop, inputs, model = setting(form, pooling, score_place)
     batch = assemble(inputs, split_sessions(shop, "train"), np.arange(15))
     lengths = [len(items_of(history, session)) for history in batch.histories for session in range(15)]
     assert {0, 1, 2, 3} < set(lengths)
     assert 1 in np.bincount(batch.session)
-    assert (len(batch.histories[0].runs) > 1) == (call == 100)
+    assert (len(batch.histories[0].buckets) > 1) == (call == 100)
     logits = model(batch)
     assert logits.std() > 0.003
     naive = naive_logits(model, inputs, batch.row.tolist())
@@ -123,7 +123,7 @@ def test_sim_score_is_equation_8_for_every_pair_and_zero_without_a_picture(mask,
     batch = assemble(inputs, split_sessions(shop, "train"), np.arange(30))
     missing = repeats = seen = 0
     for log, history in zip(inputs.histories, batch.histories, strict=True):
-        for run, pairs in zip(history.runs, model._pairs(batch, history), strict=True):
+        for run, pairs in zip(history.buckets, model._pairs(batch, history), strict=True):
             for place, row in zip(run.impression.tolist(), run.row.tolist(), strict=True):
                 shown = int(batch.row[place])
                 window = window_of(log, shop, shop.session[shown])

@@ -184,7 +184,7 @@ def test_the_program_runs_without_this_toolkit(made, tmp_path):
     shop = load_shop(folder)
     rows, request = asked_of(shop, sessions_of(shop)[0])
     scorer = Scorer.load(out)
-    tensors, _ = scorer.catalogue.question(scorer.catalogue.check(request), {})
+    tensors, _ = scorer.catalogue.model_inputs(scorer.catalogue.check(request), {})
     torch.save(tensors, tmp_path / "question.pt")
     words = [
         sys.executable,
@@ -344,7 +344,7 @@ def test_an_export_that_is_unfinished_damaged_or_of_an_unknown_form_is_refused(m
     shutil.copytree(made("cluster_id")[2], out)
     meta = json.loads((out / "meta.json").read_text())
     (out / "meta.json").write_text(json.dumps(meta | {"form": "hologram"}))
-    with pytest.raises(UserError, match=r"form 'hologram'; there are none, vector, sim_score, cluster_id"):
+    with pytest.raises(UserError, match=r"form 'hologram'; there are none, cluster_id, sim_score, vector"):
         Scorer.load(out)
     (out / "meta.json").write_text(json.dumps(meta))
     (out / "model.pt2").write_bytes(b"PK")

@@ -8,14 +8,16 @@ import pytest
 from ctr.config import CtrConfig
 from data.source import SourceConfig
 from eval import stages
-from eval.choices import FORM_NAMES
+from eval.compare import PRESETS, CompareConfig, comparison_of
 from eval.rows import BASELINE, OTHER_SEEDS, SHUFFLED, WARM, encoder_of, is_control, is_shuffled, rows_of
 from eval.stages import OTHER, Comparison, comparison_tasks, ctr_seed, ctr_stage
 from eval.tasks import waves
 from features.encoder_stages import encoder_stage
+from features.forms.table import FORM_NAMES, FormSettings
 from pretrain.config import PretrainConfig
 from pretrain.methods.table import UNTRAINED
 from run import source_code
+from run.config import parse, write_config
 from tests.shops import write_shop
 
 ROWS = [BASELINE, OTHER_SEEDS, *(("simclr", form) for form in FORM_NAMES), (f"{SHUFFLED}simclr", FORM_NAMES[0]), (UNTRAINED, FORM_NAMES[0])]
@@ -26,7 +28,8 @@ def comparison(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stages")
     write_shop(folder / "shop", pictures=False)
     source = SourceConfig(data=str(folder / "shop"))
-    return Comparison(root=folder / "run", source=source, pretrain=PretrainConfig(), ctr=CtrConfig(), clusters=10, threads=1)
+    settings = {"pretrain": PretrainConfig(), "ctr": CtrConfig(), "forms": FormSettings(clusters=10)}
+    return Comparison(root=folder / "run", source=source, threads=1, **settings)
 
 
 def hashes(comparison, rows=ROWS):
@@ -109,7 +112,7 @@ def test_a_run_to_start_from_counts_by_content_wherever_it_is(comparison, tmp_pa
 
 
 def test_the_number_of_clusters_moves_the_forms_made_of_clusters_alone(comparison):
-    after = hashes(replace(comparison, clusters=11))
+    after = hashes(replace(comparison, forms=FormSettings(clusters=11)))
     assert {row[1] for row in moved(hashes(comparison), after)} == {"cluster_id"}
 
 
@@ -158,3 +161,20 @@ def test_rows_by_name():
 def test_a_folder_of_a_stage_has_a_safe_name(comparison):
     stage = ctr_stage(comparison, OTHER_SEEDS, 2)
     assert stage.folder == Path(comparison.root) / f"ctr/baseline-other-seeds-none-seed2-{stage.hash}"
+
+
+def test_settings_written_to_config_toml_and_read_back_give_the_same_stages(comparison, tmp_path, monkeypatch):
+    def parsed(*words):
+        return parse(CompareConfig, list(words), prog="compare", description="", presets=PRESETS)
+
+    shop = Path(comparison.source.data)
+    monkeypatch.chdir(shop.parent)
+    flags = ("--preset", "tiny", "--data", f"./{shop.name}", "--clusters", "7", "--ctr.hidden", "16", "8", "--pretrain.dim", "8")
+    config = parsed(*flags, "--pretrain.simclr.temperature", "0.3", "--split-fractions", "0.3", "0.4", "0.1", "0.2")
+    rows = [*ROWS, ("courier", FORM_NAMES[-1])]
+    before, of_flags_alone = hashes(comparison_of(config), rows), hashes(comparison_of(parsed(*flags)), rows)
+    write_config(tmp_path, config)
+    monkeypatch.chdir(tmp_path)  # a recipe is read from any folder
+    again = parsed("--recipe", str(tmp_path / "config.toml"))
+    assert hashes(comparison_of(again), rows) == before
+    assert moved(before, of_flags_alone) == set(rows)

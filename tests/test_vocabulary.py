@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctr.config import PRESETS, CtrConfig
-from ctr.inputs.encode import encode, fit
+from ctr.inputs.encode import IMAGE_TABLE, encode
 from ctr.inputs.id_hash import hash64
+from ctr.inputs.rules import Rules, Table, fit
 from ctr.inputs.vocabulary import Hashed, Ragged, Vocabulary, fit_ids, fit_scale, fit_values, fit_words, word_rows
 from ctr.inputs.vocabulary_files import read_model_spec, write_model_spec
 from data.arrays.words import words_of
 from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
+from features.forms.table import FormSettings
 from features.image_feature import digest, image_feature, no_image
-from run.errors import DataError, UserError
+from run.errors import DataError, SettingError, UserError
 from tests.ctr_shop import make_shop, pictures
 
 TINY = CtrConfig(**PRESETS["tiny"])
@@ -293,4 +295,41 @@ def unit(style):
 
 def learned(style, form):
     """The image feature learned from vectors near each style's direction."""
-    return no_image(len(style)) if form == "none" else image_feature(form, unit(style), clusters=4, seed=0, centre=True)
+    return no_image(len(style)) if form == "none" else image_feature(form, unit(style), FormSettings(clusters=4), seed=0, centre=True)
+
+
+@pytest.mark.parametrize("extreme", [np.finfo(np.float64).max, 1e200, 1e-200, 5e-324])
+def test_any_finite_numbers_are_standardised_to_finite_ones(extreme):
+    values = np.random.default_rng(0).random(50) * extreme
+    scale = fit_scale(pl.Series("price", values), np.ones(50, bool))
+    assert 0 < scale.deviation < np.inf
+    assert np.isfinite(scale.mean)
+    (scaled,) = scale.numbers(pl.Series("price", [*values, -np.finfo(np.float64).max, 0.0]))
+    assert np.isfinite(scaled).all()
+    assert abs(scaled[:50].mean()) < 1e-6 or extreme < 1e-300
+    one_sentinel = np.append(np.random.default_rng(1).random(49), extreme)
+    assert np.isfinite(fit_scale(pl.Series("price", one_sentinel), np.ones(50, bool)).deviation)
+
+
+def test_ordinary_numbers_have_their_plain_moments_and_a_constant_column_says_nothing():
+    values = np.random.default_rng(2).lognormal(size=100)
+    scale = fit_scale(pl.Series("price", values), np.ones(100, bool))
+    assert (scale.mean, scale.deviation) == (values.mean(), values.std())
+    constant = fit_scale(pl.Series("price", np.full(1000, 0.1)), np.ones(1000, bool))
+    assert (constant.mean, constant.deviation) == (0.1, 1.0)
+
+
+def test_columns_named_as_tables_of_ours_have_tables_of_their_own():
+    names = ["item", "word", "image_cluster", "a.b", "a_b", "a%2Eb", "", "context:x", "x/y", "long" * 100]
+    rules = Rules(kind="item", ids=None, categorical={name: Vocabulary(values=pl.Series(["v"])) for name in names}, numeric=())
+    tables = [table.name for table in rules.tables(TINY)]
+    assert len(set(tables)) == len(names)
+    assert not {"item", "user", "word", IMAGE_TABLE} & set(tables)
+    assert not any("." in name for name in tables)
+
+
+def test_a_table_beyond_32_bits_is_refused():
+    with pytest.raises(UserError, match="rows, but 2,147,483,647 is the most"):
+        Table(name="item", size=2**31, dim=4)
+    with pytest.raises(SettingError, match="'hash_ids'"):
+        CtrConfig(hash_ids=2**31)

@@ -1,4 +1,4 @@
-"""Batches of whole sessions: every distinct item of a batch stands in it once, and targets and histories point at it.
+"""Batches of whole sessions: every distinct item of a batch is in it once, and targets and histories point at it.
 
 U distinct items, S sessions, B impressions, Q distinct queries, L history items, P most impressions in a session.
 """
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     target: Tensor  # (B,) int64: which distinct item
     session: Tensor  # (B,) int64: which session
     query: Tensor  # (B,) int64: which distinct query
-    grid: Tensor  # (S, P) int64: the sessions' targets side by side; 0 where a session has fewer
+    grid: Tensor  # (S, P) int64: the sessions' targets, a row each; 0 where a session has fewer
     slot: Tensor  # (B,) int64: the impression's place in its session, so that grid[session, slot] = target
     click: Tensor  # (B,) float32
     row: Tensor  # (B,) int64 rows of impressions.parquet
@@ -78,15 +78,15 @@ def _distinct(
     inputs: Inputs, rows: np.ndarray, sessions: np.ndarray, count: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, tuple[BucketedHistory, ...]]:
     """The distinct items (U,), targets (B,) as places among them, and the histories."""
-    distinct, runs = [], []
+    distinct, bucketed = [], []
     for history in inputs.histories:
         values, lengths = jagged(history, sessions, session_time=inputs.shop.session_time)
         items, place = np.unique(values, return_inverse=True)
         distinct.append(items)
-        runs.append(length_buckets(place, lengths, count, each_impression=inputs.each_impression))
+        bucketed.append(length_buckets(place, lengths, count, each_impression=inputs.each_impression))
     items, place = np.unique(np.concatenate([inputs.shop.item[rows], *distinct]), return_inverse=True)
     targets, *places = np.split(place, np.cumsum([len(rows), *map(len, distinct)])[:-1])
-    histories = (BucketedHistory(torch.from_numpy(at), of) for at, of in zip(places, runs, strict=True))
+    histories = (BucketedHistory(torch.from_numpy(at), of) for at, of in zip(places, bucketed, strict=True))
     return items, targets, tuple(histories)
 
 

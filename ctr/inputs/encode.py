@@ -1,6 +1,6 @@
 """A shop as arrays that a batch is gathered from: one row an item, a user, an impression; made once.
 
-What the train split knows is fitted first (`fit`) and then applied, to the same shop or to a later one (`encode`).
+What the train split knows is fitted first (`ctr.inputs.rules.fit`) and then applied, to the same shop or to a later one (`encode`).
 """
 
 from __future__ import annotations
@@ -11,28 +11,19 @@ import numpy as np
 import polars as pl
 
 from ctr.config import CtrConfig
-from ctr.inputs.vocabulary import Hashed, Ragged, Scale, Vocabulary, fit_ids, fit_scale, fit_values, fit_words, word_rows
+from ctr.inputs.rules import FILES, Rules, Table, Vocabularies, fit
+from ctr.inputs.vocabulary import Ragged, word_rows
 from data.arrays.stored_frame import Frame
-from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
 from data.log.histories import History, cart_history, click_history, purchase_history
 from data.log.shop_folder import Shop
 from data.log.tables import index_of
+from features.forms.form import ITEM_NUMBERS, ITEM_TABLE, PAIR
+from features.forms.table import place_of
 from features.image_feature import ImageFeature
 from run.errors import DataError, UserError
 
 HISTORIES = ("clicks", "purchases", "cart")
-CLUSTER = "image_cluster"  # the table of cluster IDs
-FILES = {"item": "items.parquet", "user": "users.parquet", "context": "impressions.parquet"}
-_RESERVED = {"item": ITEM_RESERVED, "user": USER_RESERVED, "context": IMPRESSION_RESERVED}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """An embedding table and the feature that reads it, of the same name."""
-
-    name: str
-    size: int  # rows
-    dim: int
+IMAGE_TABLE = "image_cluster"  # the item table that a form fills; weights files know it by this name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,43 +49,14 @@ class Layout:
     titles: bool
     queries: bool
     form: str  # of the image feature
-    vector_size: int  # D of the form "vector", else 0
-    cosine_mean: float = 0.0  # sim_score: of pairs of pictures; scores are standardised by these, as all numeric inputs are
-    cosine_spread: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """How the columns of items, users or impressions become numbers."""
-
-    kind: str  # item | user | context
-    ids: Vocabulary | Hashed | None  # of the rows' own ids; impressions have none
-    categorical: dict[str, Vocabulary]  # by column
-    numeric: tuple[Scale, ...]
-
-    def tables(self, config: CtrConfig) -> tuple[Table, ...]:
-        """The embedding tables that the columns need."""
-        own = [] if self.ids is None else [Table(name=self.kind, size=self.ids.size, dim=config.id_size)]
-        # a module's name may hold no dot; a written-out one keeps a.b and a_b apart
-        named = [(f"{self.kind}:" + name.replace("%", "%25").replace(".", "%2E"), values) for name, values in self.categorical.items()]
-        return (*own, *(Table(name=name, size=values.size, dim=config.column_size) for name, values in named))
+    vector_size: int  # D of an image feature that enters as item numbers, else 0
+    pair_mean: float = 0.0  # of an image feature that enters with pairs: cosines are standardised by these, as all numeric inputs are
+    pair_spread: float = 1.0
 
     @property
-    def numbers(self) -> int:
-        """Standardised numbers and flags of a row."""
-        return sum(2 if scale.flag else 1 for scale in self.numeric)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vocabularies:
-    """All that the train split knew of values, words and numbers."""
-
-    item: Rules
-    user: Rules
-    context: Rules
-    words: Vocabulary | None  # None: neither titles nor queries
-    titles: bool
-    queries: bool
+    def place(self) -> str:
+        """Where the image feature enters the model (features/forms/form.py); "" for the baseline."""
+        return place_of(self.form)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +67,7 @@ class EncodedCatalogue:
     items: EncodedColumns
     users: EncodedColumns
     titles: Ragged | None  # of items
-    vectors: np.ndarray | None  # (N, D) float32, zero rows where absent; for vector and sim_score
+    vectors: np.ndarray | None  # (N, D) float32, zero rows where absent; of an image feature in item numbers or pairs
     present: np.ndarray  # (N,) bool
     feature: ImageFeature  # of the items
 
@@ -134,52 +96,23 @@ def encode(shop: Shop, feature: ImageFeature, config: CtrConfig, vocabularies: V
         DataError: a column is of a type that is no feature, is missing, or is not of the type that the vocabularies know.
     """
     if len(feature.present) != len(shop.items):
-        raise UserError(f"{shop.folder}: {len(shop.items)} items, but the image feature has {len(feature.present)}; make it anew")
+        raise UserError(f"{shop.folder}: {len(shop.items)} items, but the image feature has {len(feature.present)}; make it again")
     known = vocabularies or fit(shop, config)
     return encode_log(shop, encode_catalogue(shop, feature, config, known), config, known)
-
-
-def fit(shop: Shop, config: CtrConfig) -> Vocabularies:
-    """What the train split knows, events before its end included.
-
-    Raises:
-        UserError: the train split is empty.
-        DataError: a column is of a type that is no feature.
-    """
-    train = shop.rows("train")
-    if not len(train):
-        raise UserError(f"{shop.folder}: the train split has no impressions; set the split column or log more sessions")
-    item_seen, user_seen = _seen(shop, train)
-    trained = np.bincount(train, minlength=len(shop.impressions))
-    texts, weights = [], []
-    if titles := "title" in shop.items.columns:
-        texts.append(shop.items["title"])
-        weights.append(item_seen)
-    if queries := "query" in shop.impressions.columns:
-        asked = shop.impressions["query"].gather(train).value_counts(name="times")
-        texts.append(asked["query"])
-        weights.append(asked["times"].to_numpy())
-    return Vocabularies(
-        item=_fit_columns("item", shop.items, item_seen, config, ids="item_id"),
-        user=_fit_columns("user", shop.users, user_seen, config, ids="user_id"),
-        context=_fit_columns("context", shop.impressions, trained, config, ids=None),
-        words=fit_words(texts, weights, config.words, config.min_count) if texts else None,
-        titles=titles,
-        queries=queries,
-    )
 
 
 def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConfig) -> Layout:
     """What a model of these vocabularies and this image feature must know to be built."""
     item = vocabularies.item.tables(config)
-    if feature.form == "cluster_id":
-        item = (*item, Table(name=CLUSTER, size=feature.clusters + 1, dim=config.cluster_size))
+    if place_of(feature.form) == ITEM_TABLE:
+        item = (*item, Table(name=IMAGE_TABLE, size=feature.table_size, dim=config.cluster_size))
+    vectors = feature.vectors if place_of(feature.form) == ITEM_NUMBERS else None
     return Layout(
         item=item, user=vocabularies.user.tables(config), context=vocabularies.context.tables(config),
         item_numeric=vocabularies.item.numbers, user_numeric=vocabularies.user.numbers, context_numeric=vocabularies.context.numbers,
         words=0 if vocabularies.words is None else vocabularies.words.size, titles=vocabularies.titles, queries=vocabularies.queries,
-        form=feature.form, vector_size=feature.vectors.shape[1] if feature.form == "vector" and feature.vectors is not None else 0,
-        cosine_mean=feature.cosine_mean, cosine_spread=feature.cosine_spread,
+        form=feature.form, vector_size=0 if vectors is None else vectors.shape[1],
+        pair_mean=feature.pair_mean, pair_spread=feature.pair_spread,
     )  # fmt: skip
 
 
@@ -187,9 +120,9 @@ def encode_catalogue(shop: Shop, feature: ImageFeature, config: CtrConfig, vocab
     """The arrays of a shop's items and users."""
     layout = layout_of(vocabularies, feature, config)
     items = encode_columns(vocabularies.item, shop.items, config)
-    if feature.form == "cluster_id":
-        assert feature.cluster is not None
-        items = replace(items, tables=layout.item, rows=np.concatenate([items.rows, feature.cluster[None].astype(np.int32)]))
+    if layout.place == ITEM_TABLE:
+        assert feature.rows is not None
+        items = replace(items, tables=layout.item, rows=np.concatenate([items.rows, feature.rows[None].astype(np.int32)]))
     return EncodedCatalogue(
         layout=layout,
         items=items,
@@ -204,7 +137,7 @@ def encode_catalogue(shop: Shop, feature: ImageFeature, config: CtrConfig, vocab
 def encode_log(
     shop: Shop, catalogue: EncodedCatalogue, config: CtrConfig, vocabularies: Vocabularies, *, file: str = FILES["context"]
 ) -> Inputs:
-    """The arrays of a shop's impressions and histories beside those of its catalogue; errors call the impressions' file `file`."""
+    """The arrays of a shop's impressions and histories, with those of its catalogue; errors call the impressions' file `file`."""
     queries, query = None, np.zeros(len(shop.impressions), dtype=np.int64)
     if vocabularies.queries:
         assert vocabularies.words is not None
@@ -222,7 +155,7 @@ def encode_log(
             purchase_history(shop, max_items=config.purchase_items),
             cart_history(shop, max_items=config.cart_items),
         ),
-        each_impression=config.pooling == "target" or (catalogue.layout.form == "sim_score" and config.score_place == "before"),
+        each_impression=config.pooling == "target" or (catalogue.layout.place == PAIR and config.score_place == "before"),
         shop=shop,
         vocabularies=vocabularies,
     )
@@ -262,28 +195,6 @@ def encode_titles(vocabularies: Vocabularies, items: pl.DataFrame, config: CtrCo
         return None
     assert vocabularies.words is not None
     return word_rows(vocabularies.words, _column(items, "title", FILES["item"]), config.words)
-
-
-def _seen(shop: Shop, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How often each item (N,) and user (U,) stands in train impressions and in events before the last of them."""
-    items, users = shop.events.counts_before(shop.session_time[shop.session[train]].max(), items=len(shop.items))
-    items += np.bincount(shop.item[train], minlength=len(shop.items))
-    users += np.bincount(shop.user[train], minlength=len(shop.users))
-    return items, users
-
-
-def _fit_columns(kind: str, frame: Frame, seen: np.ndarray, config: CtrConfig, *, ids: str | None) -> Rules:
-    """Rules for the feature columns of a table, and for its rows' own ids, where it has some."""
-    found = feature_columns(frame, reserved=_RESERVED[kind], file=FILES[kind])
-    own = None
-    if ids is not None:
-        own = Hashed(key=kind, size=config.hash_ids) if config.hash_ids else fit_ids(frame[ids], seen, config.min_count)
-    return Rules(
-        kind=kind,
-        ids=own,
-        categorical={name: fit_values(frame[name], seen, config.min_count) for name in found.categorical},
-        numeric=tuple(fit_scale(frame[name], seen > 0) for name in found.numeric),
-    )
 
 
 def _column(frame: Frame, name: str, file: str) -> pl.Series:

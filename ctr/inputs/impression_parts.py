@@ -1,6 +1,6 @@
 """Sessions to predict, read part by part: those of a shop folder, or of a file of other impressions of the same shop.
 
-What stays in memory is the shop (items, users, events) and one place for each session; impressions are read a part at a time.
+What stays in memory is the shop (items, users, events) and one number for each session; impressions are read a part at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NEEDED = ("session_id", "user_id", "item_id", "timestamp")
 
 @dataclass(frozen=True, kw_only=True)
 class Log:
-    """Impressions beside the shop that they belong to."""
+    """Impressions and the shop that they belong to."""
 
     path: Path  # a parquet file
     shop: Shop
@@ -32,7 +32,7 @@ class Log:
 
 @dataclass(frozen=True, kw_only=True)
 class ImpressionPart:
-    """Sessions whose first rows stand together in the file."""
+    """Sessions whose first rows are adjacent in the file."""
 
     sessions: pl.Series  # their ids
     begin: int  # all their rows lie in rows begin to end of the file
@@ -81,8 +81,8 @@ def read_part(log: Log, part: ImpressionPart) -> tuple[Shop, np.ndarray, pl.Data
     """
     shop, name = log.shop, log.path.name
     file = f"{name}, rows counted from {part.begin}" if part.begin else name  # what checks say of a row
-    scan = pl.scan_parquet(log.path, glob=False, hive_partitioning=False).with_row_index("row").slice(part.begin, part.end - part.begin)
-    frame = scan.collect()
+    # no row index among the columns: they are the user's, and any name may be one of them
+    frame = pl.scan_parquet(log.path, glob=False, hive_partitioning=False).slice(part.begin, part.end - part.begin).collect()
     frame = frame.with_columns(
         *(checks.ids(file, frame[name]) for name in ("session_id", "user_id", "item_id")), checks.times(file, frame["timestamp"])
     )
@@ -91,8 +91,8 @@ def read_part(log: Log, part: ImpressionPart) -> tuple[Shop, np.ndarray, pl.Data
     for column in frame.select(pl.selectors.float()).get_columns():
         checks.finite(file, column)
     checks.known(file, frame["item_id"], index_of(frame["item_id"], shop.items["item_id"]), "the items of the shop")
-    frame = frame.filter(frame["session_id"].is_in(checks.ids(name, part.sessions).implode()))
-    rows, frame = frame["row"].to_numpy().astype(np.int64), frame.drop("row")
+    own = frame["session_id"].is_in(checks.ids(name, part.sessions).implode())
+    rows, frame = part.begin + np.flatnonzero(own.to_numpy()), frame.filter(own)
     item = index_of(frame["item_id"], shop.items["item_id"])
     users = frame["user_id"].unique(maintain_order=True)
     number = index_of(users, shop.users["user_id"]).astype(np.int64)
@@ -120,9 +120,9 @@ def read_part(log: Log, part: ImpressionPart) -> tuple[Shop, np.ndarray, pl.Data
     )
     known = shop.users[number[~new]]
     table = pl.concat([known, pl.DataFrame({"user_id": users.filter(pl.Series(new))})], how="diagonal")
-    order = np.empty(len(users), dtype=np.int32)
-    order[np.concatenate([np.flatnonzero(~new), np.flatnonzero(new)])] = np.arange(len(users))
-    return here, rows, table, order[of_row[first]]
+    place = np.empty(len(users), dtype=np.int32)
+    place[np.concatenate([np.flatnonzero(~new), np.flatnonzero(new)])] = np.arange(len(users))
+    return here, rows, table, place[of_row[first]]
 
 
 def _sessions(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
-"""One history of a batch as runs: sessions whose histories are about as long, one dense array each, hardly padded.
+"""One history of a batch in length buckets: sessions whose histories are about as long, one dense array each, hardly padded.
 
-V items in all histories, n distinct ones among them, S sessions, B impressions; a run has s sessions, b impressions, longest history L.
+V items in all histories, n distinct ones among them, S sessions, B impressions; a bucket has s sessions, b impressions, longest history L.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from data.arrays.ranges import ranges
 
-# What a run costs, in the work of one pair of history items at width 64, forward and backward, taken from profiles on a CPU core
-_CALL = 40_000  # for being a run at all: some 60 operations, a millisecond
+# What a bucket costs, in the work of one pair of history items at width 64, forward and backward, taken from profiles on a CPU core
+_CALL = 40_000  # for being a bucket at all: some 60 operations, a millisecond
 _ITEM = 80  # for each place
 _CUTS = 24  # places at which a cut is thought of
 
 
 class LengthBucket(NamedTuple):
-    """Sessions read by one dense call. A session without the history is in no run."""
+    """Sessions read by one dense call. A session without the history is in no bucket."""
 
     item: Tensor  # (s, L) int64: which of the history's distinct items, oldest first; 0 where `real` is False
     real: Tensor | None  # (s, L) bool; None: all are
@@ -32,26 +32,26 @@ class LengthBucket(NamedTuple):
 class BucketedHistory(NamedTuple):
     """A history of all sessions of a batch."""
 
-    item: Tensor  # (n,) int64: which distinct items of the batch stand in it
-    runs: tuple[LengthBucket, ...]  # at least one, which may be empty, so that every weight has a gradient
+    item: Tensor  # (n,) int64: which distinct items of the batch it holds
+    buckets: tuple[LengthBucket, ...]  # at least one, which may be empty, so that every weight has a gradient
 
 
 def length_buckets(place: np.ndarray, lengths: np.ndarray, count: np.ndarray, *, each_impression: bool) -> tuple[LengthBucket, ...]:
-    """Cut a batch's histories into runs.
+    """Cut a batch's histories into buckets.
 
     Args:
         place: (V,) int64 which of the history's distinct items, session after session.
         lengths: (S,) int64 items of each session.
-        count: (S,) int64 impressions of each session; those of a session stand together, in the order of sessions.
+        count: (S,) int64 impressions of each session; those of a session are adjacent, in the order of sessions.
         each_impression: the history is read for each impression, not once a session.
     """
-    order = np.argsort(lengths, kind="stable")
-    order = order[np.searchsorted(lengths[order], 1) :]
-    ends = cut(lengths[order], count[order] if each_impression else np.ones(len(order), np.int64)) or [0]
+    by_length = np.argsort(lengths, kind="stable")
+    by_length = by_length[np.searchsorted(lengths[by_length], 1) :]
+    ends = cut(lengths[by_length], count[by_length] if each_impression else np.ones(len(by_length), np.int64)) or [0]
     start, first = np.cumsum(lengths) - lengths, np.cumsum(count) - count
-    runs = []
+    buckets = []
     for begin, end in zip([0, *ends], ends, strict=False):
-        sessions = order[begin:end]
+        sessions = by_length[begin:end]
         column = np.arange(lengths[sessions].max(initial=1))
         real = column < lengths[sessions][:, None]
         where = (start[sessions][:, None] + column) * real
@@ -59,20 +59,20 @@ def length_buckets(place: np.ndarray, lengths: np.ndarray, count: np.ndarray, *,
         impressions = ranges(first[sessions], count[sessions])
         row = np.repeat(np.arange(len(sessions)), count[sessions])
         arrays = (torch.from_numpy(array) for array in (item, real, sessions, impressions, row))
-        run = LengthBucket(*arrays)
-        runs.append(run._replace(real=None) if real.all() else run)
-    return tuple(runs)
+        bucket = LengthBucket(*arrays)
+        buckets.append(bucket._replace(real=None) if real.all() else bucket)
+    return tuple(buckets)
 
 
 def cut(lengths: np.ndarray, times: np.ndarray) -> list[int]:
-    """Where runs end so that all of them together cost the least: each costs _CALL, and L^2 + _ITEM L for each reading, L its longest.
+    """Where buckets end so that all of them together cost the least: each costs _CALL, and L^2 + _ITEM L for each reading, L its longest.
 
     Args:
         lengths: (S,) ascending, 1 or more.
         times: (S,) how often each is read.
 
     Returns:
-        Ascending ends of runs, the last of them S; none where there is no session.
+        Ascending ends of buckets, the last of them S; none where there is no session.
 
     >>> cut(np.array([1, 2, 900, 1000, 1000]), np.ones(5, int))
     [2, 3, 5]

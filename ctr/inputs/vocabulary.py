@@ -81,12 +81,13 @@ class Scale:
     column: str
     mean: float
     deviation: float  # 1 where the known values do not differ
-    flag: bool  # a column of its own tells which values are missing
+    flag: bool  # a column of its own marks the missing values
 
     def numbers(self, column: pl.Series) -> list[np.ndarray]:
         """One or two columns (n,): 0 (the mean) where a number is missing; values over 10 deviations are cut there."""
         value = column.cast(pl.Float64).to_numpy()
-        scaled = np.nan_to_num(np.clip((value - self.mean) / self.deviation, -10, 10))
+        with np.errstate(over="ignore"):  # what overflows is cut like any other far value
+            scaled = np.nan_to_num(np.clip((value - self.mean) / self.deviation, -10, 10))
         return [scaled, np.isnan(value)] if self.flag else [scaled]
 
 
@@ -147,13 +148,21 @@ def word_rows(vocabulary: Vocabulary, texts: pl.Series, most: int) -> Ragged:
 def fit_scale(column: pl.Series, known: np.ndarray) -> Scale:
     """Mean 0 and deviation 1 over the known entries, and a flag where some of them are missing.
 
+    Any finite values have finite moments here: where their squares would overflow or vanish, they are taken of values over the largest.
+
     Args:
         known: (n,) bool, the entries that the train split saw.
     """
     value = column.cast(pl.Float64).to_numpy()
     seen = value[known & ~np.isnan(value)]
-    mean, deviation = (float(seen.mean()), float(seen.std())) if len(seen) else (0.0, 0.0)
-    return Scale(column=column.name, mean=mean, deviation=deviation if deviation > 0 else 1.0, flag=len(seen) < int(known.sum()))
+    flag = len(seen) < int(known.sum())
+    if not len(seen) or seen.min() == seen.max():
+        return Scale(column=column.name, mean=float(seen[0]) if len(seen) else 0.0, deviation=1.0, flag=flag)
+    largest = float(np.abs(seen).max())
+    unit = 1.0 if 1e-100 < largest < 1e100 else largest
+    scaled = seen if unit == 1.0 else seen / unit
+    mean, deviation = float(scaled.mean()) * unit, float(scaled.std()) * unit
+    return Scale(column=column.name, mean=mean, deviation=deviation if deviation > 0 else 1.0, flag=flag)
 
 
 def _counts(column: pl.Series, weight: np.ndarray) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""What a run leaves for whoever applies its model to other data: vocabularies, layout, settings, the image feature's constants.
+"""What a run leaves for applying its model to other data: vocabularies, layout, settings, the image feature's constants.
 
 `vocabulary/` holds one parquet file a vocabulary (column `value`, in the order of its rows), `image.npz`, and `vocabulary.json`, written
 last, which names the others with a hash of each. Nothing in it is pickled.
@@ -17,7 +17,8 @@ import numpy as np
 import polars as pl
 
 from ctr.config import CtrConfig
-from ctr.inputs.encode import Inputs, Layout, Rules, Table, Vocabularies
+from ctr.inputs.encode import Inputs, Layout
+from ctr.inputs.rules import Rules, Table, Vocabularies
 from ctr.inputs.vocabulary import Hashed, Scale, Vocabulary
 from features.image_feature import ImageRule, digest
 from run.config import as_dict, with_settings
@@ -25,15 +26,15 @@ from run.errors import UserError
 from run.files import read_json, write_atomic, write_json
 from run.folder import sha256
 
-VERSION = 1
+VERSION = 2
 FOLDER = "vocabulary"
 _LIST = "vocabulary.json"
-_ARRAYS = ("common", "middle", "centres")
+_COMMON = "common part"  # in image.npz; the other names are the form's own, identifiers
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """What a trained model knows, but for its weights."""
+    """What a trained model knows, except its weights."""
 
     vocabularies: Vocabularies
     layout: Layout
@@ -47,7 +48,7 @@ def write_model_spec(folder: Path, inputs: Inputs, config: CtrConfig) -> None:
     folder = folder / FOLDER
     hashes: dict[str, str] = {}
 
-    def keep(name: str, content: bytes) -> str:
+    def store(name: str, content: bytes) -> str:
         write_atomic(folder / name, content)
         hashes[name] = hashlib.sha256(content).hexdigest()
         return name
@@ -55,7 +56,7 @@ def write_model_spec(folder: Path, inputs: Inputs, config: CtrConfig) -> None:
     def values(name: str, vocabulary: Vocabulary) -> str:
         table = io.BytesIO()
         pl.DataFrame({"value": vocabulary.values}).write_parquet(table)
-        return keep(f"{name}.parquet", table.getvalue())
+        return store(f"{name}.parquet", table.getvalue())
 
     def ids(name: str, known: Vocabulary | Hashed | None) -> Any:
         return dataclasses.asdict(known) if isinstance(known, Hashed) else known and values(name, known)
@@ -70,11 +71,10 @@ def write_model_spec(folder: Path, inputs: Inputs, config: CtrConfig) -> None:
     content["words"] = None if known.words is None else values("words", known.words)
     content |= {"titles": known.titles, "queries": known.queries, "layout": dataclasses.asdict(inputs.layout), "image": None}
     if (rule := inputs.feature.rule) is not None:
-        arrays = {name: array for name in _ARRAYS if (array := getattr(rule, name)) is not None}
+        arrays: dict[str, Any] = {_COMMON: rule.common, **rule.constants}
         stored = io.BytesIO()
         np.savez(stored, **arrays)
-        content["image"] = {name: value for name, value in vars(rule).items() if name not in _ARRAYS}
-        content["image"]["file"] = keep("image.npz", stored.getvalue())
+        content["image"] = {"form": rule.form, "file": store("image.npz", stored.getvalue())}
     content |= {"config": as_dict(config), "feature": digest(inputs.feature), "version": VERSION, "files": hashes}
     write_json(folder / _LIST, content)
 
@@ -93,13 +93,13 @@ def read_model_spec(folder: Path, *, values: bool = True) -> ModelSpec:
         raise UserError(f"{folder / _LIST}: no such file; give the run folder of a CTR model (of ctr.train, trained to its end)")
     content = read_json(folder / _LIST)
     if content.get("version") != VERSION:
-        raise UserError(f"{folder / _LIST}: version {content.get('version')}, but {VERSION} is read here; train the model anew")
+        raise UserError(f"{folder / _LIST}: version {content.get('version')}, but {VERSION} is read here; train the model again")
     for name, wanted in content["files"].items():
         path = folder / name
         if not values and path.suffix == ".parquet":
             continue
         if not path.is_file() or sha256(path) != wanted:
-            raise UserError(f"{path}: missing, or not the file that the training wrote; copy the run folder again or train anew")
+            raise UserError(f"{path}: missing, or not the file that the training wrote; copy the run folder again, or train again")
 
     def read(name: str) -> Vocabulary:
         return Vocabulary(values=pl.read_parquet(folder / name, glob=False, n_rows=None if values else 0)["value"])
@@ -112,9 +112,9 @@ def read_model_spec(folder: Path, *, values: bool = True) -> ModelSpec:
 
     rule = None
     if content["image"] is not None:
-        image = dict(content["image"])
-        with np.load(folder / image.pop("file"), allow_pickle=False) as arrays:
-            rule = ImageRule(**image, **{name: arrays[name] for name in arrays.files})
+        with np.load(folder / content["image"]["file"], allow_pickle=False) as stored:
+            constants = {name: stored[name] for name in stored.files if name != _COMMON}
+            rule = ImageRule(form=content["image"]["form"], common=stored[_COMMON], constants=constants)
     layout = content["layout"]
     for part in ("item", "user", "context"):
         layout[part] = tuple(Table(**table) for table in layout[part])

@@ -1,7 +1,7 @@
-"""What a user did before, read by attention: a history of items becomes one vector.
+"""What a user did before, pooled by attention: a history of items becomes one vector.
 
-U distinct items of a batch, n of one history, B impressions, W width, H heads; a run has s sessions, b impressions, L history items. Where
-nothing in a history depends on the target, it is read once a session. What only depends on an item is computed once an item.
+U distinct items of a batch, n of one history, B impressions, W width, H heads; a length bucket has s sessions, b impressions, L history
+items. Where nothing in a history depends on the target, it is read once a session. What only depends on an item is computed once an item.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SelfAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def reader(self) -> tuple[Tensor, Tensor]:
-        """Weight (3W, W) and bias (3W,) of the linear map whose result `forward` takes beside the items themselves."""
+        """Weight (3W, W) and bias (3W,) of the linear map whose result `forward` takes in addition to the items themselves."""
         return self.qkv.weight, self.qkv.bias
 
     def forward(self, x_sLW: Tensor, read_sLR: Tensor, real_sL: Tensor | None, target_sW: Tensor | None = None) -> Tensor:
@@ -78,7 +78,7 @@ class TargetAttention(nn.Module):
         self.last = nn.Linear(width, 1)
 
     def reader(self) -> tuple[Tensor, Tensor]:
-        """Weight (W, W) and bias (W,) of the linear map whose result `forward` takes beside the items themselves."""
+        """Weight (W, W) and bias (W,) of the linear map whose result `forward` takes in addition to the items themselves."""
         on_h, _, on_difference, _ = self.first.weight.chunk(4, dim=1)
         return on_h + on_difference, self.first.bias
 
@@ -97,7 +97,7 @@ class HistoryNetwork(nn.Module):
 
     Args:
         item_size: numbers in an item without its image feature.
-        image_size: numbers in an item's image feature, or 2 for the pair feature of sim_score; 0: none.
+        image_size: columns of the image feature, of an item or of a pair; 0: none.
         pooling: "self" or "target".
         score_place: where a pair feature enters: "before" the attention, in the item, or "after" it, before the layer norm.
     """
@@ -116,37 +116,37 @@ class HistoryNetwork(nn.Module):
 
         Args:
             image_UF: the image feature of items, or None.
-            pairs: for each run the image feature (s, P, L, F) of (target, history item), or None.
+            pairs: for each length bucket the image feature (s, P, L, F) of (target, history item), or None.
         """
         projected_nW = self._project(item_UD, image_UF, history.item)
         read_nR = F.linear(projected_nW, *self.pool.reader())
         shared = pairs is None and isinstance(self.pool, SelfAttention)
         target_BW = self._project(item_UD, image_UF, batch.target) if isinstance(self.pool, TargetAttention) else None
         pooled = []
-        for number, run in enumerate(history.runs):
-            x_sLW, read_sLR = take_rows(projected_nW, run.item), take_rows(read_nR, run.item)
+        for number, bucket in enumerate(history.buckets):
+            x_sLW, read_sLR = take_rows(projected_nW, bucket.item), take_rows(read_nR, bucket.item)
             if shared:
-                pooled.append(self.pool(x_sLW, read_sLR, run.real))
+                pooled.append(self.pool(x_sLW, read_sLR, bucket.real))
             else:
-                pooled.append(self._for_targets(x_sLW, read_sLR, run, None if pairs is None else pairs[number], target_BW, batch.slot))
+                pooled.append(self._for_targets(x_sLW, read_sLR, bucket, None if pairs is None else pairs[number], target_BW, batch.slot))
         out = self.out(torch.cat(pooled))
         if shared:
-            return take_rows(_put(out, [run.session for run in history.runs], len(batch.grid)), batch.session)
-        return _put(out, [run.impression for run in history.runs], len(batch.target))
+            return take_rows(_put(out, [bucket.session for bucket in history.buckets], len(batch.grid)), batch.session)
+        return _put(out, [bucket.impression for bucket in history.buckets], len(batch.target))
 
     def _project(self, item_UD: Tensor, image_UF: Tensor | None, index: Tensor) -> Tensor:
         return self.project(take_rows(item_UD, index), None if image_UF is None else take_rows(image_UF, index))
 
     def _for_targets(
-        self, x_sLW: Tensor, read_sLR: Tensor, run: LengthBucket, pair_sPLF: Tensor | None, target_BW: Tensor | None, slot_B: Tensor
+        self, x_sLW: Tensor, read_sLR: Tensor, bucket: LengthBucket, pair_sPLF: Tensor | None, target_BW: Tensor | None, slot_B: Tensor
     ) -> Tensor:
-        """(b, W): the run's histories read for each of their impressions."""
-        slot_b = slot_B[run.impression]
+        """(b, W): the bucket's histories read for each of their impressions."""
+        slot_b = slot_B[bucket.impression]
         if pair_sPLF is not None and self.score_place == "after":
             assert isinstance(self.pool, SelfAttention)
             assert self.project.image is not None
-            pooled_sPW = self.pool.with_scores(x_sLW, read_sLR, run.real, pair_sPLF, self.project.image.weight)
-            return take_rows(pooled_sPW.flatten(0, 1), run.row * pooled_sPW.shape[1] + slot_b)
+            pooled_sPW = self.pool.with_scores(x_sLW, read_sLR, bucket.real, pair_sPLF, self.project.image.weight)
+            return take_rows(pooled_sPW.flatten(0, 1), bucket.row * pooled_sPW.shape[1] + slot_b)
 
         def read(row: Tensor, slot: Tensor, target: Tensor | None) -> Tensor:
             x, mapped = take_rows(x_sLW, row), take_rows(read_sLR, row)
@@ -154,13 +154,13 @@ class HistoryNetwork(nn.Module):
                 assert self.project.image is not None
                 pair, weight = pair_sPLF[row, slot], self.project.image.weight
                 x, mapped = x + F.linear(pair, weight), mapped + F.linear(pair, self.pool.reader()[0] @ weight)
-            return self.pool(x, mapped, None if run.real is None else run.real[row], target)
+            return self.pool(x, mapped, None if bucket.real is None else bucket.real[row], target)
 
         step = max(1, _AT_ONCE // x_sLW.shape[1])
-        target_bW = None if target_BW is None else take_rows(target_BW, run.impression)
+        target_bW = None if target_BW is None else take_rows(target_BW, bucket.impression)
         parts = []
         for at in range(0, max(1, len(slot_b)), step):
-            row, slot = run.row[at : at + step], slot_b[at : at + step]
+            row, slot = bucket.row[at : at + step], slot_b[at : at + step]
             target = None if target_bW is None else target_bW[at : at + step]
             parts.append(
                 read(row, slot, target)

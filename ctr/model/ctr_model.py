@@ -10,12 +10,14 @@ from torch import Tensor
 
 from ctr.config import CtrConfig
 from ctr.inputs.batches import Batch
-from ctr.inputs.encode import CLUSTER, Layout, Table
+from ctr.inputs.encode import IMAGE_TABLE, Layout
 from ctr.inputs.length_buckets import BucketedHistory
+from ctr.inputs.rules import Table
 from ctr.model.linear import take_rows
-from ctr.model.network import Network, with_presence
-from ctr.model.sim_score import Cosines, similarity
+from ctr.model.network import Network
+from ctr.model.places import Cosines, bucket_pairs, item_feature
 from ctr.model.tables import EmbeddingTables
+from features.forms.form import PAIR
 from run.randomness import keyed_init
 
 
@@ -28,7 +30,7 @@ class CtrModel(Network):
 
     def __init__(self, layout: Layout, config: CtrConfig, **of_tables: str):
         super().__init__(layout, config)
-        self.cosines = Cosines(layout.cosine_mean, layout.cosine_spread, config.mask_same_item)
+        self.cosines = Cosines(layout.pair_mean, layout.pair_spread, config.mask_same_item)
         tables = (*layout.item, *layout.user, *layout.context)
         self.tables = EmbeddingTables(tables, words=layout.words, word_dim=config.token_size, **of_tables)
 
@@ -37,7 +39,7 @@ class CtrModel(Network):
         found, texts = self.tables(batch.ids, batch.words)
         titles, queries = self._texts(texts, len(batch.present))
         item_UD = _joined(found, self.layout.item, batch.item_numeric, titles)
-        image_UF = self._image(found, batch)
+        image_UF = item_feature(self.layout, batch.vectors, batch.present, found.get(IMAGE_TABLE))
         user = take_rows(_joined(found, self.layout.user, batch.user_numeric), batch.session)
         histories = [
             network(item_UD, image_UF, self._pairs(batch, history), history, batch)
@@ -49,31 +51,22 @@ class CtrModel(Network):
         return self.mlp([user, *histories, take_rows(item_UD, batch.target), *query, context], target_image)
 
     def _texts(self, texts: Tensor | None, items: int) -> tuple[Tensor | None, Tensor | None]:
-        """Titles (U, W) and queries (Q, W), which stand one behind the other."""
+        """Titles (U, W) and queries (Q, W), one after the other."""
         if texts is None:
             return None, None
         cut = items if self.layout.titles else 0
         return (texts[:cut] if self.layout.titles else None), (texts[cut:] if self.layout.queries else None)
 
-    def _image(self, found: dict[str, Tensor], batch: Batch) -> Tensor | None:
-        """(U, F): the image feature of the items, or None."""
-        if self.layout.form == "cluster_id":
-            return found[CLUSTER]
-        if self.layout.form == "vector":
-            assert batch.vectors is not None
-            return with_presence(batch.vectors, batch.present)
-        return None
-
     def _pairs(self, batch: Batch, history: BucketedHistory) -> list[Tensor] | None:
-        """For each run of a history (s, P, L, 2), the image feature of targets and history items; or None."""
-        if self.layout.form != "sim_score":
+        """For each length bucket of a history (s, P, L, 2), the image feature of targets and history items; or None."""
+        if self.layout.place != PAIR:
             return None
         assert batch.vectors is not None
-        return [similarity(batch.vectors, batch.present, history, run, batch.grid, self.cosines) for run in history.runs]
+        return [bucket_pairs(batch.vectors, batch.present, history, bucket, batch.grid, self.cosines) for bucket in history.buckets]
 
 
 def build(layout: Layout, config: CtrConfig, seed: int) -> CtrModel:
-    """A model with first weights by (seed, name, row)."""
+    """A model with initial weights by (seed, name, row)."""
     model = CtrModel(layout, config)
     keyed_init(model, seed)
     model.tables.draw(seed)
@@ -81,6 +74,6 @@ def build(layout: Layout, config: CtrConfig, seed: int) -> CtrModel:
 
 
 def _joined(found: dict[str, Tensor], tables: tuple[Table, ...], numeric: Tensor, text: Tensor | None = None) -> Tensor:
-    """(n, D): embeddings, numbers and text of n items, users or impressions, but for the image feature."""
-    parts = [found[table.name] for table in tables if table.name != CLUSTER] + [numeric]
+    """(n, D): embeddings, numbers and text of n items, users or impressions, without the image feature."""
+    parts = [found[table.name] for table in tables if table.name != IMAGE_TABLE] + [numeric]
     return torch.cat(parts if text is None else [*parts, text], dim=1)

@@ -1,4 +1,4 @@
-"""The CTR model but for its tables: histories and the MLP, the same in training and in serving (Appendix A).
+"""The CTR model without its tables: histories and the MLP, the same in training and in serving (Appendix A).
 
 B impressions.
 """
@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from ctr.config import CtrConfig
-from ctr.inputs.encode import CLUSTER, HISTORIES, Layout, Table
+from ctr.inputs.encode import HISTORIES, IMAGE_TABLE, Layout
+from ctr.inputs.rules import Table
 from ctr.model.attention import HistoryNetwork
 from ctr.model.linear import LinearWithImage
+from ctr.model.places import history_columns, item_columns
 
 
 class Layer(nn.Linear):
-    """A linear layer after a ReLU, with first weights that keep the signal's size (He et al. 2015, arXiv:1502.01852).
+    """A linear layer after a ReLU, with initial weights that keep the signal's size (He et al. 2015, arXiv:1502.01852).
 
     torch's own would shrink it to less than a half in each layer: after five the logits hardly depend on the input, and
-    what only pairs of inputs tell (this look, that user) is not learned in a small log.
+    what only pairs of inputs show (this look, that user) is not learned in a small log.
     """
 
     def reset_parameters(self) -> None:
@@ -32,8 +34,8 @@ class Layer(nn.Linear):
 class Network(nn.Module):
     """The weights outside the tables.
 
-    The image feature enters in the columns of an item (vector, cluster_id) or of a pair of target and history item
-    (sim_score); every other weight has the same name, shape and first value in all forms.
+    The image feature enters in columns of an item or of a pair of target and history item (ctr/model/places.py); every other weight
+    has the same name, shape and initial value in all forms.
     """
 
     def __init__(self, layout: Layout, config: CtrConfig):
@@ -41,13 +43,11 @@ class Network(nn.Module):
         self.layout = layout
         text = config.token_size
         item = _size(layout.item, layout.item_numeric) + text * layout.titles
-        of_item = {"vector": layout.vector_size + 1, "cluster_id": config.cluster_size}.get(layout.form, 0)
-        in_history = 2 if layout.form == "sim_score" else of_item
         sizes: dict[str, Any] = {name: getattr(config, name) for name in ("width", "heads", "pooling", "score_place")}
-        self.histories = nn.ModuleDict({name: HistoryNetwork(item, in_history, **sizes) for name in HISTORIES})
+        self.histories = nn.ModuleDict({name: HistoryNetwork(item, history_columns(layout, config), **sizes) for name in HISTORIES})
         user = _size(layout.user, layout.user_numeric) + len(HISTORIES) * config.width
         other = text * layout.queries + _size(layout.context, layout.context_numeric)
-        self.first = LinearWithImage(user + item + other, of_item, config.hidden[0])
+        self.first = LinearWithImage(user + item + other, item_columns(layout, config), config.hidden[0])
         self.hidden = nn.ModuleList(Layer(a, b) for a, b in zip(config.hidden, config.hidden[1:], strict=False))
         self.logit = nn.Linear(config.hidden[-1], 1)
 
@@ -64,10 +64,5 @@ class Network(nn.Module):
         return self.logit(torch.relu(x))[:, 0]
 
 
-def with_presence(vectors: Tensor, present: Tensor) -> Tensor:
-    """(n, D + 1): the image feature of the form "vector"."""
-    return torch.cat([vectors, present[:, None].to(vectors.dtype)], dim=1)
-
-
 def _size(tables: tuple[Table, ...], numeric: int) -> int:
-    return sum(table.dim for table in tables if table.name != CLUSTER) + numeric
+    return sum(table.dim for table in tables if table.name != IMAGE_TABLE) + numeric

@@ -15,7 +15,7 @@ from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig, Emb
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from ctr.inputs.encode import Table
+from ctr.inputs.rules import Table
 from run.randomness import uniform
 
 _SPREAD = 0.05  # first weights lie between plus and minus this

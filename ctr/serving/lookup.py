@@ -1,7 +1,7 @@
 """Which number belongs to a value, as two sorted arrays on the disk: nothing is loaded, and a lookup costs a binary search.
 
-A value is told from others by its 64-bit hash: that no two known ones share one is checked when the arrays are made, and an unknown
-one is taken for a known one with a probability of V / 2^64.
+Values are compared by their 64-bit hash: that no two known ones share one is checked when the arrays are made, and an unknown one is
+taken for a known one with a probability of V / 2^64.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import polars as pl
 from ctr.inputs.id_hash import hash64
 from data.arrays import array_storage
 from run.errors import UserError
+from run.files import replacing
 
 _KEY = "lookup"
 
@@ -52,12 +53,17 @@ def write_lookup(path: Path, values: pl.Series, *, first: int) -> None:
     given = values.is_not_null().to_numpy()
     null = int(numbers[~given][0]) if not given.all() else -1
     hashes = hash64(values.drop_nulls(), _KEY)
-    order = np.argsort(hashes, kind="stable")
-    if (np.diff(hashes[order]) == 0).any():
+    ranking = np.argsort(hashes, kind="stable")
+    if (np.diff(hashes[ranking]) == 0).any():
         raise UserError(f"{path.name}: two values have the same 64-bit hash; rename one of them")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path.with_name(f"{path.name}.hashes.npy"), hashes[order])
-    np.save(path.with_name(f"{path.name}.numbers.npy"), np.concatenate([numbers[given][order], [np.int32(null)]]))
+    save_array(path.with_name(f"{path.name}.hashes.npy"), hashes[ranking])
+    save_array(path.with_name(f"{path.name}.numbers.npy"), np.concatenate([numbers[given][ranking], [np.int32(null)]]))
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array, complete or not at all."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array)
 
 
 def open_lookup(path: Path) -> Lookup:
@@ -67,7 +73,7 @@ def open_lookup(path: Path) -> Lookup:
 
 
 def mapped(path: Path) -> np.ndarray:
-    """An array of the disk, read where it is looked at.
+    """An array of the disk, read where it is used.
 
     Raises:
         UserError: the file is missing or is no array.

@@ -15,19 +15,21 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from ctr.inputs.encode import CLUSTER, Rules
+from ctr.inputs.encode import IMAGE_TABLE
+from ctr.inputs.rules import Rules
 from ctr.inputs.vocabulary import Hashed, Ragged, kind_of
 from ctr.inputs.vocabulary_files import read_model_spec
 from ctr.serving.lookup import Lookup, mapped, open_lookup
 from ctr.serving.request import Id, Item, Request, RequestColumns, RequestError, User, check_request
 from data.arrays.words import words_of
+from features.forms.form import ITEM_TABLE
 
 
-class Told(NamedTuple):
-    """What a scorer says of a request's user and items."""
+class RequestNotes(NamedTuple):
+    """What a scorer reports of a request's user and items."""
 
     unknown_user: bool
-    unknown: list[Id]
+    unknown_items: list[Id]
     without_picture: list[Id]
 
 
@@ -52,12 +54,12 @@ class ExportedCatalogue:
     """
 
     def __init__(self, folder: Path, meta: Mapping[str, Any]):
-        self.known = read_model_spec(folder, values=False)
+        self.spec = read_model_spec(folder, values=False)
         self.items, self.users = _stored(folder / "items"), _stored(folder / "users")
         names = sorted(path.name.removesuffix(".hashes.npy") for path in (folder / "lookup").glob("*.hashes.npy"))
         self.lookups = {name: open_lookup(folder / "lookup" / name) for name in names}
         self.dim = meta["dim"]
-        known, titled = self.known.vocabularies, {"title": "text"} if self.known.vocabularies.titles else {}
+        known, titled = self.spec.vocabularies, {"title": "text"} if self.spec.vocabularies.titles else {}
         text_ids = meta["text_ids"]
         self.item_columns = RequestColumns(kind="item", text_id=text_ids["item"], columns=_kinds(known.item) | titled)
         self.user_columns = RequestColumns(kind="user", text_id=text_ids["user"], columns=_kinds(known.user))
@@ -67,13 +69,13 @@ class ExportedCatalogue:
         """The request, checked (RequestError)."""
         return check_request(asked, self.item_columns, self.user_columns, self.context_columns)
 
-    def question(self, request: Request, given: Mapping[Id, np.ndarray]) -> tuple[tuple[Tensor, ...], Told]:
-        """The tensors of `ctr.serving.Question`, in its order.
+    def model_inputs(self, request: Request, given: Mapping[Id, np.ndarray]) -> tuple[tuple[Tensor, ...], RequestNotes]:
+        """The tensors of `ctr.serving.serving_model.ModelInputs`, in its order.
 
         Args:
             given: unit embeddings (D,) of new pictures; zeros for one that cannot be read.
         """
-        config, layout = self.known.config, self.known.layout
+        config, layout = self.spec.config, self.spec.layout
         most = (config.click_items, config.purchase_items, config.cart_items)
         histories = [things[-limit:] if limit else () for things, limit in zip(request.histories, most, strict=True)]
         items = _distinct([*request.candidates, *(thing for things in histories for thing in things)])
@@ -82,42 +84,42 @@ class ExportedCatalogue:
                 raise RequestError(f"pictures.{item}", "no candidate and no item of the histories as read; leave it out")
         numbers = self.items.place(_ids(list(items), self.item_columns))
         things = list(items.values())
-        rows, numeric = self._rows(self.known.vocabularies.item, "item", things, numbers, self.items)
+        rows, numeric = self._rows(self.spec.vocabularies.item, "item", things, numbers, self.items)
         vectors, present = self._pictures(things, numbers, given, rows)
         words, starts = self._titles(things, numbers)
         place = {item: number for number, item in enumerate(items)}
         user_number = self.users.place(_ids([request.user.id], self.user_columns))
-        user_rows, user_numeric = self._rows(self.known.vocabularies.user, "user", [request.user], user_number, self.users)
+        user_rows, user_numeric = self._rows(self.spec.vocabularies.user, "user", [request.user], user_number, self.users)
         context = _frame([{name: values[c] for name, values in request.context.items()} for c in range(len(request.candidates))])
-        context_rows, context_numeric = self._encoded(self.known.vocabularies.context, "context", context, len(request.candidates))
+        context_rows, context_numeric = self._encoded(self.spec.vocabularies.context, "context", context, len(request.candidates))
         query = self._words(pl.Series([request.query]))[0] if layout.queries else np.zeros(0, np.int64)
 
         def places(listed: Sequence[Item]) -> Tensor:
             return torch.tensor([place[thing.id] for thing in listed] or [-1])
 
         arrays = (user_rows[0], user_numeric[0], rows, numeric, words, starts, vectors, present)
-        question = (
+        tensors = (
             *(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays),
             *(places(history) for history in histories),
             places(request.candidates),
             *(torch.from_numpy(array) for array in (query, context_rows, context_numeric)),
         )
-        unknown = [thing.id for thing, number in zip(things, numbers, strict=True) if number < 0 and thing.told is None]
-        bare = [] if layout.form == "none" else [thing.id for thing in request.candidates if not present[place[thing.id]]]
-        return question, Told(bool(user_number[0] < 0 and request.user.told is None), unknown, list(dict.fromkeys(bare)))
+        unknown = [thing.id for thing, number in zip(things, numbers, strict=True) if number < 0 and thing.overrides is None]
+        bare = [] if not layout.place else [thing.id for thing in request.candidates if not present[place[thing.id]]]
+        return tensors, RequestNotes(bool(user_number[0] < 0 and request.user.overrides is None), unknown, list(dict.fromkeys(bare)))
 
     def _rows(
         self, rules: Rules, kind: str, things: Sequence[Item | User], numbers: np.ndarray, stored: Stored
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Table rows (n, K) int64 and numbers (n, M) of items or users: stored ones, and those that are told or unknown."""
-        taken = np.array([number >= 0 and thing.told is None for thing, number in zip(things, numbers, strict=True)], dtype=bool)
+        """Table rows (n, K) int64 and numbers (n, M) of items or users: stored ones, and those that are described or unknown."""
+        taken = np.array([number >= 0 and thing.overrides is None for thing, number in zip(things, numbers, strict=True)], dtype=bool)
         rows = np.zeros((len(things), stored.rows.shape[1]), dtype=np.int64)
         numeric = np.zeros((len(things), stored.numeric.shape[1]), dtype=np.float32)
         rows[taken], numeric[taken] = stored.rows[numbers[taken]], stored.numeric[numbers[taken]]
         if not taken.all():
             new = [thing for thing, known in zip(things, taken, strict=True) if not known]
             columns = self.item_columns if kind == "item" else self.user_columns
-            frame = _frame([dict(thing.told or {}) for thing in new], columns.columns)
+            frame = _frame([dict(thing.overrides or {}) for thing in new], columns.columns)
             ids = _ids([thing.id for thing in new], columns)
             found, numbers_of = self._encoded(rules, kind, frame, len(new), ids)
             rows[~taken, : found.shape[1]], numeric[~taken] = found, numbers_of
@@ -137,13 +139,13 @@ class ExportedCatalogue:
         return stacked.astype(np.int64), np.stack(numeric, axis=1).astype(np.float32) if numeric else np.zeros((count, 0), np.float32)
 
     def _titles(self, things: Sequence[Item], numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Words of the titles end to end, and where each title begins."""
+        """Words of the titles, concatenated, and where each title begins."""
         if self.items.words is None:
             return np.zeros(0, np.int64), np.zeros(len(things), np.int64)
-        taken = np.array([number >= 0 and thing.told is None for thing, number in zip(things, numbers, strict=True)], dtype=bool)
-        told = [(thing.told or {}).get("title") for thing, known in zip(things, taken, strict=True) if not known]
+        taken = np.array([number >= 0 and thing.overrides is None for thing, number in zip(things, numbers, strict=True)], dtype=bool)
+        titles = [(thing.overrides or {}).get("title") for thing, known in zip(things, taken, strict=True) if not known]
         known_words, known_lengths = self.items.words.take(numbers[taken])
-        new_words, new_lengths = self._words(pl.Series(told, dtype=pl.String))
+        new_words, new_lengths = self._words(pl.Series(titles, dtype=pl.String))
         both = Ragged(
             rows=np.concatenate([known_words, new_words]),
             start=np.concatenate([[0], np.cumsum(np.concatenate([known_lengths, new_lengths]))]).astype(np.int64),
@@ -153,51 +155,51 @@ class ExportedCatalogue:
 
     def _words(self, texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
         """Table rows (T,) int64 of the texts' words, and how many each has."""
-        words = words_of(texts, self.known.config.words)
+        words = words_of(texts, self.spec.config.words)
         each = words.explode(empty_as_null=False).cast(pl.String)
         return self.lookups["words"](each).clip(min=0), words.list.len().to_numpy().astype(np.int64)
 
     def _pictures(
         self, things: Sequence[Item], numbers: np.ndarray, given: Mapping[Id, np.ndarray], rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors (U, D) and presence (U,) of the items' pictures; of cluster_id, the last column of `rows` is set."""
-        form, in_store = self.known.layout.form, numbers >= 0
+        """Vectors (U, D) and presence (U,) of the items' pictures; of a form in an item table, the last column of `rows` is set."""
+        layout, in_store = self.spec.layout, numbers >= 0
         vectors, present = np.zeros((len(things), self.dim), dtype=np.float32), np.zeros(len(things), dtype=bool)
-        if form == "none":
+        if not layout.place:
             return vectors, present
         assert self.items.present is not None
         present[in_store] = self.items.present[numbers[in_store]]
         if self.items.vectors is not None:
             vectors[in_store] = self.items.vectors[numbers[in_store]]
-        if form == "cluster_id":
-            assert self.known.layout.item[-1].name == CLUSTER
-            rows[:, -1] = self.known.layout.item[-1].size - 1
+        if layout.place == ITEM_TABLE:
+            assert layout.item[-1].name == IMAGE_TABLE
+            rows[:, -1] = layout.item[-1].size - 1
             rows[in_store, -1] = self.items.rows[numbers[in_store], -1]
         places = [number for number, thing in enumerate(things) if thing.id in given]
         if places:
-            assert self.known.rule is not None
-            feature = self.known.rule.feature(np.stack([given[things[number].id] for number in places]))
+            assert self.spec.rule is not None
+            feature = self.spec.rule.feature(np.stack([given[things[number].id] for number in places]))
             present[places] = feature.present
             if feature.vectors is not None:
                 vectors[places] = feature.vectors
-            if feature.cluster is not None:
-                rows[places, -1] = feature.cluster
+            if feature.rows is not None:
+                rows[places, -1] = feature.rows
         return vectors, present
 
 
 def _distinct(things: Sequence[Item]) -> dict[Id, Item]:
-    """Each item once; told by the first that tells it."""
+    """Each item once; described by the first that does."""
     items: dict[Id, Item] = {}
     for thing in things:
-        if thing.id not in items or (items[thing.id].told is None and thing.told is not None):
+        if thing.id not in items or (items[thing.id].overrides is None and thing.overrides is not None):
             items[thing.id] = thing
     return items
 
 
-def _frame(told: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None = None) -> dict[str, list[Any]]:
+def _frame(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None = None) -> dict[str, list[Any]]:
     """Rows as columns; a value that a row does not have is None."""
-    columns = names if names is not None else (told[0] if told else {})
-    return {name: [row.get(name) for row in told] for name in columns}
+    columns = names if names is not None else (rows[0] if rows else {})
+    return {name: [row.get(name) for row in rows] for name in columns}
 
 
 def _ids(ids: Sequence[Id | None], columns: RequestColumns) -> pl.Series:

@@ -1,9 +1,9 @@
-"""What a scorer is asked, checked before anything is computed: an error names the field, the value and the fix."""
+"""A request to a scorer, checked before anything is computed: an error names the field, the value and the fix."""
 
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,18 +22,18 @@ class RequestError(UserError):
     """A field of a request holds something it must not.
 
     Args:
-        field: where it stands, as history.clicks[3].
+        field: where it is, as history.clicks[3].
         fix: what to do about it.
         value: what it holds; left out of the message when not given.
 
     Attributes:
-        said: the message without what it begins with, "request: "; a request of a file has the file's name there.
+        detail: the message without its first word, "request: "; where a request came in a file, the file's name is put there.
     """
 
     def __init__(self, field: str, fix: str, *, value: object = _ABSENT):
         text = "" if value is _ABSENT else f"value {_shown(value)}; "
-        self.said = f"{field}: {text}{fix}"
-        super().__init__(f"request: {self.said}")
+        self.detail = f"{field}: {text}{fix}"
+        super().__init__(f"request: {self.detail}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +47,18 @@ class RequestColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """An item: known by its id alone, or told."""
+    """An item: known by its id alone, or described."""
 
     id: Id
-    told: Mapping[str, Any] | None  # its columns; None: as the export knows it
+    overrides: Mapping[str, Any] | None  # its columns as the request gives them; None: as the export knows it
 
 
 @dataclass(frozen=True, kw_only=True)
 class User:
-    """A user: known by its id alone, or told."""
+    """A user: known by the id alone, or described."""
 
     id: Id | None  # None: a visitor that has none
-    told: Mapping[str, Any] | None
+    overrides: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +93,10 @@ def check_request(asked: Mapping[str, Any], item: RequestColumns, user: RequestC
     candidates = _items("candidates", asked["candidates"], item)
     if not candidates:
         raise RequestError("candidates", "give at least one item", value=[])
-    told = asked.get("history") or {}
-    histories = {"clicks": told} if isinstance(told, list | tuple) else told
+    history = asked.get("history") or {}
+    histories = {"clicks": history} if isinstance(history, list | tuple) else history
     if not isinstance(histories, Mapping):
-        raise RequestError("history", "give a list of clicked items, or an object of clicks, purchases and cart", value=told)
+        raise RequestError("history", "give a list of clicked items, or an object of clicks, purchases and cart", value=history)
     _known("history.", histories, HISTORIES)
     query = asked.get("query")
     if not isinstance(query, str | None):
@@ -114,25 +114,25 @@ def check_request(asked: Mapping[str, Any], item: RequestColumns, user: RequestC
 def _items(where: str, listed: Any, of: RequestColumns) -> tuple[Item, ...]:
     if not isinstance(listed, list | tuple):
         raise RequestError(where, "give a list of item ids or objects", value=listed)
-    found = (_told(f"{where}[{place}]", told, of) for place, told in enumerate(listed))
-    return tuple(Item(id=_id(place, value, of), told=told) for place, value, told in found)
+    found = (_described(f"{where}[{place}]", given, of) for place, given in enumerate(listed))
+    return tuple(Item(id=_id(place, value, of), overrides=overrides) for place, value, overrides in found)
 
 
-def _user(told: Any, of: RequestColumns) -> User:
-    where, value, columns = _told("user", told, of)
-    return User(id=None if value is None else _id(where, value, of), told=columns)
+def _user(given: Any, of: RequestColumns) -> User:
+    where, value, overrides = _described("user", given, of)
+    return User(id=None if value is None else _id(where, value, of), overrides=overrides)
 
 
-def _told(where: str, told: Any, of: RequestColumns) -> tuple[str, Any, dict[str, Any] | None]:
-    """Where the id of an item or user stands, the id as it is given, and the columns of one that is told."""
+def _described(where: str, given: Any, of: RequestColumns) -> tuple[str, Any, dict[str, Any] | None]:
+    """Where the id of an item or user is, the id as given, and the columns of one that comes as an object."""
     name = f"{of.kind}_id"
-    if not isinstance(told, Mapping):
-        return where, told, None
-    if name not in told:
+    if not isinstance(given, Mapping):
+        return where, given, None
+    if name not in given:
         raise RequestError(f"{where}.{name}", f"missing; give the {of.kind}'s id")
-    _known(f"{where}.", told, (name, *of.columns, *_ANYWHERE))
-    values = {column: _value(f"{where}.{column}", told.get(column), kind) for column, kind in of.columns.items()}
-    return f"{where}.{name}", told[name], values
+    _known(f"{where}.", given, (name, *of.columns, *_ANYWHERE))
+    values = {column: _value(f"{where}.{column}", given.get(column), kind) for column, kind in of.columns.items()}
+    return f"{where}.{name}", given[name], values
 
 
 def _id(where: str, value: Any, of: RequestColumns) -> Id:
@@ -156,20 +156,20 @@ def _value(where: str, value: Any, kind: str) -> Any:
     types = {"text": (str,), "true/false": (bool,), "integers": (int,), "numbers": (int, float)}[kind]
     if not isinstance(value, types) or (isinstance(value, bool) and kind != "true/false"):
         raise RequestError(where, f"the model was trained on {kind}; write it as that, or null where it is not known", value=value)
-    if kind == "numbers" and math.isinf(value):
+    if kind == "numbers" and not abs(value) <= sys.float_info.max and value == value:  # an integer may lie beyond all floats
         raise RequestError(where, "give a finite number, or null where it is not known", value=value)
     if kind == "integers":
         _whole(where, value)
     return value
 
 
-def _context(told: Any, of: RequestColumns, count: int) -> dict[str, list[Any]]:
-    if not isinstance(told, Mapping):
-        raise RequestError("context", "give an object: a column's value, or a list of one for each candidate", value=told)
-    _known("context.", told, of.columns)
+def _context(given: Any, of: RequestColumns, count: int) -> dict[str, list[Any]]:
+    if not isinstance(given, Mapping):
+        raise RequestError("context", "give an object: a column's value, or a list of one for each candidate", value=given)
+    _known("context.", given, of.columns)
     out = {}
     for name, kind in of.columns.items():
-        values = told.get(name)
+        values = given.get(name)
         if isinstance(values, list | tuple) and len(values) != count:
             fix = f"{len(values)} values for {count} candidates; give one for each, or one for all"
             raise RequestError(f"context.{name}", fix, value=values)
@@ -178,13 +178,13 @@ def _context(told: Any, of: RequestColumns, count: int) -> dict[str, list[Any]]:
     return out
 
 
-def _pictures(told: Any, of: RequestColumns) -> dict[Id, Picture]:
+def _pictures(given: Any, of: RequestColumns) -> dict[Id, Picture]:
     import os
 
-    if not isinstance(told, Mapping):
-        raise RequestError("pictures", "give an object: the item's id, and the path of its picture", value=told)
+    if not isinstance(given, Mapping):
+        raise RequestError("pictures", "give an object: the item's id, and the path of its picture", value=given)
     out: dict[Id, Picture] = {}
-    for key, picture in told.items():
+    for key, picture in given.items():
         if not of.text_id and isinstance(key, str) and key.lstrip("-").isdigit():
             key = int(key)  # JSON's keys are texts
         if picture is None:
@@ -195,9 +195,9 @@ def _pictures(told: Any, of: RequestColumns) -> dict[Id, Picture]:
     return out
 
 
-def _known(where: str, told: Mapping[str, Any], known: Iterable[str]) -> None:
+def _known(where: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
     names = list(known)
-    for name in told:
+    for name in given:
         if name not in names:
             near = difflib.get_close_matches(str(name), names, n=1)
             fix = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}"

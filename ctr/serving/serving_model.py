@@ -1,4 +1,4 @@
-"""The trained model over plain tables, for one user and his candidates: what `torch.export` takes, and TorchRec is not needed for.
+"""The trained model over plain tables, for one user and their candidates: what `torch.export` takes, and TorchRec is not needed for.
 
 Legend: U distinct items of candidates and histories, C candidates, L history items, W width, K tables, M numbers, F image feature.
 """
@@ -13,15 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctr.config import CtrConfig
-from ctr.inputs.encode import CLUSTER, Layout, Table
+from ctr.inputs.encode import IMAGE_TABLE, Layout
+from ctr.inputs.rules import Table
 from ctr.model.attention import HistoryNetwork, SelfAttention, TargetAttention
-from ctr.model.network import Network, with_presence
-from ctr.model.sim_score import Cosines, pair_feature
+from ctr.model.network import Network
+from ctr.model.places import Cosines, candidate_pairs, item_feature
+from features.forms.form import PAIR
 from run.errors import UserError
 
 
 class ModelInputs(NamedTuple):
-    """One user's candidates; items are told once and pointed at."""
+    """One user's candidates; each item is given once and pointed at."""
 
     user_rows: Tensor  # (K,) int64 table rows of the user
     user_numeric: Tensor  # (M,) float32
@@ -29,7 +31,7 @@ class ModelInputs(NamedTuple):
     item_numeric: Tensor  # (U, M) float32
     title_words: Tensor  # (T,) int64: table rows of the words of all U titles, end to end
     title_start: Tensor  # (U,) int64: where each title begins
-    vectors: Tensor  # (U, D) float32 zero rows where absent; D = 0 but for vector and sim_score
+    vectors: Tensor  # (U, D) float32 zero rows where absent; D = 0 unless the form gives item numbers or pairs
     present: Tensor  # (U,) bool: the item has a picture
     clicks: Tensor  # (L,) int64: which of the U items, oldest first; -1 = padding, of which an empty history has one
     purchases: Tensor  # (L',) likewise
@@ -51,7 +53,7 @@ class ServingModel(Network):
 
     def __init__(self, layout: Layout, config: CtrConfig, weights: Mapping[str, Tensor]):
         super().__init__(layout, config)
-        self.cosines = Cosines(layout.cosine_mean, layout.cosine_spread, config.mask_same_item)
+        self.cosines = Cosines(layout.pair_mean, layout.pair_spread, config.mask_same_item)
         self.tables = nn.ParameterList(_table(weights, table.name) for table in (*layout.item, *layout.user, *layout.context))
         self.words = nn.Parameter(_table(weights, "word")) if layout.words else None
         network = {name: value for name, value in weights.items() if not name.startswith("tables.")}
@@ -83,15 +85,13 @@ class ServingModel(Network):
         of_item, of_user, of_context = self._looked_up(item_rows, user_rows[None], context_rows)
         titles = [self._means(title_words, title_start)] if layout.titles else []
         item_UD = torch.cat([*_others(layout.item, of_item), item_numeric, *titles], dim=1)
-        image_UF = None
-        if layout.form == "vector":
-            image_UF = with_presence(vectors, present)
-        elif layout.form == "cluster_id":
-            image_UF = of_item[[table.name for table in layout.item].index(CLUSTER)]
+        image_UF = item_feature(
+            layout, vectors, present, dict(zip([table.name for table in layout.item], of_item, strict=True)).get(IMAGE_TABLE)
+        )
         pooled = []
         for network, history_L in zip(self.histories.values(), (clicks, purchases, cart), strict=True):
             assert isinstance(network, HistoryNetwork)
-            pair_CLF = _pairs(vectors, present, candidates, history_L, self.cosines) if layout.form == "sim_score" else None
+            pair_CLF = candidate_pairs(vectors, present, candidates, history_L, self.cosines) if layout.place == PAIR else None
             pooled.append(pool(network, item_UD, image_UF, pair_CLF, history_L, candidates))
         count = candidates.shape[0]
         user = torch.cat([*of_user, user_numeric[None]], dim=1).expand(count, -1)
@@ -137,13 +137,6 @@ def pool(
     return (network.out(pooled_CW) * any_real).expand(candidates_C.shape[0], -1)
 
 
-def _pairs(vectors: Tensor, present: Tensor, candidates_C: Tensor, history_L: Tensor, cosines: Cosines) -> Tensor:
-    """(C, L, 2): the pair feature of `ctr.model.sim_score.similarity`."""
-    history = history_L.clamp(min=0)
-    both_CL = present[candidates_C][:, None] & (present[history] & (history_L >= 0))[None]
-    return pair_feature(vectors[candidates_C] @ vectors[history].T, both_CL, candidates_C[:, None] != history_L[None], cosines)
-
-
 def _table(weights: Mapping[str, Tensor], name: str) -> Tensor:
     """The weights (rows, dim) of the table of that name, wherever TorchRec's collections keep it."""
     for key, value in weights.items():
@@ -153,15 +146,15 @@ def _table(weights: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def _others(tables: tuple[Table, ...], found: list[Tensor]) -> list[Tensor]:
-    """All embeddings but the image feature's."""
-    return [part for table, part in zip(tables, found, strict=True) if table.name != CLUSTER]
+    """All embeddings except the image feature's."""
+    return [part for table, part in zip(tables, found, strict=True) if table.name != IMAGE_TABLE]
 
 
 def exported(model: ServingModel, dim: int) -> torch.export.ExportedProgram:
     """The model as a program of its own, for any number of items, candidates, words and history items.
 
     Args:
-        dim: D, length of an embedding; 0 but for vector and sim_score.
+        dim: D, length of an embedding; 0 unless the form gives item numbers or pairs.
     """
     sizes = {name: torch.export.Dim(name, min=0) for name in ("words", "query_length")}
     sizes |= {name: torch.export.Dim(name, min=1) for name in ("items", "click_length", "purchase_length", "cart_length", "count")}
@@ -176,7 +169,7 @@ def exported(model: ServingModel, dim: int) -> torch.export.ExportedProgram:
 
 
 def _sample(layout: Layout, dim: int) -> ModelInputs:
-    """Any question with 2 or more of everything: sizes of 0 and 1 would become constants of the program."""
+    """Any inputs with 2 or more of everything: sizes of 0 and 1 would become constants of the program."""
     ids, numbers = torch.int64, torch.float32
     return ModelInputs(
         user_rows=torch.zeros(len(layout.user), dtype=ids),

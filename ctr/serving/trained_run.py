@@ -1,4 +1,4 @@
-"""A finished CTR run, opened to be applied: what it knows, its weights, the data and the embeddings it was trained on."""
+"""A finished CTR run, opened to be applied: its rules, its weights, the data and the embeddings it was trained on."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctr.config import SETTINGS
 from ctr.inputs.vocabulary_files import ModelSpec, read_model_spec
 from data.source import SourceConfig
 from run.config import read_recipe, with_settings
 from run.errors import UserError
+from run.files import read_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,13 +28,27 @@ class TrainedRun:
     """What `open_run` found."""
 
     folder: Path
-    known: ModelSpec
+    spec: ModelSpec
     weights: dict[str, Tensor]
     source: SourceConfig
+    trained_on: str  # fingerprint of the shop that `source` must be; "": any, for the caller named it
+    flag: str  # the flag that names another shop
     embeddings: Path | None  # embeddings folder; None: the model has no image feature
 
     def shop(self) -> Shop:
-        """The shop that the run worked on, or the one given in its place."""
+        """The shop that the run was trained on, or the one given in its place.
+
+        Raises:
+            UserError: the run's own shop is no longer there, or is not the one it was trained on.
+        """
+        from data.source import shop_fingerprint, shop_folder
+
+        if not self.source.is_world and not Path(self.source.data).is_dir():
+            given = f"{self.flag} {self.source.data}" if not self.trained_on else f"{self.folder / 'config.toml'}: data {self.source.data}"
+            raise UserError(f"{given}: no such folder; give {self.flag}, the shop folder")
+        if self.trained_on and shop_fingerprint(shop_folder(self.source, self.folder)) != self.trained_on:
+            where = self.source.data
+            raise UserError(f"{where}: not the data that {self.folder} was trained on; to apply the model to it, give it as {self.flag}")
         return self.source.shop(self.folder)
 
     def feature(self, item_id: pl.Series) -> ImageFeature:
@@ -44,11 +60,11 @@ class TrainedRun:
         from features.embeddings import read_embeddings
         from features.image_feature import no_image
 
-        if self.known.layout.form == "none":
+        if not self.spec.layout.place:
             return no_image(len(item_id))
-        if self.known.rule is None or self.embeddings is None:
-            raise UserError(f"{self.folder}: keeps no rule for its image feature; train the model anew")
-        return self.known.rule.feature(read_embeddings(self.embeddings, item_id))
+        if self.spec.rule is None or self.embeddings is None:
+            raise UserError(f"{self.folder}: keeps no rule for its image feature; train the model again")
+        return self.spec.rule.feature(read_embeddings(self.embeddings, item_id))
 
     def catalogue(self, shop: Shop) -> EncodedCatalogue:
         """The arrays of a shop's items and users, by the run's own rules.
@@ -58,17 +74,18 @@ class TrainedRun:
         """
         from ctr.inputs.encode import encode_catalogue
 
-        catalogue = encode_catalogue(shop, self.feature(shop.items["item_id"]), self.known.config, self.known.vocabularies)
-        if catalogue.layout != self.known.layout:
-            raise UserError(f"{self.folder}: its vocabulary is not that of its weights; train the model anew")
+        catalogue = encode_catalogue(shop, self.feature(shop.items["item_id"]), self.spec.config, self.spec.vocabularies)
+        if catalogue.layout != self.spec.layout:
+            raise UserError(f"{self.folder}: its vocabulary is not that of its weights; train the model again")
         return catalogue
 
 
-def open_run(folder: Path, *, data: str = "", embeddings: Path | None = None) -> TrainedRun:
+def open_run(folder: Path, *, data: str = "", flag: str = "--data", embeddings: Path | None = None) -> TrainedRun:
     """Read a run folder of ctr.train, or one CTR stage of eval.compare.
 
     Args:
         data: a shop folder in place of the run's own; a stage of eval.compare needs it.
+        flag: the flag of the calling command that gives `data`, for errors.
         embeddings: an embeddings folder in place of the run's own; likewise.
 
     Raises:
@@ -79,22 +96,25 @@ def open_run(folder: Path, *, data: str = "", embeddings: Path | None = None) ->
     if (folder / "model.pt2").exists():
         raise UserError(f"{folder}: is an export; give the run folder of ctr.train that it was made of")
     if (folder / "checkpoints").exists() and not (folder / "result.json").exists():
-        raise UserError(f"{folder}: not trained to its end; the command that began it goes on with it")
-    known = read_model_spec(folder)
+        raise UserError(f"{folder}: not trained to its end; the command that began it resumes it")
+    spec = read_model_spec(folder)
     weights, noted = read_weights(folder / "best.safetensors")
-    if noted.get("form") != known.layout.form:
-        raise UserError(f"{folder / 'best.safetensors'}: weights of another form than {folder / 'vocabulary'}; train the model anew")
+    if noted.get("form") != spec.layout.form:
+        raise UserError(f"{folder / 'best.safetensors'}: weights of another form than {folder / 'vocabulary'}; train the model again")
     settings = read_recipe(folder / "config.toml") if (folder / "config.toml").exists() else {}
     if not settings and not data:
-        raise UserError(f"{folder}: has no config.toml that names its data; give --data, the shop folder it was trained on")
+        raise UserError(f"{folder}: has no config.toml that names its data; give {flag}, the shop folder it was trained on")
     source = with_settings(SourceConfig(), settings.get("source", {}), source=str(folder / "config.toml"))
+    trained_on = ""
     if data:
         source = SourceConfig(data=data, allow_unordered_split=True)
-    if known.layout.form == "none":
+    elif (folder / SETTINGS).exists():
+        trained_on = read_json(folder / SETTINGS).get("shop", "")
+    if not spec.layout.place:
         embeddings = None
     elif embeddings is None:
         embeddings = _own_embeddings(folder, settings)
-    return TrainedRun(folder=folder, known=known, weights=weights, source=source, embeddings=embeddings)
+    return TrainedRun(folder=folder, spec=spec, weights=weights, source=source, trained_on=trained_on, flag=flag, embeddings=embeddings)
 
 
 def encoder_of(embeddings: Path, run: Path | None) -> tuple[Path, PretrainConfig] | None:
@@ -107,7 +127,6 @@ def encoder_of(embeddings: Path, run: Path | None) -> tuple[Path, PretrainConfig
         UserError: `run` holds no encoder, or another one.
     """
     from pretrain.config import PretrainConfig
-    from run.files import read_json
     from run.folder import file_hash
 
     folder = embeddings.parent if run is None else run
@@ -129,7 +148,9 @@ def _own_embeddings(folder: Path, settings: dict[str, Any]) -> Path:
     """The embeddings folder that ctr.train took or made."""
     if "embeddings" in settings:
         return Path(settings["embeddings"])
-    made = sorted(folder.glob("encoders/courier-seed*/embeddings"))  # ctr.train's own, where none were given
+    from pretrain.methods.table import default_encoders
+
+    made = sorted(folder.glob(f"encoders/{default_encoders()[0]}-seed*/embeddings"))  # ctr.train's own, where none were given
     if len(made) != 1:
         raise UserError(f"{folder}: does not say which embeddings its model was trained on; give --embeddings")
     return made[0]

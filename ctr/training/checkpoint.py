@@ -1,8 +1,8 @@
-"""Checkpoints of a CTR training: folders that hold what all ranks have, whole or not at all, from which any number of ranks goes on.
+"""Checkpoints of a CTR training: folders that hold what all ranks have, complete or absent, from which any number of ranks resumes.
 
-`checkpoints/step-00000123/` is written beside and renamed once every rank is done. It holds the tensors (torch.distributed.checkpoint),
-`state.json` (where the training stood, and its settings) and `sums.json` (the SHA-256 of every file). That library pickles its index:
-a checkpoint is the run's own and to be trusted like code.
+`checkpoints/step-00000123/` is written under a temporary name and renamed once every rank is done. It holds the tensors
+(torch.distributed.checkpoint), `state.json` (where the training was, and its settings) and `sums.json` (the SHA-256 of every file). That
+library pickles its index: a checkpoint is the run's own and to be trusted like code.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from pathlib import Path
 
 from torch.distributed import checkpoint
 
+from ctr.config import code_of
+from ctr.training.disk import explained
 from ctr.training.training import State, Training, best_of, restore, restore_best, tensors_of
 from run.checkpoint import refuse_other_settings
 from run.distributed import gather_objects, summed
 from run.errors import UserError
-from run.files import read_json, write_atomic, write_json
+from run.files import naming, read_json, write_atomic, write_json
 from run.folder import sha256
 
 FOLDER = "checkpoints"
@@ -28,39 +30,59 @@ SUMS, STATE = "sums.json", "state.json"
 
 
 def save(run: Training, folder: Path) -> None:
-    """Write a checkpoint of where the training stands; older ones go, but for the newest `keep_checkpoints` and their best weights."""
+    """Write a checkpoint of the training, then remove older ones except the newest `keep_checkpoints` and their best weights.
+
+    Raises:
+        OSError: it cannot be written, for the disk is full, say; the checkpoints before it stay.
+    """
     path = step_path(folder, run.state.step)
-    beside, rank = path.with_name(f".{path.name}"), run.fabric.global_rank
+    temporary, rank = path.with_name(f".{path.name}"), run.fabric.global_rank
     if rank == 0:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        for partial in (folder / FOLDER).glob(".step-*"):  # of a run that was killed
+            shutil.rmtree(partial, ignore_errors=True)
+        temporary.mkdir(parents=True)
     run.fabric.barrier()
-    checkpoint.save(tensors_of(run), storage_writer=checkpoint.FileSystemWriter(beside))
-    sums = gather_sums({file.name: sha256(file) for file in beside.glob(f"__{rank}_*")})
+    try:
+        with naming(path), explained(path):
+            checkpoint.save(tensors_of(run), storage_writer=checkpoint.FileSystemWriter(temporary))
+            sums = gather_sums({file.name: sha256(file) for file in temporary.glob(f"__{rank}_*")})
+            if rank == 0:
+                _complete(run, temporary, sums)
+                shutil.rmtree(path, ignore_errors=True)  # one that was refused
+                os.replace(temporary, path)
+    except BaseException:
+        if rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
     if rank == 0:
-        write_atomic(beside / STATE, json.dumps({"state": asdict(run.state), "settings": run.settings}, indent=1).encode())
-        for file in beside.iterdir():
-            sums.setdefault(file.name, sha256(file))
-        write_json(beside / SUMS, sums)
-        shutil.rmtree(path, ignore_errors=True)  # one that was refused, and is made anew
-        os.replace(beside, path)
         prune(folder, run.config.keep_checkpoints)
     run.fabric.barrier()  # what comes next may read it
 
 
+def _complete(run: Training, folder: Path, sums: dict[str, str]) -> None:
+    """Write the state and the checksums of all files, last of all, into a checkpoint whose tensors are there."""
+    state = {"state": asdict(run.state), "settings": run.settings, "code": code_of(run.form)}
+    write_atomic(folder / STATE, json.dumps(state, indent=1).encode())  # the best log loss is infinite before the first validation
+    for file in folder.iterdir():
+        sums.setdefault(file.name, sha256(file))
+    write_json(folder / SUMS, sums)
+
+
 def load(run: Training, folder: Path) -> bool:
-    """Take the newest whole checkpoint back, whatever the number of ranks that wrote it; False: there is none, the run begins.
+    """Restore the newest complete checkpoint, whatever the number of ranks that wrote it; False: there is none, the run begins.
 
     One that is cut off or changed is named on stderr, and the one before it is taken.
 
     Raises:
-        UserError: there are checkpoints, but none is whole, or the run was begun with other settings.
+        UserError: there are checkpoints, but none is complete, or the run was begun with other settings.
     """
-    path = newest_whole(run, folder)
+    path = newest_complete(run, folder)
     if path is None:
         return False
     saved = read_json(path / STATE)
     refuse_other_settings(folder / FOLDER, saved["settings"], run.settings)
+    if saved.get("code") != code_of(run.form) and run.fabric.is_global_zero:
+        print(f"note: {folder / FOLDER}: begun by other code than this; delete it to begin again", file=sys.stderr)
     tensors = tensors_of(run)
     checkpoint.load(tensors, storage_reader=checkpoint.FileSystemReader(path))
     restore(run, tensors)
@@ -81,11 +103,11 @@ def remove(folder: Path) -> None:
 
 
 def step_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint after so many steps stands."""
+    """The folder of the checkpoint after so many steps."""
     return folder / FOLDER / f"step-{step:08d}"
 
 
-def newest_whole(run: Training, folder: Path) -> Path | None:
+def newest_complete(run: Training, folder: Path) -> Path | None:
     """The newest checkpoint whose sums hold, and those of its best step; each rank reads a share of the files."""
     found: list[Path] = run.fabric.broadcast(sorted((folder / FOLDER).glob("step-*"), reverse=True))
     for path in found:
@@ -96,12 +118,12 @@ def newest_whole(run: Training, folder: Path) -> Path | None:
             return path
     if found:
         names = ", ".join(path.name for path in found)
-        raise UserError(f"{folder / FOLDER}: none of its checkpoints is whole ({names}); delete it to begin again")
+        raise UserError(f"{folder / FOLDER}: none of its checkpoints is complete ({names}); delete it to begin again")
     return None
 
 
 def what_is_broken(path: Path, *, rank: int = 0, ranks: int = 1) -> str:
-    """Words for the first file that is not as it was written, of every `ranks`-th from `rank` on; "" where there is none."""
+    """A message about the first file that is not as it was written, of every `ranks`-th from `rank` on; "" where there is none."""
     try:
         sums: dict[str, str] = json.loads((path / SUMS).read_text())
         wrong = next((name for name, wanted in list(sums.items())[rank::ranks] if sha256(path / name) != wanted), None)
@@ -116,10 +138,10 @@ def what_is_broken(path: Path, *, rank: int = 0, ranks: int = 1) -> str:
     return f"{path / (wrong or STATE)}: cut off or changed since it was written"
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete checkpoints but the newest `keep` and those that hold the best weights of these."""
+def prune(folder: Path, count: int) -> None:
+    """Delete checkpoints except the newest `count` and those that hold the best weights of these."""
     found = sorted((folder / FOLDER).glob("step-*"))
-    kept = set(found[-keep:])
+    kept = set(found[-count:])
     bests = {step_path(folder, read_json(path / STATE)["state"]["best_step"]) for path in kept}
     for path in set(found) - kept - bests:
         shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""The training loop of a CTR model: shuffle sessions, look, pay, step; validate, keep the best, go on after a kill."""
+"""The training loop of a CTR model: shuffle sessions, forward, loss, backward, step; validate, keep the best, resume after a kill."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ctr.config import CtrConfig
+from ctr.config import SETTINGS, CtrConfig, code_of
 from ctr.inputs.encode import Inputs, encode
 from ctr.inputs.feed import batches_per_epoch, feed
-from ctr.inputs.sampler import split_sessions
+from ctr.inputs.sampler import SplitSessions, split_sessions
 from ctr.inputs.vocabulary_files import write_model_spec
 from ctr.training.checkpoint import load, load_best, remove, save
 from ctr.training.predict import measures, predict, write_predictions
@@ -18,6 +18,7 @@ from ctr.training.sharding import gathered
 from ctr.training.training import Training, averaged, prepare, settings_of, take_step
 from ctr.training.weights import save_weights
 from data.identity import shop_fingerprint
+from data.log.histories import click_history
 from data.log.shop_folder import Shop
 from features.image_feature import ImageFeature, digest
 from run.checkpoint import refuse_other_settings
@@ -31,58 +32,70 @@ from run.progress import Progress
 from run.stop import stop_requests
 
 _LOG_STEPS = 20  # steps whose mean loss makes a line of metrics.jsonl
-_SETTINGS = "settings.json"  # what a finished run was trained with
 
 
 def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int, folder: Path) -> dict[str, Any]:
     """Train one CTR model on the train split.
 
     The average of weights with the lowest log loss on the valid split predicts valid and test. Leaves in `folder`:
-    predictions.parquet, best.safetensors, metrics.jsonl, TensorBoard events and, last of all, result.json. A killed run goes on from
-    `checkpoints/` and ends with the same bits; the folder goes when the run is done. Under torchrun, ranks share tables and the
-    sessions of each batch, and end as one rank does but for rounding; the first rank writes.
+    predictions.parquet, best.safetensors, metrics.jsonl, TensorBoard events and, last of all, result.json. A killed run resumes from
+    `checkpoints/` and ends with the same bits; that folder is removed when the run is done. Under torchrun, ranks share tables and the
+    sessions of each batch, and end as one rank does up to rounding; the first rank writes.
 
     Args:
-        feature: what the model is told of the pictures.
-        seed: of the first weights and the order of sessions; never of the data.
+        feature: the image feature of the shop's items.
+        seed: of the initial weights and the order of sessions; never of the data.
 
     Returns:
         What result.json holds: valid_auc, valid_gauc, valid_log_loss, the same of test, best_step, steps, impressions, seconds. A run that
         was finished before is not trained again.
 
     Raises:
-        UserError: a split is empty, the loss is not a number, or `folder` holds a run, begun or finished, with other settings.
-        Stopped: SIGTERM came; the training stands in `folder`.
+        UserError: a split cannot be learned from or measured, the loss is not a number, or `folder` holds a run, partial or finished, with
+            other settings.
+        Stopped: SIGTERM came; the training can be resumed from `folder`.
     """
     fabric = set_up(config.threads, config.precision)
+    check_trainable(shop, config)
     inputs = encode(shop, feature, config)
     train = split_sessions(shop, "train")
-    if not len(shop.rows("valid")):
-        raise UserError(f"{shop.folder}: the valid split has no impressions; set the split column or log more sessions")
-    per_epoch = batches_per_epoch(train, config)
+    steps = config.epochs * batches_per_epoch(train, config)
     settings = settings_of(config, inputs.layout, seed)
     settings |= {"shop": shop_fingerprint(shop.folder), "embeddings": digest(feature), "init_from": str(file_hash(config.start))}
-    done = finished_before(folder, settings)
+    done = finished_before(folder, settings, code_of(feature.form))
     if done is not None:
         if fabric.is_global_zero:
             remove(folder)  # where a kill came just before it
         return done
-    run = prepare(inputs, config, seed=seed, steps=config.epochs * per_epoch, fabric=fabric, settings=settings)
+    run = prepare(inputs, config, seed=seed, steps=steps, fabric=fabric, settings=settings)
     resumed = load(run, folder)
-    state = run.state
-    log = MetricsLog(folder, resume_step=state.step if resumed else None) if fabric.is_global_zero else None
+    log = MetricsLog(folder, resume_step=run.state.step if resumed else None) if fabric.is_global_zero else None
+    if resumed and log:
+        print(
+            f"ctr {feature.form} seed {seed}: resuming from step {run.state.step:,}, {run.state.impressions:,} impressions", file=sys.stderr
+        )
+    take_steps(run, inputs, train, log, folder, seed=seed)
+    if log:
+        log.close()
+    return finish(run, inputs, folder)
+
+
+def take_steps(run: Training, inputs: Inputs, train: SplitSessions, log: MetricsLog | None, folder: Path, *, seed: int) -> None:
+    """Step to the end of the epochs, or until the valid split has not improved for `patience` validations; checkpoints on the way.
+
+    Raises:
+        Stopped: SIGTERM came; a checkpoint has been written.
+    """
+    state, config, fabric, per_epoch = run.state, run.config, run.fabric, batches_per_epoch(train, run.config)
     shares = feed(inputs, train, config, seed=seed, first=state.step, rank=fabric.global_rank, ranks=fabric.world_size)
     total = config.epochs * len(train.rows)
-    title = f"ctr {feature.form} seed {seed}"
-    if resumed and log:
-        print(f"{title}: going on from step {state.step:,}, {state.impressions:,} of {total:,} impressions", file=sys.stderr)
-    progress = Progress(title, total=total, unit="impressions", start=state.impressions)
-    with prefetch(shares) as taken, stop_requests() as asked_to_stop, progress as bar:
+    progress = Progress(f"ctr {run.form} seed {seed}", total=total, unit="impressions", start=state.impressions)
+    with prefetch(shares) as ready, stop_requests() as asked_to_stop, progress as bar:
         last_save = time.monotonic()
         began = last_save - state.seconds
         while state.step < run.steps and state.worse < config.patience:
             before = state.impressions
-            value = take_step(run, next(taken))
+            value = take_step(run, next(ready))
             bar.advance(state.impressions - before, note=f"loss {value:.4f}")
             validation = is_validation(state.step, per_epoch, config)
             note_loss(run, value, log, write=validation)
@@ -94,21 +107,39 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
                 state.seconds = last_save - began
                 save(run, folder)
             if stop:
-                raise Stopped(f"ctr {feature.form}: stopped at step {state.step:,}, as asked; the same command goes on from here")
-    if log:
-        log.close()
-    return finish(run, inputs, folder)
+                raise Stopped(f"ctr {run.form}: stopped at step {state.step:,}, as asked; the same command resumes from here")
 
 
-def finished_before(folder: Path, settings: dict[str, str]) -> dict[str, Any] | None:
-    """What an earlier call with these settings left in result.json; None where there is none.
+def check_trainable(shop: Shop, config: CtrConfig) -> None:
+    """Refuse a shop whose train split holds nothing to learn, or whose valid split cannot be measured.
+
+    Raises:
+        UserError: names the split.
+        DataError: `history_scope` needs a column that is not there.
+    """
+    for split in ("train", "valid"):
+        click = shop.click[shop.rows(split)]
+        if not len(click):
+            raise UserError(f"{shop.folder}: the {split} split has no impressions; set the split column or log more sessions")
+        if split == "train" and click.min() == click.max():
+            what = "nothing but clicks" if click[0] else "no click"
+            raise UserError(f"{shop.folder}: the train split holds {what}, so nothing can be learned; log longer or split otherwise")
+    if shop.session_category is None or shop.item_category is None:
+        click_history(shop, max_items=config.click_items, scope=config.history_scope)  # refuses scope "category"
+
+
+def finished_before(folder: Path, settings: dict[str, str], code: str) -> dict[str, Any] | None:
+    """What an earlier call with these settings left in result.json; None where there is none. On stderr where other code trained it.
 
     Raises:
         UserError: the folder holds a finished run with other settings.
     """
     if not (folder / "result.json").exists():
         return None
-    refuse_other_settings(folder, read_json(folder / _SETTINGS), settings)
+    begun = read_json(folder / SETTINGS)
+    refuse_other_settings(folder, begun, settings)
+    if begun.get("code") != code:
+        print(f"note: {folder}: trained before by other code than this; delete it to train again", file=sys.stderr)
     return read_json(folder / "result.json")
 
 
@@ -148,7 +179,7 @@ def validate(run: Training, inputs: Inputs, log: MetricsLog | None) -> None:
 
 
 def finish(run: Training, inputs: Inputs, folder: Path) -> dict[str, Any]:
-    """Predict valid and test with the best weights and write what a run leaves; what result.json holds."""
+    """Predict valid and test with the best weights and write what a run leaves; returns what result.json holds."""
     load_best(run, folder)
     splits = {split: predict(run.model, inputs, split, run.fabric, run.config) for split in ("valid", "test")}
     weights = dict(gathered(run.model, run.fabric.device))
@@ -161,7 +192,7 @@ def finish(run: Training, inputs: Inputs, folder: Path) -> dict[str, Any]:
         save_weights(folder / "best.safetensors", weights, inputs)
         write_model_spec(folder, inputs, run.config)
         write_predictions(folder / "predictions.parquet", splits)
-        write_json(folder / _SETTINGS, run.settings)
+        write_json(folder / SETTINGS, run.settings | {"code": code_of(run.form)})
         write_json(folder / "result.json", result)
         remove(folder)
     run.fabric.barrier()  # what comes next may read what is left

@@ -85,7 +85,7 @@ def plan_of(model: CtrModel, sharders: list[Any], config: CtrConfig, device: tor
         for name, _ in model.tables.named_tables()
     }
     memory = {"hbm_cap": torch.cuda.get_device_properties(device).total_memory} if device.type == "cuda" else {}
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE") or ranks)
     topology = Topology(world_size=ranks, local_world_size=local, compute_device=device.type, **memory)
     planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints)
     group = dist.GroupMember.WORLD

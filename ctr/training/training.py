@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
-from ctr.config import CtrConfig
+from ctr.config import NO_RESULT, CtrConfig
 from ctr.inputs.encode import Inputs, Layout
 from ctr.inputs.feed import Share
 from ctr.model.ctr_model import CtrModel
@@ -28,8 +28,6 @@ from run.schedule import rise_and_cosine
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-# settings that may change when a run goes on
-_NO_RESULT = ("checkpoint_seconds", "keep_checkpoints", "threads", "table_sharding")
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 _SWAPPED = 1 << 16  # rows of a table that change places at once
 
@@ -170,7 +168,7 @@ def swap(run: Training) -> None:
 
 def settings_of(config: CtrConfig, layout: Layout, seed: int) -> dict[str, str]:
     """What a start must agree in with the run that goes on from it, as plain text; not the number of ranks."""
-    values = {field.name: getattr(config, field.name) for field in fields(CtrConfig) if field.name not in _NO_RESULT}
+    values = {field.name: getattr(config, field.name) for field in fields(CtrConfig) if field.name not in NO_RESULT}
     values |= {"seed": seed, "image feature": layout.form, "tables": asdict(layout)}
     return {name: repr(value) for name, value in values.items()}
 

@@ -1,9 +1,8 @@
-"""Trained weights as a file that travels (safetensors), and going on from them."""
+"""Trained weights as a file that travels (safetensors), and starting from them."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctr.inputs.encode import CLUSTER, Inputs
+from ctr.inputs.encode import IMAGE_TABLE, Inputs
 from ctr.model.linear import ImagePart
+from ctr.training.disk import explained
 from ctr.training.sharding import TableShard
 from run.errors import UserError
+from run.files import replacing
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], inputs: Inputs) -> None:
@@ -23,16 +24,13 @@ def save_weights(path: Path, weights: dict[str, Tensor], inputs: Inputs) -> None
     from safetensors.torch import save_file
 
     metadata = {"form": inputs.layout.form, "vocabulary": vocabulary_hash(inputs)}
-    beside = path.with_name(f".{path.name}")  # not by way of bytes in memory: tables may fill half of it
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, beside, metadata=metadata)
-    with open(beside, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    with replacing(path) as temporary, explained(path):  # not by way of bytes in memory: tables may fill half of it
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary, metadata=metadata)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """A weights file, of which tensors and slices are read one by one.
+    """A weights file whose tensors and slices are read one by one.
 
     Raises:
         UserError: the file is missing or is not safetensors.
@@ -48,6 +46,17 @@ def opened(path: Path) -> Iterator[Any]:
         raise UserError(f"{path}: not readable as weights ({error}); give the best.safetensors of a CTR run") from None
 
 
+def check_weights(path: Path) -> None:
+    """Refuse a file that training cannot start from, whatever the data.
+
+    Raises:
+        UserError: the file is missing, is not safetensors, or is not of a CTR run.
+    """
+    with opened(path) as file:
+        if "vocabulary" not in (file.metadata() or {}):
+            raise UserError(f"{path}: not the weights of a CTR run; give its best.safetensors")
+
+
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All weights, and what `save_weights` noted of them.
 
@@ -60,9 +69,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 @torch.no_grad()
 def warm_start(model: nn.Module, network: Mapping[str, nn.Parameter], parts: Sequence[TableShard], path: Path, inputs: Inputs) -> None:
-    """Go on from a trained model: all its weights but those of another form's image feature.
+    """Start from a trained model: all its weights except those of another form's image feature.
 
-    A new image feature enters with weight 0, so that the start is the trained model itself. Of each table, a rank reads its own rows.
+    A new image feature enters with weight 0: training starts from the trained model itself. Of each table, a rank reads its own rows.
 
     Args:
         network: the weights of `model` outside its tables, by name.
@@ -99,7 +108,7 @@ def warm_start(model: nn.Module, network: Mapping[str, nn.Parameter], parts: Seq
 def vocabulary_hash(inputs: Inputs) -> str:
     """A hash of which table row every item, user and word has; the image feature is left out."""
     digest = hashlib.sha256()
-    items = inputs.items.rows[[table.name != CLUSTER for table in inputs.items.tables]]
+    items = inputs.items.rows[[table.name != IMAGE_TABLE for table in inputs.items.tables]]
     for rows in (items, inputs.users.rows):
         digest.update(rows.tobytes())
     for texts in (inputs.titles, inputs.queries):
@@ -109,4 +118,4 @@ def vocabulary_hash(inputs: Inputs) -> str:
 
 
 def _of_image(name: str) -> bool:
-    return any(part in ("image", CLUSTER) for part in name.split("."))
+    return any(part in ("image", IMAGE_TABLE) for part in name.split("."))

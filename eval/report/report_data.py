@@ -10,13 +10,14 @@ import numpy as np
 from data.log.histories import click_history, padded
 from data.log.shop_folder import Shop
 from data.pictures.reader import Pictures
-from eval.choices import reads_clusters
 from eval.report.report import AttentionExample, ClusterPictures, write_report
 from eval.row_feature import clusters_of
 from eval.rows import BASELINE, Row, encoder_of, is_control
 from eval.stages import Comparison, ctr_stage, feature_of
 from features.encoder_stages import encoder_stage
-from pretrain.methods.table import attended_history
+from features.forms.form import ITEM_TABLE
+from features.forms.table import place_of
+from pretrain.methods.table import attended_history, method_of, with_own_settings
 from pretrain.page_views import newest
 from run.folder import read_metrics
 from run.randomness import permutation
@@ -57,7 +58,7 @@ def cluster_examples(
     comparison: Comparison, shop: Shop, store: Pictures, encoder: str, rows: Sequence[Row]
 ) -> tuple[list[ClusterPictures], str]:
     """Pictures of an encoder's clusters; or none, and why, a sentence."""
-    row = next((row for row in rows if row[0] == encoder and reads_clusters(row[1])), None)
+    row = next((row for row in rows if row[0] == encoder and place_of(row[1]) == ITEM_TABLE), None)
     if row is None:
         return [], "No clusters are shown: no image feature was made of clusters."
     cluster, clusters = clusters_of(feature_of(comparison, shop, row, 0))
@@ -96,11 +97,10 @@ def too_small(store: Pictures, cluster: np.ndarray, clusters: int) -> str:
 def attention_examples(
     comparison: Comparison, shop: Shop, store: Pictures, encoder: str, seed: int, *, wanted: int = 5
 ) -> list[AttentionExample]:
-    """Clicked test items with the history they were compared with, and the weights of the encoder's attention (paper, Fig. 1)."""
+    """Clicked test items with the history that the encoder compared them with, and its attention's weights (paper, Fig. 1)."""
     import torch
 
     from pretrain.backbones.backbone import backbone
-    from pretrain.methods.table import method_of, with_own_settings
     from pretrain.views import resized
 
     stage = encoder_stage(comparison, encoder, seed)
@@ -118,6 +118,6 @@ def attention_examples(
         items = np.concatenate([[shop.item[row]], seen])
         with torch.no_grad():
             embeddings = net(resized(torch.from_numpy(store.read(items)), config.image_size))
-        weights = method_of(encoder).attention_weights(embeddings[0], embeddings[1:], config)
-        examples.append(AttentionExample(target=store.read(items[:1])[0], history=store.read(seen), weights=weights.numpy()))
+        weights = method_of(encoder).attention_weights(embeddings[0], embeddings[1:], config).numpy()
+        examples.append(AttentionExample(target=store.read(items[:1])[0], history=store.read(seen), weights=weights))
     return examples

@@ -1,0 +1,109 @@
+"""A trained CTR model as a folder that scoring needs nothing else for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from ctr.inputs.encode import EncodedColumns
+from ctr.inputs.rules import Vocabularies
+from ctr.inputs.vocabulary import Ragged, Vocabulary
+from ctr.inputs.vocabulary_files import FOLDER
+from ctr.serving.lookup import save_array, write_lookup
+from ctr.serving.serving_model import ServingModel, exported
+from ctr.serving.trained_run import TrainedRun, encoder_of
+from ctr.training.disk import explained
+from data.log.columns import is_text
+from features.picture_encoder import write_encoder
+from run.errors import UserError
+from run.files import replacing, replacing_folder, write_json
+from run.folder import commit, file_hash
+
+EXPORT_VERSION = 2  # of the format; another is refused
+_MODEL = "model.pt2"
+_PARTS = (_MODEL, FOLDER, "lookup", "items", "users", "encoder")
+
+
+def export(trained_run: TrainedRun, out: Path, *, encoder_run: Path | None = None) -> dict[str, Any]:
+    """Write the export folder; what its meta.json holds.
+
+    Everything is written next to an export that is there, and takes its place once it is complete: meta.json comes last.
+
+    Raises:
+        UserError: `out` holds something else, or an encoder that was asked for is not there.
+        OSError: a file cannot be written; an export that is there stays.
+    """
+    if any((out / name).exists() for name in ("checkpoints", "config.toml", "result.json", "items.parquet")):
+        raise UserError(f"{out}: is a run or a shop folder; give another --out")
+    encoder = None if trained_run.embeddings is None else encoder_of(trained_run.embeddings, encoder_run)
+    fresh = out / ".new"
+    with replacing_folder(fresh) as folder:
+        meta = _write_parts(trained_run, folder)
+        if encoder is not None:
+            write_encoder(folder / "encoder", *encoder)
+    meta["encoder"] = encoder is not None
+    (out / "meta.json").unlink(missing_ok=True)  # until it is there again, this is no export
+    for part in _PARTS:
+        old = out / part
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+        if (fresh / part).exists():
+            os.rename(fresh / part, old)
+    fresh.rmdir()
+    write_json(out / "meta.json", meta)
+    return meta
+
+
+def _write_parts(trained_run: TrainedRun, folder: Path) -> dict[str, Any]:
+    """Write the model, its rules and the known items and users; what meta.json says of them."""
+    spec, shop = trained_run.spec, trained_run.shop()
+    catalogue = trained_run.catalogue(shop)
+    dim = 0 if catalogue.vectors is None else catalogue.vectors.shape[1]
+    program = exported(ServingModel(spec.layout, spec.config, trained_run.weights), dim)
+    with explained(folder / _MODEL):
+        torch.export.save(program, folder / _MODEL)
+    for file in (trained_run.folder / FOLDER).iterdir():
+        with replacing(folder / FOLDER / file.name) as temporary:
+            shutil.copyfile(file, temporary)
+    _write_lookups(folder / "lookup", spec.vocabularies)
+    item_id, user_id = shop.items["item_id"], shop.users["user_id"]
+    pictures = {"vectors": catalogue.vectors, "present": catalogue.present}
+    _write_rows(folder / "items", item_id, catalogue.items, catalogue.titles, **pictures)
+    _write_rows(folder / "users", user_id, catalogue.users)
+    return {
+        "version": EXPORT_VERSION, "form": spec.layout.form, "dim": dim, "items": len(item_id), "users": len(user_id),
+        "text_ids": {"item": is_text(item_id.dtype), "user": is_text(user_id.dtype)},
+        "files": {name: file_hash(folder / name) for name in (_MODEL, f"{FOLDER}/vocabulary.json")},
+        "versions": {"torch": torch.__version__}, "commit": commit(),
+    }  # fmt: skip
+
+
+def _write_lookups(folder: Path, vocabularies: Vocabularies) -> None:
+    """The vocabularies as lookups from a value to its row; their names are those of the vocabulary's files."""
+    for kind in ("item", "user", "context"):
+        rules = getattr(vocabularies, kind)
+        if isinstance(rules.ids, Vocabulary):
+            write_lookup(folder / f"{kind}-ids", rules.ids.values, first=1)
+        for place, values in enumerate(rules.categorical.values()):
+            write_lookup(folder / f"{kind}-{place}", values.values, first=1)
+    if vocabularies.words is not None:
+        write_lookup(folder / "words", vocabularies.words.values, first=1)
+
+
+def _write_rows(folder: Path, ids: pl.Series, columns: EncodedColumns, texts: Ragged | None = None, **more: np.ndarray | None) -> None:
+    """Known items or users as .npy arrays: one row after another, so that one of them is one place on the disk."""
+    write_lookup(folder / "ids", ids, first=0)
+    arrays = {"rows": np.ascontiguousarray(columns.rows.T), "numeric": columns.numeric, **more}
+    if texts is not None:
+        arrays |= {"words": texts.rows, "start": texts.start}
+    for name, array in arrays.items():
+        if array is not None:
+            save_array(folder / f"{name}.npy", array)

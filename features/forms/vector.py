@@ -1,0 +1,32 @@
+"""Vector: the embedding itself, standardised, as columns of the item (paper, Appendix B)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from features.forms.form import ITEM_NUMBERS, Form, PlaceValues
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ROUNDING = 1e-7  # a standard deviation below this is float32's rounding of unit rows that are all alike
+
+
+class Vector(Form):
+    """Embeddings less their mean, over one standard deviation of all dimensions."""
+
+    place = ITEM_NUMBERS
+
+    def learn(self, vectors: np.ndarray, settings: Any, *, seed: int) -> dict[str, np.ndarray]:
+        """middle (D,) float32, the mean row; spread (), the standard deviation, 1 where rows do not differ."""
+        import numpy as np
+
+        middle = vectors.mean(0) if len(vectors) else np.zeros(vectors.shape[1], np.float32)
+        spread = float((vectors - middle).std()) if len(vectors) > 1 else 0.0
+        return {"middle": middle, "spread": np.array(spread if spread > ROUNDING else 1.0)}
+
+    def values(self, vectors: np.ndarray, constants: dict[str, np.ndarray]) -> PlaceValues:
+        """Standardised rows; zeros without a picture."""
+        present = vectors.any(axis=1, keepdims=True)
+        standard = (vectors - constants["middle"]) / float(constants["spread"]) * present
+        return PlaceValues(vectors=standard.astype("float32"))
