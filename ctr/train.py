@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     from contextlib import nullcontext
 
     from ctr.training.loop import train_ctr
-    from data.readiness import check_scorable
+    from data.readiness import check_learnable, check_scorable
     from run.devices import set_up
 
     fabric = set_up(config.ctr.threads, config.ctr.precision)
@@ -76,6 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     with locked(config.out) if fabric.is_global_zero else nullcontext():
         with fabric.rank_zero_first():  # the others find the data made
             shop = config.source.shop(config.out)
+            check_learnable(shop)
             check_scorable(shop, "valid")
         result = train_ctr(shop, image_feature_for(shop, config), config.ctr, seed=config.seed, folder=config.out)
         if not fabric.is_global_zero:
