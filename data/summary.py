@@ -10,7 +10,8 @@ import numpy as np
 from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
 from data.log.events import ACTIONS, CLICK
 from data.log.histories import History, cart_history, click_history, purchase_history
-from data.log.shop_folder import IMPRESSIONS, SPLITS, Shop
+from data.log.shop_folder import SPLITS, Shop
+from data.log.tables import IMPRESSIONS
 
 
 def summary(shop: Shop) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from data.log.shop_folder import load_shop
 from run.errors import DataError
 
 
-def test_text_and_whole_numbers_are_categorical_and_floats_numeric():
+def test_text_and_integers_are_categorical_and_floats_numeric():
     one = pl.lit(1)
     frame = pl.select(
         text=pl.lit("a"),

@@ -139,12 +139,12 @@ def test_a_length_keeps_the_newest_and_the_two_layouts_agree(events, sessions, l
     shop = _shop(events, sessions)
     chosen = np.arange(len(sessions))[::-1]
     for history in (click_history(shop, max_items=9), cart_history(shop, max_items=9)):
-        whole = padded(history, chosen, session_time=shop.session_time)
+        full = padded(history, chosen, session_time=shop.session_time)
         short = padded(history, chosen, length=length, session_time=shop.session_time)
         values, lengths = jagged(history, chosen, length=length, session_time=shop.session_time)
         assert short.shape == (len(chosen), length)
         assert short.dtype == values.dtype == np.int64
-        assert [[i for i in row if i >= 0] for row in short.tolist()] == [[i for i in row if i >= 0][-length:] for row in whole.tolist()]
+        assert [[i for i in row if i >= 0] for row in short.tolist()] == [[i for i in row if i >= 0][-length:] for row in full.tolist()]
         assert short[short >= 0].tolist() == values.tolist()
         assert (short >= 0).sum(axis=1).tolist() == lengths.tolist()
 

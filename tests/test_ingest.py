@@ -78,7 +78,7 @@ SHOPS = {
     "no categories": {"impressions_frame": lambda f: f.drop("category"), "items_frame": lambda f: f.drop("category")},
     "some categories": {"impressions_frame": half_known},
     "categories of nulls": {"impressions_frame": lambda f: f.with_columns(category=pl.lit(None))},
-    "whole-number categories": {
+    "integer categories": {
         "impressions_frame": lambda f: f.with_columns(category=pl.col("category").str.len_bytes()),
         "items_frame": lambda f: f.with_columns(category=pl.col("category").str.len_bytes()),
     },

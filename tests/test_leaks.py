@@ -30,7 +30,7 @@ def _leaks(folder, values: pl.Expr, **changes) -> dict[str, float]:
         pytest.param(pl.when(CLICK == 1).then(NOISE), id="a number only where clicked"),
         pytest.param(pl.when(CLICK == 1).then(NOISE).otherwise(float("nan")), id="NaN where not clicked"),
         pytest.param(pl.when(CLICK == 0).then(NOISE), id="a number only where not clicked"),
-        pytest.param(CLICK * 100_000 + ROW, id="whole numbers that never repeat"),
+        pytest.param(CLICK * 100_000 + ROW, id="integers that never repeat"),
         pytest.param(ROW % 40 * 2 + CLICK, id="categories of one class each"),
         pytest.param(CLICK * 0.8 + NOISE, id="not quite the click"),
     ],

@@ -337,8 +337,8 @@ def test_a_picture_folder_named_images_within_images_is_a_path_like_any_other(tm
 
 def test_another_table_is_never_proposed_for_a_missing_one(tmp_path, capsys):
     (write_shop(tmp_path / "shop", pictures=False) / "items.parquet").unlink()
-    told = "there are: events.parquet, impressions.parquet, users.parquet"
-    assert_refused([str(tmp_path / "shop")], ("items.parquet: no such file", told), capsys)
+    listed = "there are: events.parquet, impressions.parquet, users.parquet"
+    assert_refused([str(tmp_path / "shop")], ("items.parquet: no such file", listed), capsys)
 
 
 def test_the_command_itself_exits_2_without_a_traceback(tmp_path):

@@ -198,7 +198,7 @@ def test_events_without_clicks_are_joined_by_the_clicks_of_impressions(tmp_path)
     assert shop.clicks_from == "impressions.parquet"
 
 
-def test_events_with_a_click_are_the_whole_log(tmp_path):
+def test_events_with_a_click_are_the_complete_log(tmp_path):
     click = pl.DataFrame({"user_id": [7], "item_id": [105], "timestamp": [150], "action": ["click"]})
     shop = _tiny(tmp_path, ROWS, events_frame=click)
     assert shop.items["item_id"].gather(shop.events.rows().item).to_list() == [105]
@@ -223,7 +223,7 @@ def test_items_and_sessions_share_one_list_of_category_names(tmp_path):
     assert searched == shop.impressions["category"].to_list()
 
 
-def test_an_unknown_category_is_minus_1_and_one_known_row_tells_for_its_session(tmp_path):
+def test_an_unknown_category_is_minus_1_and_one_known_row_sets_it_for_its_session(tmp_path):
     def gaps(frame: pl.DataFrame) -> pl.DataFrame:
         row = pl.int_range(pl.len())
         return frame.with_columns(pl.when((row < 5) | (row == 6)).then(None).otherwise("category").alias("category"))
@@ -236,7 +236,7 @@ def test_an_unknown_category_is_minus_1_and_one_known_row_tells_for_its_session(
     assert shop.item_category[:8].tolist().count(-1) == 6
 
 
-def test_categories_may_be_whole_numbers(tmp_path):
+def test_categories_may_be_integers(tmp_path):
     numbers = {"category": pl.col("category").replace_strict({"shirt": 3, "shoe": 20, "bag": 100})}
 
     def numbered(frame: pl.DataFrame) -> pl.DataFrame:

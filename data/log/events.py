@@ -16,12 +16,11 @@ import polars as pl
 
 from data.arrays.time_keys import argsort_by_group_and_time
 from data.log import checks
-from data.log.tables import index_of, read_table
+from data.log.tables import EVENTS, IMPRESSIONS, ITEMS, index_of, read_table
 
 ACTIONS = ("click", "purchase", "cart", "uncart")
 CLICK, PURCHASE, CART, UNCART = range(len(ACTIONS))
 
-FILE, CLICKS = "events.parquet", "impressions.parquet"
 COLUMNS = ("user_id", "item_id", "timestamp", "action")
 
 
@@ -136,13 +135,13 @@ def load_events(folder: Path, known: KnownIds, clicked: Iterable[EventRows]) -> 
         DataError: a null, an unknown id, action or time, naming the row.
     """
     users = len(known.user_ids)
-    if not (folder / FILE).exists():
-        return by_action(_joined(clicked), users=users), CLICKS
-    rows = checked_events(read_table(folder, FILE, columns=COLUMNS), known)
+    if not (folder / EVENTS).exists():
+        return by_action(_joined(clicked), users=users), IMPRESSIONS
+    rows = checked_events(read_table(folder, EVENTS, columns=COLUMNS), known)
     listed = rows.take(rows.user >= 0)
     if np.any(rows.action == CLICK):
-        return by_action(listed, users=users), FILE
-    return by_action(_joined([listed, *clicked]), users=users), CLICKS
+        return by_action(listed, users=users), EVENTS
+    return by_action(_joined([listed, *clicked]), users=users), IMPRESSIONS
 
 
 def checked_events(frame: pl.DataFrame, known: KnownIds, first: int = 0) -> EventRows:
@@ -158,23 +157,23 @@ def event_checks(known: KnownIds) -> Iterator[tuple[str, Callable[[pl.Series, in
 
     The last check of each column returns the values to use.
     """
-    users, items = (known.users_file or CLICKS, known.user_ids), ("items.parquet", known.item_ids)
-    yield "user_id", lambda values, first: checks.ids(FILE, values, first)
-    yield "item_id", lambda values, first: checks.ids(FILE, values, first)
-    yield "user_id", lambda values, first: checks.same_kind(FILE, checks.ids(FILE, values, first), *users)
-    yield "item_id", lambda values, first: checks.same_kind(FILE, checks.ids(FILE, values, first), *items)
-    yield "item_id", partial(_index, "items.parquet", known.item_ids)
+    users, items = (known.users_file or IMPRESSIONS, known.user_ids), (ITEMS, known.item_ids)
+    yield "user_id", lambda values, first: checks.ids(EVENTS, values, first)
+    yield "item_id", lambda values, first: checks.ids(EVENTS, values, first)
+    yield "user_id", lambda values, first: checks.same_kind(EVENTS, checks.ids(EVENTS, values, first), *users)
+    yield "item_id", lambda values, first: checks.same_kind(EVENTS, checks.ids(EVENTS, values, first), *items)
+    yield "item_id", partial(_index, ITEMS, known.item_ids)
     yield "user_id", partial(_index, known.users_file, known.user_ids)
-    yield "timestamp", lambda values, first: checks.times(FILE, values, first).to_numpy()
-    yield "action", lambda values, first: checks.one_of(FILE, values, ACTIONS, first).to_numpy()
+    yield "timestamp", lambda values, first: checks.times(EVENTS, values, first).to_numpy()
+    yield "action", lambda values, first: checks.one_of(EVENTS, values, ACTIONS, first).to_numpy()
 
 
 def _index(file: str | None, listed: pl.Series, values: pl.Series, first: int) -> np.ndarray:
     """(E,) int32 positions of ids among those listed, in `file`, which must hold them all; without a file, -1 where an id is missing."""
-    ids = checks.ids(FILE, values, first)
+    ids = checks.ids(EVENTS, values, first)
     index = index_of(ids, listed)
     if file is not None:
-        checks.known(FILE, ids, index, file, first, listed=listed)
+        checks.known(EVENTS, ids, index, file, first, listed=listed)
     return index
 
 

@@ -15,6 +15,7 @@ from data.arrays.ranges import ranges
 from data.arrays.time_keys import argsort_by_group_and_time, before
 from data.log.events import CART, CLICK, PURCHASE, UNCART, ActionLog, Events, user_ranges
 from data.log.shop_folder import Shop
+from data.log.tables import IMPRESSIONS, ITEMS
 from run.errors import SettingError
 
 SCOPES = ("all", "category")
@@ -50,7 +51,7 @@ def click_history(shop: Shop, *, max_items: int, scope: str = "all") -> History:
         raise SettingError("history_scope", scope, f"give one of {', '.join(SCOPES)}")
     if scope == "all":
         return _history("clicks", shop, shop.events.logs[CLICK], max_items=max_items)
-    for file, column in (("impressions.parquet", shop.session_category), ("items.parquet", shop.item_category)):
+    for file, column in ((IMPRESSIONS, shop.session_category), (ITEMS, shop.item_category)):
         if column is None:
             raise SettingError("history_scope", scope, f"{file} has no column 'category': add it, or use scope 'all'")
     _check_window("clicks", max_items)

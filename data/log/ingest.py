@@ -19,21 +19,13 @@ import polars as pl
 from data.arrays.array_storage import OnDisk, blank_npy, mapped
 from data.arrays.stored_frame import STRETCH, StoredFrame, open_frame, read_arrow, stretches, write_arrow, write_stretches
 from data.log import checks
+from data.log.checked_tables import impression_checks, read_items, require_impression_columns
 from data.log.event_parts import EventParts, equal_ranges, open_events, sort_parts
-from data.log.events import CLICK, CLICKS, COLUMNS, EventRows, Events, KnownIds, checked_events, event_checks
-from data.log.events import FILE as EVENTS
+from data.log.events import CLICK, COLUMNS, EventRows, Events, KnownIds, checked_events, event_checks
 from data.log.sessions import session_starts
-from data.log.shop_folder import (
-    IMPRESSIONS,
-    Shop,
-    ShopTables,
-    build_shop,
-    impression_checks,
-    read_items,
-    require_impression_columns,
-)
+from data.log.shop_folder import Shop, ShopTables, build_shop
 from data.log.split import FRACTIONS, check_fractions
-from data.log.tables import check_folder, scan_table
+from data.log.tables import EVENTS, IMPRESSIONS, check_folder, scan_table
 from run.errors import DataError
 from run.files import read_json, replacing_folder, write_json
 from run.progress import Progress
@@ -144,7 +136,7 @@ def _store_events(folder: Path, known: KnownIds, clicked: Iterable[EventRows], *
             parts.append(found)
             total += len(found.user)
     events = sort_parts(parts, target, users=users, total=total)
-    return events, EVENTS if clicks else CLICKS
+    return events, EVENTS if clicks else IMPRESSIONS
 
 
 def _store_rest(shop: Shop, target: Path) -> None:

@@ -16,10 +16,8 @@ from data.arrays.stored_frame import Frame, stretches
 from data.log import checks
 from data.log.columns import is_text
 from data.log.split import SPLITS, check_complete, check_order, is_ordered, split_by_time
-from data.log.tables import index_of
+from data.log.tables import IMPRESSIONS, ITEMS, index_of
 from run.errors import DataError
-
-ITEMS, IMPRESSIONS = "items.parquet", "impressions.parquet"
 
 
 def session_table(impressions: Frame) -> pl.DataFrame:

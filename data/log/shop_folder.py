@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +17,13 @@ from data.arrays.array_storage import Store, in_memory
 from data.arrays.ranges import ranges
 from data.arrays.stored_frame import Frame, stretches
 from data.log import checks
-from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
+from data.log.checked_tables import empty_like, read_impressions, read_items, read_users
 from data.log.events import ACTIONS, CLICK, EventRows, Events, KnownIds, load_events
-from data.log.sessions import categories, distinct, one_user_each, session_numbers, session_starts, session_table, split_of_sessions
+from data.log.sessions import categories, one_user_each, session_numbers, session_starts, session_table, split_of_sessions
 from data.log.split import FRACTIONS, SPLITS, check_fractions
-from data.log.tables import check_folder, index_of, read_table, require_columns
-from run.errors import DataError
+from data.log.tables import IMPRESSIONS, ITEMS, USERS, check_folder, index_of
 
 __all__ = ["ACTIONS", "FRACTIONS", "SPLITS", "Events", "Shop", "load_shop"]
-
-ITEMS, USERS, IMPRESSIONS = "items.parquet", "users.parquet", "impressions.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +85,7 @@ def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, all
     folder = Path(folder)
     check_fractions(fractions)
     check_folder(folder)
-    tables = ShopTables(folder=folder, items=read_items(folder), impressions=_impressions(folder))
+    tables = ShopTables(folder=folder, items=read_items(folder), impressions=read_impressions(folder))
     return build_shop(tables, fractions=fractions, allow_unordered_split=allow_unordered_split, store=in_memory, read_events=load_events)
 
 
@@ -113,8 +110,8 @@ def build_shop(
         store: where arrays as long as the log are put.
     """
     folder, items, impressions = tables.folder, tables.items, tables.impressions
-    checks.same_kind(IMPRESSIONS, _kind(impressions, "item_id"), ITEMS, items["item_id"])
-    users = _users(folder, impressions)
+    checks.same_kind(IMPRESSIONS, empty_like(impressions, "item_id"), ITEMS, items["item_id"])
+    users = read_users(folder, impressions)
     users_file = USERS if (folder / USERS).exists() else None
 
     item = store("item", _indices(impressions, "item_id", items["item_id"], ITEMS), np.int32)
@@ -149,76 +146,6 @@ def build_shop(
         clicks_from=clicks_from,
         split_is_ordered=ordered,
     )
-
-
-def read_items(folder: Path) -> pl.DataFrame:
-    """The table of items, checked."""
-    frame = read_table(folder, ITEMS)
-    require_columns(ITEMS, frame.columns, ("item_id", "image"))
-    frame = frame.with_columns(checks.ids(ITEMS, frame["item_id"]), checks.image_paths(ITEMS, frame["image"]))
-    checks.unique(ITEMS, frame["item_id"])
-    if "title" in frame.columns:
-        frame = frame.with_columns(checks.text(ITEMS, frame["title"]))
-    return _checked_features(ITEMS, frame, ITEM_RESERVED)
-
-
-def _users(folder: Path, impressions: Frame) -> pl.DataFrame:
-    """The table of users, or, where there is none, the users seen in impressions, ascending."""
-    if not (folder / USERS).exists():
-        return pl.DataFrame({"user_id": distinct(impressions, "user_id").sort()})
-    frame = read_table(folder, USERS)
-    require_columns(USERS, frame.columns, ("user_id",))
-    frame = frame.with_columns(checks.ids(USERS, frame["user_id"]))
-    checks.unique(USERS, frame["user_id"])
-    checks.same_kind(IMPRESSIONS, _kind(impressions, "user_id"), USERS, frame["user_id"])
-    return _checked_features(USERS, frame, USER_RESERVED)
-
-
-def _impressions(folder: Path) -> pl.DataFrame:
-    frame = read_table(folder, IMPRESSIONS)
-    require_impression_columns(frame.schema)
-    return checked_impressions(frame)
-
-
-def require_impression_columns(schema: pl.Schema) -> None:
-    """Refuse impressions that lack a column, or hold one that is not read yet."""
-    if isinstance(schema.get("history"), (pl.List, pl.Array)):
-        fix = "a list of items in place of events.parquet is not read yet; write the events as events.parquet"
-        raise DataError(IMPRESSIONS, column="history", fix=fix)
-    require_columns(IMPRESSIONS, schema.names(), ("session_id", "user_id", "item_id", "timestamp", "click"))
-
-
-def checked_impressions(frame: pl.DataFrame) -> pl.DataFrame:
-    """The complete table of impressions, every column in its working type."""
-    for column, check in impression_checks(frame.schema):
-        frame = frame.with_columns(check(frame[column], 0))
-        if column == "click":
-            checks.some_clicked(IMPRESSIONS, column, int(frame[column].sum()), len(frame))
-    return frame
-
-
-def impression_checks(schema: pl.Schema) -> Iterator[tuple[str, Callable[[pl.Series, int], pl.Series]]]:
-    """Columns, each once, and what checks and converts their values from row `first` on, in the order in which faults are reported."""
-    known = [("session_id", checks.ids), ("user_id", checks.ids), ("item_id", checks.ids), ("timestamp", checks.times)]
-    known += [("click", checks.clicks), ("query", checks.text), ("category", checks.search_categories), ("split", checks.written)]
-    for column, check in known:
-        if column in schema:
-            yield column, partial(check, IMPRESSIONS)
-    found = feature_columns(pl.DataFrame(schema=schema), reserved=(*IMPRESSION_RESERVED, "category"), file=IMPRESSIONS)
-    for column in (*found.categorical, *found.numeric):
-        yield column, partial(checks.feature, IMPRESSIONS)
-
-
-def _checked_features(file: str, frame: pl.DataFrame, reserved: Sequence[str]) -> pl.DataFrame:
-    if "category" in frame.columns and file == ITEMS:
-        frame = frame.with_columns(checks.search_categories(file, frame["category"]))
-    found = feature_columns(frame, reserved=reserved, file=file)
-    return frame.with_columns([checks.feature(file, frame[column]) for column in (*found.categorical, *found.numeric)])
-
-
-def _kind(impressions: Frame, column: str) -> pl.Series:
-    """An empty series with a column's name and type."""
-    return pl.Series(column, [], dtype=impressions.schema[column])
 
 
 def _indices(impressions: Frame, column: str, listed: pl.Series, file: str) -> Iterator[np.ndarray]:

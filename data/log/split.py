@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data.log.tables import IMPRESSIONS
 from run.errors import DataError, SettingError
 
 SPLITS = ("pretrain", "train", "valid", "test")
 NEEDED = ("train", "valid", "test")
 FRACTIONS = (0.4, 0.4, 0.1, 0.1)
-
-_FILE = "impressions.parquet"
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
@@ -62,7 +61,7 @@ def check_order(split: np.ndarray, time: np.ndarray, first_row: np.ndarray) -> N
             f"starts at {time[late]}, after '{SPLITS[split[early]]}' began (row {first_row[early]}, {time[early]}); "
             "order the splits in time, or give --allow-unordered-split"
         )
-        raise DataError(_FILE, row=int(first_row[late]), column="split", value=SPLITS[split[late]], fix=fix)
+        raise DataError(IMPRESSIONS, row=int(first_row[late]), column="split", value=SPLITS[split[late]], fix=fix)
 
 
 def check_complete(split: np.ndarray, *, by_column: bool) -> None:
@@ -70,9 +69,9 @@ def check_complete(split: np.ndarray, *, by_column: bool) -> None:
     for name in NEEDED:
         if not np.any(split == SPLITS.index(name)):
             if by_column:
-                raise DataError(_FILE, column="split", fix=f"no row has '{name}'; train, valid and test need rows")
+                raise DataError(IMPRESSIONS, column="split", fix=f"no row has '{name}'; train, valid and test need rows")
             fix = f"{len(split)} sessions leave split '{name}' empty; give more sessions or other --split-fractions"
-            raise DataError(_FILE, fix=fix)
+            raise DataError(IMPRESSIONS, fix=fix)
 
 
 def _out_of_order(split: np.ndarray, time: np.ndarray) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ import polars as pl
 from data.arrays.stored_frame import STRETCH, StoredFrame
 from run.errors import DataError, UserError
 
-TABLES = ("items.parquet", "users.parquet", "impressions.parquet", "events.parquet")
+TABLES = ITEMS, USERS, IMPRESSIONS, EVENTS = ("items.parquet", "users.parquet", "impressions.parquet", "events.parquet")
 
 
 def check_folder(folder: Path) -> None:
@@ -86,7 +86,7 @@ def _parquet(name: str) -> Iterator[None]:
 
 def _require_rows(name: str, rows: int) -> None:
     if rows == 0:
-        optional = name in ("users.parquet", "events.parquet")
+        optional = name in (USERS, EVENTS)
         raise DataError(name, fix="has no rows; " + ("delete the file or fill it" if optional else "fill it"))
 
 

@@ -10,7 +10,8 @@ import polars as pl
 
 from data.arrays.stored_frame import Frame
 from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, FeatureColumns, feature_columns
-from data.log.shop_folder import IMPRESSIONS, ITEMS, USERS, Shop
+from data.log.shop_folder import Shop
+from data.log.tables import IMPRESSIONS, ITEMS, USERS
 
 FEW = 20  # rows below which a row number or an id may be chance
 FAR = 1e6  # a number this many times larger than 99 % of the others is not one of them

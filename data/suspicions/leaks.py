@@ -11,7 +11,8 @@ import polars as pl
 from data.arrays.stored_frame import Frame
 from data.log.columns import IMPRESSION_RESERVED, feature_columns
 from data.log.events import ACTIONS, CLICK
-from data.log.shop_folder import IMPRESSIONS, ITEMS, SPLITS, USERS, Shop
+from data.log.shop_folder import SPLITS, Shop
+from data.log.tables import IMPRESSIONS, ITEMS, USERS
 from data.suspicions.columns import features
 from metrics.auc import auc
 

@@ -11,14 +11,14 @@ from data.arrays.stored_frame import Frame
 from data.log.checks import folded, lookalike
 from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED
 from data.log.events import COLUMNS as EVENT_COLUMNS
-from data.log.shop_folder import IMPRESSIONS, ITEMS, USERS, Shop
-from data.log.tables import TABLES
+from data.log.shop_folder import Shop
+from data.log.tables import EVENTS, IMPRESSIONS, ITEMS, TABLES, USERS
 
 MEANINGS = {
     ITEMS: (*ITEM_RESERVED, "category"),
     USERS: USER_RESERVED,
     IMPRESSIONS: (*IMPRESSION_RESERVED, "category"),
-    "events.parquet": EVENT_COLUMNS,
+    EVENTS: EVENT_COLUMNS,
 }  # the columns that a table reads as something else than a plain feature
 NATURAL = ("category", "item_id", "user_id")  # which make sense as features of other tables
 

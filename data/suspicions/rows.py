@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 
 from data.log.events import ACTIONS, CLICK
-from data.log.shop_folder import IMPRESSIONS, Shop
+from data.log.shop_folder import Shop
+from data.log.tables import IMPRESSIONS
 
 DAY, HOUR = 86_400, 3_600  # seconds; a page of results is viewed for minutes
 TWINS = 0.01  # share of the clicks above which twins are reported even if other columns differ
