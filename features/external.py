@@ -1,7 +1,7 @@
 """Encoders made elsewhere, frozen: `timm:NAME`, `open_clip:NAME/TAG`, a torchvision name, `file:PATH` (their embeddings alone).
 
 The catalogue is embedded once for all seeds. Behind a name of timm's, open_clip's or torchvision's may stand `@FILE`, weights in place of
-the download, or `@random`, random weights. docs/encoders-from-elsewhere.md says what each form reads.
+the download, or `@random`, random weights. docs/external-encoders.md says what each form reads.
 """
 
 from __future__ import annotations

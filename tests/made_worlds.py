@@ -1,4 +1,4 @@
-"""Built-in worlds as the tests see them: small ones, stand-ins for Fashion-MNIST's files, tables with their truth."""
+"""Small built-in worlds for tests, imitations of Fashion-MNIST's files, tables with their truth."""
 
 from __future__ import annotations
 

@@ -150,11 +150,11 @@ def test_sigterm_ends_a_training_cleanly_and_the_same_command_ends_as_if_undistu
     stopped.send_signal(signal.SIGTERM)
     assert stopped.wait() == 143
     assert "the same command goes on from here" in (tmp_path / "stopped.txt").read_text()
-    for name in ("stopped", "whole"):
+    for name in ("stopped", "full"):
         assert main([*words, "--out", str(tmp_path / name)]) == 0
-    results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("whole", "stopped")]
+    results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("full", "stopped")]
     assert results[0] == results[1]
-    assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "stopped/best.safetensors").read_bytes()
+    assert (tmp_path / "full/best.safetensors").read_bytes() == (tmp_path / "stopped/best.safetensors").read_bytes()
 
 
 def test_a_step_whose_loss_is_no_number_is_saved_for_inspection(shop, store, tmp_path):
