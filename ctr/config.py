@@ -57,16 +57,16 @@ class CtrConfig:
     width: int = 32  # numbers in an item inside the attention and in a pooled history
     heads: int = 2  # attention heads; divides `width`
     pooling: str = "self"  # "self": self-attention and mean (the paper's); "target": DIN's attention by the target item
-    # sim_score enters "before" the self-attention, in the item (the paper's), or "after" it, which is read once a session
+    # a pair feature (sim_score) enters "before" the self-attention, in the item (the paper's), or "after" it: attention once a session
     score_place: str = "before"
-    mask_same_item: bool = True  # sim_score: a target's cosine with itself in a history tells nothing (off: as in Eq. 8)
+    mask_same_item: bool = True  # of pairs: a target's cosine with itself in a history carries nothing (off: as in Eq. 8)
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 
     epochs: int = 2  # passes over the train split at most; with more, ID tables overfit
-    batch_sessions: int = 64  # whole sessions in a batch
+    batch_sessions: int = 64  # sessions in a batch; none is cut
     learning_rate: float = 2e-3  # of AdamW, at its highest, for all but the tables
     table_learning_rate: float = 5e-2  # of the tables' optimizer, at its highest
-    # of the embedding tables, at work inside the backward pass: adagrad | rowwise_adagrad (one sum of squares a row) | sgd
+    # of the embedding tables, applied inside the backward pass: adagrad | rowwise_adagrad (one sum of squares a row) | sgd
     table_optimizer: str = "adagrad"
     table_precision: str = "fp32"  # of table rows: fp32 | fp16 | bf16 (a GPU)
     table_sharding: str = "auto"  # over ranks: auto (TorchRec's planner) | table_wise | row_wise; texts' words always table-wise
@@ -78,9 +78,9 @@ class CtrConfig:
     patience: int = 3  # stop after so many validations without a lower log loss
     checkpoint_seconds: float = 20.0  # between checkpoints; one is also written at every validation
     keep_checkpoints: int = 2  # the newest ones kept, besides that of the best weights
-    init_from: Path | None = None  # run on the same data, or its best.safetensors, to go on from; None: from scratch
+    init_from: Path | None = None  # run on the same data, or its best.safetensors, to start from; None: from scratch
 
-    threads: int = 0  # CPU threads of ctr.train, 0: torch's choice; eval.compare gives every training one, whatever stands here
+    threads: int = 0  # CPU threads of ctr.train, 0: torch's choice; eval.compare gives every training one, whatever is set here
     precision: str = "32-true"  # 32-true or bf16-mixed
 
     @property

@@ -48,6 +48,8 @@ class TrainConfig:
 
     def __post_init__(self):
         one_of("image_feature", self.image_feature, (NO_FORM, *FORM_NAMES))
+        if not -(2**63) <= self.seed < 2**63:
+            raise SettingError("seed", self.seed, "give an integer of 64 bits")
         if self.image_feature == NO_FORM and self.embeddings is not None:
             raise SettingError("embeddings", self.embeddings, f"--image-feature none takes none; give one of {', '.join(FORM_NAMES)}")
 

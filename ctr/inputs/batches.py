@@ -1,4 +1,4 @@
-"""Batches of whole sessions: every distinct item of a batch is in it once, and targets and histories point at it.
+"""Batches of complete sessions: every distinct item of a batch is in it once, and targets and histories point at it.
 
 U distinct items, S sessions, B impressions, Q distinct queries, L history items, P most impressions in a session.
 """

@@ -1,4 +1,4 @@
-"""In which order sessions are read: oldest first, or shuffled with bounded memory and reach; and which of a batch are a rank's."""
+"""The sequence in which sessions are read: oldest first, or shuffled with bounded memory and reach; and a rank's share of a batch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from data.log.shop_folder import Shop
 from data.log.split import SPLITS
 from run.randomness import permutation
 
-POOL = 1 << 20  # sessions shuffled among each other; a part with no more is permuted whole
-BLOCK = 1 << 10  # sessions that stand side by side on the disk and are read together
+POOL = 1 << 20  # sessions shuffled among each other; a part with no more is permuted in one go
+BLOCK = 1 << 10  # sessions that are adjacent on the disk and are read together
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSessions:
-    """The sessions of a split and where their impressions stand."""
+    """The sessions of a split and where their impressions are."""
 
     rows: np.ndarray  # (I',) int64 rows of impressions.parquet, by session
     sessions: np.ndarray  # (S',) session numbers
@@ -38,7 +38,7 @@ def split_sessions(shop: Shop, split: str) -> SplitSessions:
 class Epoch(Sequence[np.ndarray]):
     """The batches of one epoch, as places in a part; each is worked out when it is asked for.
 
-    Up to `pool` places are permuted whole. Of more, blocks of neighbours are permuted, and then the places within each run of blocks
+    Up to `pool` places are permuted in one go. Of more, blocks of neighbours are permuted, and then the places within each run of blocks
     that makes a pool: neighbours on the disk are read within one pool, and no more than one pool's order is in memory.
 
     Args:
@@ -48,11 +48,11 @@ class Epoch(Sequence[np.ndarray]):
 
     def __init__(self, places: int, batch: int, *, seed: int, epoch: int, pool: int = POOL, block: int = BLOCK):
         self.places, self.batch, self.seed, self.epoch, self.block = places, batch, seed, epoch, block
-        self.whole = places <= pool
-        self.blocks = np.zeros(0, np.int64) if self.whole else permutation(-(-places // block), seed, "ctr order", epoch, "blocks")
+        self.one_pool = places <= pool
+        self.blocks = np.zeros(0, np.int64) if self.one_pool else permutation(-(-places // block), seed, "ctr order", epoch, "blocks")
         self.blocks_a_pool = max(1, pool // block)
         size = np.minimum(self.blocks * block + block, places) - self.blocks * block
-        self.ends = np.array([places]) if self.whole else np.cumsum(np.add.reduceat(size, np.arange(0, len(size), self.blocks_a_pool)))
+        self.ends = np.array([places]) if self.one_pool else np.cumsum(np.add.reduceat(size, np.arange(0, len(size), self.blocks_a_pool)))
         self.latest: tuple[int, np.ndarray] = (-1, self.blocks)  # the pool looked at last, and its order
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Epoch(Sequence[np.ndarray]):
         return self.latest[1]
 
     def _ordered(self, pool: int) -> np.ndarray:
-        if self.whole:
+        if self.one_pool:
             return permutation(self.places, self.seed, "ctr order", self.epoch)
         begin = self.blocks[pool * self.blocks_a_pool : (pool + 1) * self.blocks_a_pool] * self.block
         members = ranges(begin, np.minimum(begin + self.block, self.places) - begin)

@@ -1,6 +1,6 @@
 """Columns as numbers, fitted once and then applied: table rows for categories and words, standardised numbers.
 
-Row 0 of every table stands for all values unknown to the train split. Values seen there fewer than
+Row 0 of every table is that of all values unknown to the train split. Values seen there fewer than
 `min_count` times share it, so that it is trained before it is needed.
 """
 

@@ -18,7 +18,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from ctr.inputs.rules import Table
 from run.randomness import uniform
 
-_SPREAD = 0.05  # first weights lie between plus and minus this
+_SPREAD = 0.05  # initial weights lie between plus and minus this
 _CHUNK = 1 << 12  # rows drawn at once: few enough to stay in a processor's cache
 
 
@@ -74,14 +74,14 @@ class EmbeddingTables(nn.Module):
                 yield name, table.weight  # type: ignore[misc]
 
     def draw(self, seed: int) -> None:
-        """First weights by (seed, table, row): a row's does not depend on how many there are, nor on other tables."""
+        """Initial weights by (seed, table, row): a row's does not depend on how many there are, nor on other tables."""
         for name, weight in self.named_tables():
             draw_rows(weight, seed, name)
 
 
 @torch.no_grad()
 def draw_rows(weight: Tensor, seed: int, table: str, *, first: int = 0) -> None:
-    """Fill rows `first`, first + 1, ... of a table, which stand in `weight` (n, dim), with their first weights."""
+    """Fill rows `first`, first + 1, ... of a table, kept in `weight` (n, dim), with their initial weights."""
     rows, dim = weight.shape
     for at in range(0, rows, _CHUNK):
         row = np.arange(first + at, first + min(at + _CHUNK, rows))[:, None]

@@ -39,7 +39,7 @@ class Predictions:
 
 @torch.no_grad()
 def predict(model: nn.Module, inputs: Inputs, split: str, fabric: Fabric, config: CtrConfig) -> Predictions:
-    """Logits of all impressions of a split; each rank works on its share of each batch, and all get the whole."""
+    """Logits of all impressions of a split; each rank works on its share of each batch, and all get all of them."""
     model.eval()
     rows, logits = [np.zeros(0, np.int64)], [np.zeros(0)]
     shares = feed_in_order(
@@ -52,8 +52,8 @@ def predict(model: nn.Module, inputs: Inputs, split: str, fabric: Fabric, config
             rows.append(batch.row.numpy())
             logits.append(logit.double().cpu().numpy())
     row, logit = (_gathered(fabric, np.concatenate(own)) for own in (rows, logits))
-    order = np.argsort(row)
-    return Predictions(row=row[order], click=inputs.shop.click[row[order]], logit=logit[order])
+    by_row = np.argsort(row)
+    return Predictions(row=row[by_row], click=inputs.shop.click[row[by_row]], logit=logit[by_row])
 
 
 def _gathered(fabric: Fabric, own: np.ndarray) -> np.ndarray:

@@ -42,13 +42,13 @@ class TableShard(NamedTuple):
 
     name: str  # of the weight in the model
     table: str
-    first: int  # row of the whole table that the part begins with
+    first: int  # row of the table that the part begins with
     weight: Tensor  # (rows, dim), the memory that lookups read
-    shape: tuple[int, ...]  # of the whole table
+    shape: tuple[int, ...]  # of the full table
 
 
 def shard(model: CtrModel, config: CtrConfig, device: torch.device) -> DistributedModelParallel:
-    """Spread a model's tables, made on the device "meta", over the ranks of the process group; the network goes whole to each.
+    """Spread a model's tables, made on the device "meta", over the ranks of the process group; each rank has all of the network.
 
     Rows are left as they come: see `draw_shards`.
 
@@ -71,13 +71,13 @@ def shard(model: CtrModel, config: CtrConfig, device: torch.device) -> Distribut
 
 
 def plan_of(model: CtrModel, sharders: list[Any], config: CtrConfig, device: torch.device) -> ShardingPlan:
-    """Which rank holds which rows: the planner of TorchRec, told what may be.
+    """Which rank holds which rows: the planner of TorchRec, with constraints.
 
-    Pooled words travel one row a text, and ranks have other numbers of texts: only a whole table can answer that on a CPU.
+    Pooled words travel one row a text, and ranks have other numbers of texts: only a complete table can answer that on a CPU.
     """
     ranks = dist.get_world_size()
     ways = [config.table_sharding]
-    if config.table_sharding == "auto":  # rows are parted where there is anybody to part them with
+    if config.table_sharding == "auto":  # rows are split where there is another rank to share them with
         ways = [ShardingType.TABLE_WISE.value, *([ShardingType.ROW_WISE.value] if ranks > 1 else [])]
     kernels = [kernel.value for kernel in _KERNELS[device.type]]
     constraints = {
@@ -110,7 +110,7 @@ def network_of(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def draw_shards(parts: list[TableShard], seed: int) -> None:
-    """First weights by (seed, table, row), whatever rank holds the row."""
+    """Initial weights by (seed, table, row), whatever rank holds the row."""
     for part in parts:
         draw_rows(part.weight, seed, part.table, first=part.first)
 
@@ -122,18 +122,18 @@ def set_table_rate(model: DistributedModelParallel, rate: float) -> None:
     model.fused_optimizer.step()  # moves no row: it hands the rate on
 
 
-def like(whole: ShardedTensor, tensors: Mapping[int, Tensor]) -> ShardedTensor:
-    """A tensor over ranks as `whole` is, of other values.
+def like(table: ShardedTensor, tensors: Mapping[int, Tensor]) -> ShardedTensor:
+    """A tensor over ranks as `table` is, of other values.
 
     Args:
         tensors: for the first row of each local part, its values.
     """
-    shards = [Shard(tensors[piece.metadata.shard_offsets[0]], piece.metadata) for piece in whole.local_shards()]
-    return ShardedTensor._init_from_local_shards_and_global_metadata(shards, whole.metadata(), process_group=whole._process_group)
+    shards = [Shard(tensors[piece.metadata.shard_offsets[0]], piece.metadata) for piece in table.local_shards()]
+    return ShardedTensor._init_from_local_shards_and_global_metadata(shards, table.metadata(), process_group=table._process_group)
 
 
 def gathered(model: nn.Module, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-    """Every weight by name, whole and on the CPU, on the first rank; the others send what they hold and get empty tensors.
+    """Every weight by name, complete and on the CPU, on the first rank; the others send what they hold and get empty tensors.
 
     With one rank, the CPU's tables are not copied.
     """
@@ -144,7 +144,7 @@ def gathered(model: nn.Module, device: torch.device) -> Iterator[tuple[str, Tens
         elif ranks == 1:
             yield name, weight.local_shards()[0].tensor.detach().cpu()
         else:
-            whole = weight.metadata()
-            out = torch.empty(whole.size, dtype=whole.tensor_properties.dtype, device=device) if first else None
+            metadata = weight.metadata()
+            out = torch.empty(metadata.size, dtype=metadata.tensor_properties.dtype, device=device) if first else None
             weight.gather(dst=0, out=out)
             yield name, torch.empty(0) if out is None else out.cpu()

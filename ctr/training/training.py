@@ -34,7 +34,7 @@ _SWAPPED = 1 << 16  # rows of a table that change places at once
 
 @dataclass(kw_only=True)
 class State:
-    """Where a training stands, but for its weights."""
+    """How far a training has come, without its weights."""
 
     step: int = 0
     impressions: int = 0
@@ -48,7 +48,7 @@ class State:
 
 @dataclass(kw_only=True)
 class Training:
-    """The moving parts of one training; all ranks hold the same but for `parts`."""
+    """The moving parts of one training; all ranks hold the same except `parts`."""
 
     config: CtrConfig
     fabric: Fabric
@@ -67,7 +67,7 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
     """A training before its first step.
 
     Args:
-        settings: what a start must agree in with the run that goes on from it.
+        settings: what a checkpoint must agree in with the run that resumes from it.
     """
     join_group(fabric)
     model = CtrModel(inputs.layout, config, device="meta", precision=config.table_precision)
@@ -87,9 +87,9 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
 
 
 def take_step(run: Training, taken: Share) -> float:
-    """Look, pay, step; the mean loss in nats over the impressions of all ranks.
+    """Forward, loss, backward, step; the mean loss in nats over the impressions of all ranks.
 
-    Tables move inside the backward pass, so that the loss is looked at before it.
+    Tables move inside the backward pass, so the loss is checked before it.
 
     Raises:
         UserError: the loss is not a number.
@@ -140,10 +140,10 @@ def part_key(name: str, first: int) -> str:
 
 @torch.no_grad()
 def follow(run: Training) -> None:
-    """average <- keep * average + (1 - keep) * weights. A small `keep` at the start forgets the first weights."""
+    """average <- decay * average + (1 - decay) * weights. A small `decay` in the first steps forgets the initial weights."""
     if run.average:
-        keep = min(run.config.ema, (1 + run.state.step) / (10 + run.state.step))
-        torch._foreach_lerp_(list(run.average.values()), list(followed(run).values()), 1 - keep)
+        decay = min(run.config.ema, (1 + run.state.step) / (10 + run.state.step))
+        torch._foreach_lerp_(list(run.average.values()), list(followed(run).values()), 1 - decay)
 
 
 @contextmanager
@@ -167,14 +167,14 @@ def swap(run: Training) -> None:
 
 
 def settings_of(config: CtrConfig, layout: Layout, seed: int) -> dict[str, str]:
-    """What a start must agree in with the run that goes on from it, as plain text; not the number of ranks."""
+    """What a checkpoint must agree in with the run that resumes from it, as plain text; not the number of ranks."""
     values = {field.name: getattr(config, field.name) for field in fields(CtrConfig) if field.name not in NO_RESULT}
     values |= {"seed": seed, "image feature": layout.form, "tables": asdict(layout)}
     return {name: repr(value) for name, value in values.items()}
 
 
 def tensors_of(run: Training) -> dict[str, Any]:
-    """All tensors that a run needs to go on bit for bit: those of tables as they stand in memory, those of the network end to end."""
+    """All tensors that a run needs to resume bit for bit: those of tables as they are in memory, those of the network concatenated."""
     adam = [adam_state(run.optimizer, weight) for weight in run.network.values()]
     return {
         "network": {
@@ -234,7 +234,7 @@ def table_average(run: Training) -> dict[str, ShardedTensor]:
 
 
 def adam_state(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[str, Tensor]:
-    """AdamW's state of one weight; before the first step, what it begins with."""
+    """AdamW's state of one weight; before the first step, its initial values."""
     state = optimizer.state[weight]
     if not state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
@@ -243,14 +243,14 @@ def adam_state(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[s
 
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:
-    """Tensors end to end as one of one axis, for a checkpoint pays by the tensor."""
+    """Tensors concatenated along one axis: the cost of a checkpoint grows with the number of tensors."""
     parts = [tensor.detach().flatten() for tensor in tensors]
     return torch.cat(parts) if parts else torch.zeros(0)
 
 
 @torch.no_grad()
-def unflat(whole: Tensor, tensors: Iterable[Tensor]) -> None:
-    """Fill tensors with what `flat` made of their like."""
+def unflat(joined: Tensor, tensors: Iterable[Tensor]) -> None:
+    """Fill tensors from what `flat` made of tensors like them."""
     tensors = list(tensors)
-    for tensor, part in zip(tensors, whole.split([tensor.numel() for tensor in tensors]), strict=True):
+    for tensor, part in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
