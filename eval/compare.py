@@ -16,7 +16,7 @@ from ctr.config import PRESETS as CTR_PRESETS
 from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
-from features.external import encoder_names
+from features.encoder_names import encoder_names, resolved_name
 from features.forms.table import FORM_NAMES, FormSettings
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
@@ -82,6 +82,10 @@ class CompareConfig:
         one_of("gauc_key", self.gauc_key, ("session", "user"))
         if self.jobs < 0:
             raise SettingError("jobs", self.jobs, "give 0 or more")
+
+    def resolved(self) -> CompareConfig:
+        """The same settings with absolute paths in the names of encoders, for the run folder's config.toml."""
+        return replace(self, encoders=",".join(map(resolved_name, names("encoders", self.encoders))))
 
     @property
     def all_encoders(self) -> list[str]:

@@ -79,6 +79,20 @@ def parse_external(name: str) -> External:
     return External(name=name, library=library, model=model, tag=tag, weights=weights if at else DOWNLOAD)
 
 
+def resolved_name(name: str) -> str:
+    """The same encoder with the path in its name made absolute, as a run folder notes it.
+
+    >>> resolved_name("file:/vectors/a.npy"), resolved_name("timm:resnet18@random"), resolved_name("courier")
+    ('file:/vectors/a.npy', 'timm:resnet18@random', 'courier')
+    """
+    if is_user_method(name):
+        path = str(parse_name(name).path)
+    else:
+        path = "" if (file := parse_external(name).file) is None else str(file)
+    head, found, tail = name.rpartition(path) if path else (name, "", "")
+    return f"{head}{Path(found).absolute()}{tail}" if found else name
+
+
 def check(encoder: External, setting: str = "encoders", own: Iterable[str] = ()) -> None:
     """Refuse what cannot be embedded with, before anything is trained.
 

@@ -18,7 +18,7 @@ PACKAGES = ("run", "metrics", "data", "pretrain", "features", "ctr", "eval")
 # what these do is visible, but moves no number; the settings that run.config reads are in a stage's key themselves
 SILENT = (
     "run.errors", "run.progress", "run.stop", "run.parallel", "run.folder", "run.files", "run.prefetch", "run.source_code", "run.config",
-    "run.workplace",
+    "run.workplace", "data.identity", "data.hash_cache",
 )  # fmt: skip
 
 

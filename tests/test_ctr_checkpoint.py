@@ -21,9 +21,9 @@ import torch
 import ctr.training.loop
 from ctr.inputs.encode import encode
 from ctr.training.checkpoint import prune, what_is_broken
-from ctr.training.disk import explained
 from ctr.training.weights import read_weights, save_weights
 from run.errors import UserError
+from run.files import naming
 from tests.ctr_ranks import CONFIG, ROOT, Stop, train
 from tests.ctr_shop import make_shop, pictures
 
@@ -230,7 +230,7 @@ def test_weights_without_room_leave_those_before_and_name_the_file(tmp_path):
     inputs = encode(shop, pictures(style, "none"), CONFIG)
     save_weights(tmp_path / "best.safetensors", {"w": torch.zeros(4)}, inputs)
     before = (tmp_path / "best.safetensors").read_bytes()
-    with no_room_for(5_000), pytest.raises(OSError, match="not written") as caught:
+    with no_room_for(5_000), pytest.raises(OSError, match="File too large") as caught:
         save_weights(tmp_path / "best.safetensors", {"w": torch.zeros(4000)}, inputs)
     assert caught.value.filename == str(tmp_path / "best.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]
@@ -239,7 +239,7 @@ def test_weights_without_room_leave_those_before_and_name_the_file(tmp_path):
 
 @pytest.mark.parametrize("words", ["unexpected pos 704 vs 598", "Error while serializing: IoError(No space left on device (os error 28))"])
 def test_what_torch_says_of_a_full_disk_becomes_the_systems_own_words(words):
-    with pytest.raises(OSError, match="No space left on device") as caught, explained(Path("run/file")):
+    with pytest.raises(OSError, match="No space left on device") as caught, naming(Path("run/file")):
         raise RuntimeError(words)
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "run/file")
 

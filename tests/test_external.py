@@ -20,7 +20,7 @@ from eval.compare import main as compare
 from features import external_networks as external_networks
 from features.embed import main as embed
 from features.embeddings import read_embeddings
-from features.encoder_names import encoder_names, models_of, parse_external, safe_name
+from features.encoder_names import encoder_names, models_of, parse_external, resolved_name, safe_name
 from features.external import external_stage, make_external
 from features.external_networks import load
 from pretrain.config import PretrainConfig
@@ -306,3 +306,11 @@ def test_settings_of_training_change_no_external_stage(source, tmp_path):
     ]
     assert stages[0].folder == stages[1].folder
     assert not needs_initial_encoder(NAME, PretrainConfig())
+
+
+def test_a_path_in_a_name_is_made_absolute_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolved_name("file:vec.npy") == f"file:{tmp_path}/vec.npy"
+    assert resolved_name("open_clip:ViT-B-32/openai@w/clip.pt") == f"open_clip:ViT-B-32/openai@{tmp_path}/w/clip.pt"
+    assert resolved_name("module:own.py:Own?weight=0.1") == f"module:{tmp_path}/own.py:Own?weight=0.1"
+    assert resolved_name("simclr") == "simclr"

@@ -236,7 +236,7 @@ def many(folder: Path) -> EventParts:
     [
         pytest.param(lambda folder: OnDisk(folder)("a", [np.zeros(9000)], np.float64), "a.npy", id="an array"),
         pytest.param(lambda folder: OnDisk(folder)("a", [np.zeros(1010)], np.float64), "a.npy", id="an array's last bytes"),
-        pytest.param(lambda folder: blank_npy(folder / "b.npy", 9000, np.int64), "b.npy", id="a mapped array"),
+        pytest.param(lambda folder: blank_npy(folder / "b.npy", (9000,), np.int64), "b.npy", id="a mapped array"),
         pytest.param(lambda folder: scratch(9000, np.int64, folder), "", id="a nameless array"),
         pytest.param(lambda folder: write_arrow(folder / "c.arrow", pl.DataFrame({"a": np.zeros(9000)})), "c.arrow", id="a table"),
         pytest.param(many, "parts/000000.bin", id="parts of events"),

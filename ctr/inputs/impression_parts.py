@@ -13,12 +13,14 @@ import numpy as np
 import polars as pl
 
 from data.log import checks
+from data.log.checked_tables import impression_checks
 from data.log.shop_folder import SPLITS, Shop
 from data.log.tables import index_of, read_table, require_columns
 from run.errors import DataError
 
 ONLY_SPLIT = "test"  # all sessions of a part are of this split
 _NEEDED = ("session_id", "user_id", "item_id", "timestamp")
+_NOT_READ = ("click", "split")  # of sessions to predict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +85,11 @@ def read_part(log: Log, part: ImpressionPart) -> tuple[Shop, np.ndarray, pl.Data
     file = f"{name}, rows counted from {part.begin}" if part.begin else name  # what checks say of a row
     # no row index among the columns: they are the user's, and any name may be one of them
     frame = pl.scan_parquet(log.path, glob=False, hive_partitioning=False).slice(part.begin, part.end - part.begin).collect()
-    frame = frame.with_columns(
-        *(checks.ids(file, frame[name]) for name in ("session_id", "user_id", "item_id")), checks.times(file, frame["timestamp"])
-    )
+    read = {*_NEEDED, *shop.impressions.columns} - {*_NOT_READ}  # the file may have any other columns besides
+    frame = frame.drop([column for column in frame.columns if column not in read])
+    frame = frame.with_columns(check(frame[column], part.begin) for column, check in impression_checks(frame.schema, name))
     checks.same_kind(file, frame["item_id"], "items.parquet", shop.items["item_id"])
     checks.same_kind(file, frame["user_id"], "users.parquet", shop.users["user_id"])
-    for column in frame.select(pl.selectors.float()).get_columns():
-        checks.finite(file, column)
     checks.known(file, frame["item_id"], index_of(frame["item_id"], shop.items["item_id"]), "the items of the shop")
     own = frame["session_id"].is_in(checks.ids(name, part.sessions).implode())
     rows, frame = part.begin + np.flatnonzero(own.to_numpy()), frame.filter(own)

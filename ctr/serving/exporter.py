@@ -18,11 +18,10 @@ from ctr.inputs.vocabulary_files import FOLDER
 from ctr.serving.lookup import save_array, write_lookup
 from ctr.serving.serving_model import ServingModel, exported
 from ctr.serving.trained_run import TrainedRun, encoder_of
-from ctr.training.disk import explained
 from data.log.columns import is_text
 from features.picture_encoder import write_encoder
 from run.errors import UserError
-from run.files import replacing, replacing_folder, write_json
+from run.files import naming, replacing, replacing_folder, write_json
 from run.folder import commit, file_hash
 
 EXPORT_VERSION = 2  # of the format; another is refused
@@ -68,7 +67,7 @@ def _write_parts(trained_run: TrainedRun, folder: Path) -> dict[str, Any]:
     catalogue = trained_run.catalogue(shop)
     dim = 0 if catalogue.vectors is None else catalogue.vectors.shape[1]
     program = exported(ServingModel(spec.layout, spec.config, trained_run.weights), dim)
-    with explained(folder / _MODEL):
+    with naming(folder / _MODEL):
         torch.export.save(program, folder / _MODEL)
     for file in (trained_run.folder / FOLDER).iterdir():
         with replacing(folder / FOLDER / file.name) as temporary:

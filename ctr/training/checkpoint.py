@@ -17,7 +17,6 @@ from pathlib import Path
 from torch.distributed import checkpoint
 
 from ctr.config import code_of
-from ctr.training.disk import explained
 from ctr.training.training import State, Training, best_of, restore, restore_best, tensors_of
 from run.checkpoint import refuse_other_settings
 from run.distributed import gather_objects, summed
@@ -43,7 +42,7 @@ def save(run: Training, folder: Path) -> None:
         temporary.mkdir(parents=True)
     run.fabric.barrier()
     try:
-        with naming(path), explained(path):
+        with naming(path):
             checkpoint.save(tensors_of(run), storage_writer=checkpoint.FileSystemWriter(temporary))
             sums = gather_sums({file.name: sha256(file) for file in temporary.glob(f"__{rank}_*")})
             if rank == 0:

@@ -13,19 +13,15 @@ from torch import Tensor, nn
 
 from ctr.inputs.encode import IMAGE_TABLE, Inputs
 from ctr.model.linear import ImagePart
-from ctr.training.disk import explained
 from ctr.training.sharding import TableShard
+from run.checkpoint import write_weights
 from run.errors import UserError
-from run.files import replacing
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], inputs: Inputs) -> None:
     """Write weights, the form of their image feature and a hash of the vocabulary that their rows belong to."""
-    from safetensors.torch import save_file
-
     metadata = {"form": inputs.layout.form, "vocabulary": vocabulary_hash(inputs)}
-    with replacing(path) as temporary, explained(path):  # not by way of bytes in memory: tables may fill half of it
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary, metadata=metadata)
+    write_weights(path, weights, metadata)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ A file's blocks are allocated before it is mapped for writing: on a full disk th
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable
@@ -57,7 +58,7 @@ class NpyWriter:
     def _write_header(self) -> int:
         """Returns where the data begin; numpy leaves room for any count, so the last header fits over the first."""
         with naming(self.path):
-            self.file.write(_header(self.dtype, self.count))
+            self.file.write(_header(self.dtype, (self.count,)))
             return self.file.tell()
 
     def append(self, part: np.ndarray) -> None:
@@ -93,17 +94,23 @@ def mapped(path: Path) -> np.ndarray:
     return np.asarray(array)  # a plain view: np.memmap looks up its file at every slice
 
 
-def blank_npy(path: Path, count: int, dtype: type[np.generic]) -> np.memmap:
-    """A new NumPy file of `count` zeros (at least one), mapped for writing; call `flush` when done.
+def blank_npy(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+    """A new NumPy file of zeros whose blocks exist, mapped for writing; call `flush` when done. Without elements it is not mapped.
 
     Raises:
         OSError: the disk has no room for it.
     """
-    header = _header(np.dtype(dtype), count)
-    allocate(path, len(header) + count * np.dtype(dtype).itemsize)
+    header = _header(np.dtype(dtype), shape)
+    allocate(path, len(header) + math.prod(shape) * np.dtype(dtype).itemsize)
     with naming(path), open(path, "r+b") as file:
         file.write(header)
-    return np.load(path, mmap_mode="r+", allow_pickle=False)
+    return np.load(path, mmap_mode="r+", allow_pickle=False) if math.prod(shape) else np.zeros(shape, dtype)
+
+
+def flush(array: np.ndarray) -> None:
+    """Bring what was written to a mapped array to the disk; of any other array there is nothing to bring."""
+    if isinstance(array, np.memmap):
+        array.flush()
 
 
 def scratch(count: int, dtype: type[np.generic], folder: Path | None) -> np.ndarray:
@@ -119,8 +126,8 @@ def scratch(count: int, dtype: type[np.generic], folder: Path | None) -> np.ndar
         return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=(count,)))
 
 
-def _header(dtype: np.dtype, count: int) -> bytes:
+def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     buffer = BytesIO()
-    fields: dict[str, Any] = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
+    fields: dict[str, Any] = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, fields)
     return buffer.getvalue()

@@ -68,16 +68,16 @@ def checked_impressions(frame: pl.DataFrame) -> pl.DataFrame:
     return frame
 
 
-def impression_checks(schema: pl.Schema) -> Iterator[tuple[str, Callable[[pl.Series, int], pl.Series]]]:
+def impression_checks(schema: pl.Schema, file: str = IMPRESSIONS) -> Iterator[tuple[str, Callable[[pl.Series, int], pl.Series]]]:
     """Columns, each once, and what checks and converts their values from row `first` on, in the order in which faults are reported."""
     known = [("session_id", checks.ids), ("user_id", checks.ids), ("item_id", checks.ids), ("timestamp", checks.times)]
     known += [("click", checks.clicks), ("query", checks.text), ("category", checks.search_categories), ("split", checks.written)]
     for column, check in known:
         if column in schema:
-            yield column, partial(check, IMPRESSIONS)
-    found = feature_columns(pl.DataFrame(schema=schema), reserved=(*IMPRESSION_RESERVED, "category"), file=IMPRESSIONS)
+            yield column, partial(check, file)
+    found = feature_columns(pl.DataFrame(schema=schema), reserved=(*IMPRESSION_RESERVED, "category"), file=file)
     for column in (*found.categorical, *found.numeric):
-        yield column, partial(checks.feature, IMPRESSIONS)
+        yield column, partial(checks.feature, file)
 
 
 def _checked_features(file: str, frame: pl.DataFrame, reserved: Sequence[str]) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from data.arrays.array_storage import OnDisk, blank_npy, mapped
+from data.arrays.array_storage import OnDisk, blank_npy, flush, mapped
 from data.arrays.stored_frame import STRETCH, StoredFrame, open_frame, read_arrow, stretches, write_arrow, write_stretches
 from data.log import checks
 from data.log.checked_tables import impression_checks, read_items, require_impression_columns
@@ -155,14 +155,14 @@ def _store_rest(shop: Shop, target: Path) -> None:
 
 def _store_rows_by_session(session: np.ndarray, start: np.ndarray, path: Path) -> None:
     """Write (I,) int64 rows sorted by (session, row): each stretch's rows follow those that their sessions already have."""
-    by_session, free, first = blank_npy(path, len(session), np.int64), start[:-1].copy(), 0
+    by_session, free, first = blank_npy(path, session.shape, np.int64), start[:-1].copy(), 0
     for sessions in _in_pieces(session):
         rows = np.argsort(sessions, kind="stable")
         which, begin, count = np.unique(sessions[rows], return_index=True, return_counts=True)
         by_session[np.repeat(free[which] - begin, count) + np.arange(len(rows))] = first + rows
         free[which] += count
         first += len(rows)
-    by_session.flush()
+    flush(by_session)
 
 
 def _in_pieces(array: np.ndarray) -> Iterator[np.ndarray]:

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data.arrays.array_storage import blank_npy, flush
 from data.identity import picture_hashes
 from data.pictures.bad import BadPicture, read_bad, refuse_too_many, write_bad
 from data.pictures.files import PictureError, read_picture
 from data.pictures.resize import cover
-from data.pictures.zeros import zeros_on_disk
 from run.errors import UserError
 from run.files import naming, read_json, replacing_folder, write_json
 from run.folder import locked
@@ -131,7 +131,7 @@ def _build(shop_folder: Path, images: Sequence[str | None], folder: Path, key: d
         pixels, state = _resumed(partial, key, len(images)) or _started(partial, key, len(images))
         write_bad(partial, _fill(shop_folder, images, pixels, state, workers))
         with naming(partial / "pixels.npy"):
-            _flush(pixels)
+            flush(pixels)
         with replacing_folder(folder) as complete:
             (partial / ".lock").unlink(missing_ok=True)
             os.rename(partial, complete)  # in place of the empty folder
@@ -155,8 +155,8 @@ def _started(partial: Path, key: dict[str, Any], items: int) -> tuple[np.ndarray
         if left.name != ".lock":
             left.unlink()
     try:
-        pixels = zeros_on_disk(partial / "pixels.npy", (items, key["size"], key["size"], 3), np.uint8)
-        state = zeros_on_disk(partial / "state.npy", (items,), np.uint8)
+        pixels = blank_npy(partial / "pixels.npy", (items, key["size"], key["size"], 3), np.uint8)
+        state = blank_npy(partial / "state.npy", (items,), np.uint8)
         write_json(partial / "store.json", key)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -187,9 +187,9 @@ def _fill(folder: Path, images: Sequence[str | None], pixels: np.ndarray, state:
         warnings.simplefilter("ignore")  # an unreadable picture's reason says what is odd about it
         for chunk in _chunks(todo):
             results = list(pool.map(decode, chunk.tolist()))
-            _flush(pixels)
+            flush(pixels)
             state[chunk] = [done for done, _ in results]
-            _flush(state)
+            flush(state)
             bad += [picture for _, picture in results if picture is not None]
             progress.advance(len(chunk))
     return bad
@@ -198,8 +198,3 @@ def _fill(folder: Path, images: Sequence[str | None], pixels: np.ndarray, state:
 def _chunks(todo: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(todo), CHUNK):
         yield todo[start : start + CHUNK]
-
-
-def _flush(array: np.ndarray) -> None:
-    if isinstance(array, np.memmap):
-        array.flush()

@@ -27,7 +27,7 @@ class Stage:
     """
 
     def __init__(self, root: Path, name: str, key: Mapping[str, Any]):
-        text = json.dumps(key, sort_keys=True, default=str)
+        text = json.dumps(key, sort_keys=True)  # a path is refused: where something is changes no result
         self.key = dict(key)
         self.hash = hashlib.sha256(text.encode()).hexdigest()[:12]
         self.folder = Path(root) / f"{name}-{self.hash}"
@@ -43,5 +43,5 @@ class Stage:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Mark the stage as done; `result` holds its small numbers (seconds, scores)."""
-        key = json.loads(json.dumps(self.key, default=str))
+        key = json.loads(json.dumps(self.key))
         write_json(self.folder / "stage.json", {"key": key, "result": dict(result), "commit": commit()})
