@@ -13,7 +13,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from data.hash_cache import content_hashes
-from data.pictures.paths import real_paths
+from data.picture_paths import real_paths
 
 TABLES = ("items.parquet", "users.parquet", "impressions.parquet", "events.parquet", "vectors.parquet", "vectors.npy")
 

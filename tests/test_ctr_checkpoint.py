@@ -217,7 +217,7 @@ def test_a_checkpoint_without_room_leaves_those_before_and_resumes_to_the_same_b
 
     with monkeypatch.context() as patch:
         patch.setattr("ctr.training.loop.save", save_without_room)
-        with pytest.raises(OSError, match="No space left on device") as caught:
+        with pytest.raises(OSError, match="written in part") as caught:
             ctr_again(broken)
     assert "checkpoints" in str(caught.value.filename)
     assert steps(broken) == ["step-00000011", "step-00000012"]
@@ -239,7 +239,7 @@ def test_weights_without_room_leave_those_before_and_name_the_file(tmp_path):
 
 @pytest.mark.parametrize("words", ["unexpected pos 704 vs 598", "Error while serializing: IoError(No space left on device (os error 28))"])
 def test_what_torch_says_of_a_full_disk_becomes_the_systems_own_words(words):
-    with pytest.raises(OSError, match="No space left on device") as caught, naming(Path("run/file")):
+    with pytest.raises(OSError, match=r"No space left on device|is the disk full\?") as caught, naming(Path("run/file")):
         raise RuntimeError(words)
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "run/file")
 

@@ -185,7 +185,7 @@ def test_ordinary_rows_are_normalised_to_the_same_bits_as_by_division():
 
 
 BIG = 2**63
-ID_FIX = r"integer ids must fit 64 bits with sign; write them as text"
+ID_FIX = r"ids must fit 64 bits with sign; write them as text"
 
 
 @pytest.mark.parametrize(

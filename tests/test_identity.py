@@ -223,7 +223,7 @@ def test_pipes_folders_and_missing_files_have_no_hash(tmp_path):
 
 def test_identity_depends_on_no_world_and_no_reader_of_the_log():
     names = modules_of("data.identity")
-    assert names <= {"data.identity", "data.hash_cache", "data.pictures.paths"}
+    assert names <= {"data.identity", "data.hash_cache", "data.picture_paths"}
 
 
 def test_one_folder_is_one_loaded_shop_however_its_path_is_written(shop_folder, monkeypatch):

@@ -253,7 +253,7 @@ def test_what_does_not_fit_on_the_disk_is_an_error_that_names_the_file(write, na
 def test_an_ingest_that_does_not_fit_leaves_nothing_and_can_be_made_once_it_does(size, shop_folder, tmp_path):
     with room_for(size), pytest.raises(OSError, match="File too large") as error:
         ingest(shop_folder, tmp_path / "log", stretch=10)
-    assert f"{tmp_path}/.log." in error.value.filename
+    assert error.value.filename == str(tmp_path / "log")
     assert [path.name for path in tmp_path.iterdir()] == ["shop"]
     assert_same_shop(load_shop(shop_folder), ingest(shop_folder, tmp_path / "log", stretch=STRETCH))
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from data.picture_paths import MISSING, images_root, real_path, why_missing
 from data.pictures.colours import to_rgb
-from data.pictures.paths import MISSING, images_root, real_path, why_missing
 from run.errors import UserError
 
 MAX_BYTES = 64 * 2**20  # of one file, which is read into memory before it is parsed
