@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.encoder_names import encoder_names
-from pretrain.user_methods import is_user_method
+from pretrain.methods.user_methods import is_user_method
 from run.config import one_of, parse, read_recipe, with_settings
 from run.errors import SettingError, UserError, entry
 

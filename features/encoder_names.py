@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.methods.table import METHODS
-from pretrain.user_methods import FORM, PREFIX, is_user_method, own_settings, parse_name
+from pretrain.methods.user_methods import FORM, PREFIX, is_user_method, own_settings, parse_name
 from run.errors import SettingError, UserError
 
 DOWNLOAD, RANDOM = "download", "random"

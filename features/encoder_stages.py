@@ -11,7 +11,7 @@ from features.encoder_names import safe_name
 from features.external import external_stage, make_external, versions_of
 from pretrain.config import PretrainConfig, initial_config
 from pretrain.methods.table import INITIAL_METHOD, code_read, is_trained, is_trained_here, settings_read, uses_initial_weights
-from pretrain.user_methods import is_user_method, parse_name
+from pretrain.methods.user_methods import is_user_method, parse_name
 from run.folder import Stage, file_hash
 
 # what every encoder's stage runs besides its method, and what that imports without running it

@@ -21,7 +21,7 @@ __all__ = ["encoder_names", "external_stage", "make_external", "safe_name"]
 # what turns a name or a file into embeddings, by library; and what is imported on the way, but only names encoders or finds data
 _CODE = {"file": ("features.external_vectors",)}
 _CODE_OF_NETWORKS = ("features.external_networks",)
-_NOT_RUN = ("features.encoder_names", "pretrain.methods.table", "pretrain.user_methods", "data.source")
+_NOT_RUN = ("features.encoder_names", "pretrain.methods.table", "pretrain.methods.user_methods", "data.source")
 _PACKAGES = {"timm": ("timm",), "open_clip": ("open_clip_torch", "timm"), "torchvision": (), "file": ()}
 
 

@@ -138,7 +138,7 @@ def lonely_titles(title: np.ndarray, group: np.ndarray | None) -> list[str]:
         if group is not None and np.unique(group, return_counts=True)[1].max() < 2:
             raise UserError(f"no picture has a competitor: each category holds one titled item; {_ACROSS}")
         within = "" if group is None else " within each category (--pretrain.negatives batch would contrast across them)"
-        raise UserError(f"all titles are the same{within}, so that there is none to tell a picture's own from; write longer titles")
+        raise UserError(f"all titles are the same{within}, so no title identifies its picture; write longer titles")
     return _few_compete(float((titles[np.searchsorted(groups, own)] < 2).mean()), "titled pictures")
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from run.config import one_of, positive
 from run.errors import SettingError
 
-# settings that say only how a run proceeds: they change no result, but for the last digits of sums
+# settings that say only how a run proceeds: they change no result, except for the last digits of sums
 PACE = ("checkpoint_seconds", "chunk", "recompute", "compile")
 NAMED_WEIGHTS = ("pictures", "imagenet", "random")  # what `weights` may say in place of a file
 Part = TypeVar("Part")
@@ -63,7 +63,7 @@ class CommonConfig:
     # leave the target's own item out of a click's negatives and of the SimScore that validation watches: needed in a small catalogue
     mask_same_item: bool = True
     # whose pictures compete in a contrast: batch (all) | category (those of the picture's own category: the paper pre-trains on one
-    # category alone, so that telling categories apart earns nothing there; a shop without categories is one)
+    # category alone, so distinguishing categories earns nothing there; a shop without categories is one)
     negatives: str = "category"
     valid_history: int = 50  # newest clicks whose cosines make the SimScore that validation watches
     precision: str = "32-true"  # Lightning Fabric's names: 32-true | bf16-mixed | 16-mixed

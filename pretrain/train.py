@@ -23,7 +23,7 @@ from pretrain.methods.table import (
     settings_classes,
     uses_initial_weights,
 )
-from pretrain.user_methods import FORM, is_user_method, own_settings
+from pretrain.methods.user_methods import FORM, is_user_method, own_settings
 from run.config import one_of, parse, with_settings, write_config
 from run.errors import entry
 from run.files import write_json

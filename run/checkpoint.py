@@ -44,7 +44,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whose bytes depend on its content alone, readable by whoever may read the folder's other files.
+    """Write a safetensors file whose bytes depend on its content alone, readable by everyone who may read the folder's other files.
 
     The library writes the metadata in an order that changes from process to process, and into a file that only its owner may read.
     """

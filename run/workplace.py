@@ -118,7 +118,7 @@ def _remove_abandoned(place: Path, target: Path) -> None:
 
 
 def _remove(place: Path) -> None:
-    """Delete a workplace, its lock last, so that a kill meanwhile leaves one that the next sweep can tell is abandoned."""
+    """Delete a workplace, its lock last, so that a kill meanwhile leaves one that the next sweep recognises as abandoned."""
     with suppress(OSError):
         for entry in place.iterdir():
             if entry.name != _LOCK:

@@ -78,9 +78,9 @@ def test_a_constant_score_ranks_nothing(seed, rows):
 def test_row_order_changes_nothing_and_turning_scores_round_gives_the_complement(seed):
     random = np.random.default_rng(seed)
     click, score = random.integers(2, size=40), random.integers(8, size=40).astype(float)
-    order = random.permutation(40)
+    permuted = random.permutation(40)
     value = auc(click, score)
-    np.testing.assert_equal(auc(click[order], score[order]), value)
+    np.testing.assert_equal(auc(click[permuted], score[permuted]), value)
     np.testing.assert_allclose(auc(click, -score), 1 - value, atol=1e-15)
 
 

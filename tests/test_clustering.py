@@ -90,11 +90,11 @@ def test_scores_and_vectors_are_standardised_by_the_pictures_known():
     rng = np.random.default_rng(7)
     vectors = normalise(rng.normal(size=(400, 6)) + np.array([3, 0, 0, 0, 0, 0]))
     vectors[5] = 0
-    scores = image_feature("sim_score", vectors, seed=0)
+    predictions = image_feature("sim_score", vectors, seed=0)
     present = vectors[np.arange(400) != 5]
     cosines = present @ present.T
-    assert abs(scores.pair_mean - cosines.mean()) < 1e-6
-    assert abs(scores.pair_spread - cosines.std()) < 1e-6
+    assert abs(predictions.pair_mean - cosines.mean()) < 1e-6
+    assert abs(predictions.pair_spread - cosines.std()) < 1e-6
     as_vector = image_feature("vector", vectors, seed=0)
     np.testing.assert_allclose(as_vector.vectors[np.arange(400) != 5].mean(0), 0, atol=1e-5)
     assert abs(as_vector.vectors[np.arange(400) != 5].std() - 1) < 1e-5

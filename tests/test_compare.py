@@ -188,7 +188,7 @@ def test_an_initial_encoder_has_the_hash_that_its_settings_have_as_simclr(tmp_pa
 
 
 def test_the_truth_is_read_by_no_stage(undisturbed, tmp_path):
-    """A world without its truth gives the same numbers, but for the ceiling."""
+    """A world without its truth gives the same numbers, except for the ceiling."""
     out = undisturbed[0]
     world = next(out.glob("data/shop-*/world"))
     copy = tmp_path / "shop"

@@ -35,9 +35,9 @@ def steps(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def full(tmp_path_factory):
     """An undisturbed run."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("full")
     train(folder, **SETTINGS)
     return folder
 
@@ -88,19 +88,19 @@ def flip(path):
 @pytest.mark.parametrize("file", ["__0_0.distcp", ".metadata", "state.json", "sums.json"])
 def test_whatever_is_harmed_in_a_checkpoint_is_named(broken, harm, file):
     harm(broken / "checkpoints/step-00000012" / file)
-    said = what_is_broken(broken / "checkpoints/step-00000012")
-    assert ("step-00000012/" if file == "sums.json" else f"step-00000012/{file}") in said  # wrong sums accuse another file
+    message = what_is_broken(broken / "checkpoints/step-00000012")
+    assert ("step-00000012/" if file == "sums.json" else f"step-00000012/{file}") in message  # wrong sums accuse another file
 
 
 @pytest.mark.parametrize(("file", "harm"), [("__0_0.distcp", flip), (".metadata", cut), ("sums.json", os.remove)])
-def test_a_broken_checkpoint_is_named_and_the_one_before_it_ends_as_if_nothing_was(broken, whole, capsys, harm, file):
+def test_a_broken_checkpoint_is_named_and_the_one_before_it_ends_as_if_nothing_was(broken, full, capsys, harm, file):
     harm(broken / "checkpoints/step-00000012" / file)
     train(broken, **SETTINGS)
-    said = capsys.readouterr().err
-    assert f"step-00000012/{file}" in said
-    assert "the checkpoint before it is taken" in said
-    assert "ctr cluster_id seed 0: resuming from step 11, " in said
-    assert predictions(broken).equals(predictions(whole))
+    message = capsys.readouterr().err
+    assert f"step-00000012/{file}" in message
+    assert "the checkpoint before it is taken" in message
+    assert "ctr cluster_id seed 0: resuming from step 11, " in message
+    assert predictions(broken).equals(predictions(full))
 
 
 def test_where_no_checkpoint_is_complete_the_error_names_them_and_the_fix(broken):
@@ -110,10 +110,10 @@ def test_where_no_checkpoint_is_complete_the_error_names_them_and_the_fix(broken
         train(broken, **SETTINGS)
 
 
-def test_a_finished_run_is_not_trained_again_nor_replaced_by_one_of_other_settings(whole, tmp_path):
-    folder = shutil.copytree(whole, tmp_path / "run")
+def test_a_finished_run_is_not_trained_again_nor_replaced_by_one_of_other_settings(full, tmp_path):
+    folder = shutil.copytree(full, tmp_path / "run")
     (folder / "best.safetensors").unlink()  # a training would write it
-    assert train(folder, **SETTINGS) == json.loads((whole / "result.json").read_text())
+    assert train(folder, **SETTINGS) == json.loads((full / "result.json").read_text())
     assert not (folder / "best.safetensors").exists()
     with pytest.raises(UserError, match=r"run: begun with other settings \(width: 16 then, 24 now.*delete it or give another --out"):
         train(folder, **SETTINGS, width=24)
@@ -128,7 +128,7 @@ def test_a_checkpoint_whose_best_weights_are_broken_is_not_complete(tmp_path, mo
     )
 
 
-def test_a_stop_while_a_checkpoint_is_written_leaves_the_ones_before_and_nothing_else(broken, whole, monkeypatch):
+def test_a_stop_while_a_checkpoint_is_written_leaves_the_ones_before_and_nothing_else(broken, full, monkeypatch):
     def dies(*_):
         raise Stop
 
@@ -138,7 +138,7 @@ def test_a_stop_while_a_checkpoint_is_written_leaves_the_ones_before_and_nothing
             ctr_again(broken)
     assert steps(broken) == ["step-00000011", "step-00000012"]
     train(broken, **SETTINGS)
-    assert predictions(broken).equals(predictions(whole))
+    assert predictions(broken).equals(predictions(full))
 
 
 def ctr_again(folder):
@@ -165,22 +165,22 @@ def until(folder, step):
 
 
 def test_a_run_killed_again_and_again_ends_with_the_metrics_of_an_undisturbed_one(tmp_path):
-    train(tmp_path / "whole", checkpoint_seconds=1000, epochs=2)
+    train(tmp_path / "full", checkpoint_seconds=1000, epochs=2)
     for kill in range(2):
         run = process(tmp_path / "killed")
         until(tmp_path / "killed", 20 * kill + random.Random(kill).randrange(5, 15))
         run.send_signal(signal.SIGKILL)
         assert run.wait() == -signal.SIGKILL
     train(tmp_path / "killed", **(SETTINGS | {"epochs": 2}))
-    results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("killed", "whole")]
+    results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("killed", "full")]
     assert results[0] == results[1]
-    assert predictions(tmp_path / "killed").equals(predictions(tmp_path / "whole"))
-    weights, wanted = (read_weights(tmp_path / name / "best.safetensors")[0] for name in ("killed", "whole"))
+    assert predictions(tmp_path / "killed").equals(predictions(tmp_path / "full"))
+    weights, wanted = (read_weights(tmp_path / name / "best.safetensors")[0] for name in ("killed", "full"))
     assert weights.keys() == wanted.keys()
     assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
 
 
-def test_sigterm_saves_and_says_so(tmp_path, monkeypatch, whole):
+def test_sigterm_saves_and_says_so(tmp_path, monkeypatch, full):
     take_step = ctr.training.loop.take_step
 
     def asked(run, share):
@@ -194,7 +194,7 @@ def test_sigterm_saves_and_says_so(tmp_path, monkeypatch, whole):
     assert steps(tmp_path) == ["step-00000008"]
     monkeypatch.undo()
     train(tmp_path, **SETTINGS)
-    assert predictions(tmp_path).equals(predictions(whole))
+    assert predictions(tmp_path).equals(predictions(full))
 
 
 @contextmanager
@@ -208,7 +208,7 @@ def no_room_for(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_checkpoint_without_room_leaves_those_before_and_resumes_to_the_same_bits(broken, whole, monkeypatch):
+def test_a_checkpoint_without_room_leaves_those_before_and_resumes_to_the_same_bits(broken, full, monkeypatch):
     save = ctr.training.loop.save
 
     def save_without_room(*words):
@@ -222,7 +222,7 @@ def test_a_checkpoint_without_room_leaves_those_before_and_resumes_to_the_same_b
     assert "checkpoints" in str(caught.value.filename)
     assert steps(broken) == ["step-00000011", "step-00000012"]
     train(broken, **SETTINGS)
-    assert predictions(broken).equals(predictions(whole))
+    assert predictions(broken).equals(predictions(full))
 
 
 def test_weights_without_room_leave_those_before_and_name_the_file(tmp_path):
@@ -244,8 +244,8 @@ def test_what_torch_says_of_a_full_disk_becomes_the_systems_own_words(words):
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "run/file")
 
 
-def test_a_finished_run_of_other_code_says_so(whole, tmp_path, capsys):
-    folder = shutil.copytree(whole, tmp_path / "run")
+def test_a_finished_run_of_other_code_says_so(full, tmp_path, capsys):
+    folder = shutil.copytree(full, tmp_path / "run")
     train(folder, **SETTINGS)
     assert "other code" not in capsys.readouterr().err
     settings = json.loads((folder / "settings.json").read_text())

@@ -19,11 +19,11 @@ TINY = CtrConfig(**PRESETS["tiny"])
 
 def test_what_is_seen_only_after_the_train_split_has_no_row_of_its_own():
     shop, style = make_shop()
-    train, later = shop.rows("train"), np.concatenate([shop.rows("valid"), shop.rows("test")])
+    train, after = shop.rows("train"), np.concatenate([shop.rows("valid"), shop.rows("test")])
     hidden = 7  # this item leaves the train period altogether
     item = shop.item.copy()
     item[train] = np.where(item[train] == hidden, hidden + 1, item[train])
-    item[later[:20]] = hidden
+    item[after[:20]] = hidden
     rows = shop.events.rows()
     before = rows.time < shop.session_time[shop.session[train]].max()
     events = by_action(rows._replace(item=np.where(before & (rows.item == hidden), 8, rows.item)), users=len(shop.users))

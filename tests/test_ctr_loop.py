@@ -39,14 +39,14 @@ train_ctr(shop, pictures(style, "sim_score"), LONG, seed=0, folder=Path({folder!
 """
 
 
-def scores(folder):
+def scores_of(folder):
     return pl.read_parquet(folder / "predictions.parquet")
 
 
 def train(folder, form="none", config=TINY, seed=0, shop=None):
     made, style = make_shop()
     train_ctr(shop or made, pictures(style, form), config, seed=seed, folder=folder)
-    return scores(folder)
+    return scores_of(folder)
 
 
 def losses(folder):
@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
 @pytest.mark.parametrize("ema", [0.99, 0.0])
 def test_a_run_stopped_midway_goes_on_to_the_same_bits_and_the_same_losses(tmp_path, monkeypatch, ema):
     config = dataclasses.replace(TINY, checkpoint_seconds=0, ema=ema)
-    whole = train(tmp_path / "whole", "cluster_id", config)
+    full = train(tmp_path / "full", "cluster_id", config)
     take_step, calls = ctr.training.loop.take_step, []
 
     def stop(run, share):
@@ -96,8 +96,8 @@ def test_a_run_stopped_midway_goes_on_to_the_same_bits_and_the_same_losses(tmp_p
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", "cluster_id", config)
-    assert train(tmp_path / "parts", "cluster_id", config).equals(whole)
-    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert train(tmp_path / "parts", "cluster_id", config).equals(full)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "full")
 
 
 def test_a_run_killed_by_signal_9_goes_on_to_the_same_bits(tmp_path):
@@ -110,7 +110,7 @@ def test_a_run_killed_by_signal_9_goes_on_to_the_same_bits(tmp_path):
     process.wait()
     assert list(folder.glob("checkpoints/step-*"))
     assert not (folder / "result.json").exists()
-    assert train(folder, "sim_score", LONG).equals(train(tmp_path / "whole", "sim_score", LONG))
+    assert train(folder, "sim_score", LONG).equals(train(tmp_path / "full", "sim_score", LONG))
 
 
 def test_a_start_with_other_settings_is_refused_by_their_names(tmp_path, monkeypatch):

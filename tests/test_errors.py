@@ -30,7 +30,7 @@ raise SystemExit(main())
 
 
 def run(tmp_path, shell, **environment):
-    """A shell's line in which $COMMAND is the command; its result file, exit code and what it said."""
+    """A shell's line in which $COMMAND is the command; its result file, exit code and its output."""
     (tmp_path / "command.py").write_text(COMMAND)
     words = os.environ | {"COMMAND": f"{sys.executable} {tmp_path / 'command.py'} {tmp_path / 'result'}", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", shell], capture_output=True, env=words | environment)

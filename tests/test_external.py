@@ -103,7 +103,7 @@ def test_names_of_all_kinds_are_taken_in_order_without_repeats():
         (",", "give at least one name"),
     ],
 )
-def test_a_name_that_is_wrong_is_refused_with_the_mend(name, message):
+def test_a_name_that_is_wrong_is_refused_with_the_fix(name, message):
     with pytest.raises(UserError, match=message):
         encoder_names("encoders", name, OWN)
 
@@ -163,8 +163,8 @@ def test_a_killed_embedding_goes_on_and_ends_with_the_same_bits(made, source, sm
         stage = make_external(source, tmp_path, NAME, workers=1)
     assert done >= 2
     assert len(calls) - 3 == 5 - done
-    whole, again = (np.load(one.folder / "embeddings/vectors.npy") for one in (made, stage))
-    np.testing.assert_allclose(again, whole, atol=1e-6)
+    full, again = (np.load(one.folder / "embeddings/vectors.npy") for one in (made, stage))
+    np.testing.assert_allclose(again, full, atol=1e-6)
     assert [path.name for path in (stage.folder / "embeddings").iterdir() if path.is_dir()] == []
 
 
@@ -180,13 +180,13 @@ def test_an_unreadable_picture_is_a_zero_row_and_too_many_stop(tmp_path):
 
 def test_a_file_of_timms_weights_is_used_and_of_another_network_refused(tmp_path):
     torch.manual_seed(5)
-    whole = timm.create_model("test_resnet").eval()  # with its classifier, as weights travel
-    torch.save(whole.state_dict(), tmp_path / "w.pt")
+    full = timm.create_model("test_resnet").eval()  # with its classifier, as weights travel
+    torch.save(full.state_dict(), tmp_path / "w.pt")
     pictures = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         found = load(parse_external(f"timm:test_resnet@{tmp_path / 'w.pt'}")).encode(pictures)
-        torch.testing.assert_close(found, whole.forward_head(whole.forward_features(pictures), pre_logits=True))
-    bare = {key: value for key, value in whole.state_dict().items() if not key.startswith("fc.")}
+        torch.testing.assert_close(found, full.forward_head(full.forward_features(pictures), pre_logits=True))
+    bare = {key: value for key, value in full.state_dict().items() if not key.startswith("fc.")}
     torch.save(bare, tmp_path / "bare.pt")
     torch.testing.assert_close(load(parse_external(f"timm:test_resnet@{tmp_path / 'bare.pt'}")).encode(pictures), found)
     with pytest.raises(UserError, match=r"not weights of timm's test_vit"):

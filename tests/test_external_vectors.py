@@ -30,14 +30,14 @@ def write_vectors(path, ids, vectors, kind):
         save_file({"item_id": np.asarray(ids), "vectors": vectors}, target)
     else:
         np.save(target, vectors)
-        beside = target.with_suffix(f".ids.{kind}")
+        ids_file = target.with_suffix(f".ids.{kind}")
         if kind == "txt":
-            beside.write_text("".join(f"{one}\n" for one in ids))
+            ids_file.write_text("".join(f"{one}\n" for one in ids))
         elif kind == "npy":
-            np.save(beside, np.asarray(ids))
+            np.save(ids_file, np.asarray(ids))
         elif kind in ("csv", "parquet"):
             frame = pl.DataFrame({"item_id": ids})
-            frame.write_csv(beside) if kind == "csv" else frame.write_parquet(beside)
+            frame.write_csv(ids_file) if kind == "csv" else frame.write_parquet(ids_file)
     return target
 
 
@@ -49,8 +49,8 @@ def test_every_format_gives_each_item_its_own_row_and_zeros_to_those_it_lacks(tm
     ids = [f"i{n:04d}" if text_ids else 100 + n for n in range(12)]
     vectors = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # an embeddings folder is read as unit rows
-    order = np.random.default_rng(1).permutation(10)  # the last two are missing
-    path = write_vectors(tmp_path / "e", [ids[row] for row in order], vectors[order], kind)
+    permuted = np.random.default_rng(1).permutation(10)  # the last two are missing
+    path = write_vectors(tmp_path / "e", [ids[row] for row in permuted], vectors[permuted], kind)
     found = read_vectors(path, pl.Series("item_id", ids))
     np.testing.assert_allclose(found[:10], vectors[:10], rtol=1e-6)
     assert not found[10:].any()

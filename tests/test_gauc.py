@@ -48,8 +48,8 @@ def test_a_group_auc_is_the_auc_of_the_groups_rows(seed, groups):
 @given(st.integers(0, 2**32))
 def test_row_order_changes_nothing(seed):
     click, score, group = log(seed)
-    order = np.random.default_rng(seed).permutation(len(click))
-    assert gauc(click[order], score[order], group[order]) == gauc(click, score, group)
+    permuted = np.random.default_rng(seed).permutation(len(click))
+    assert gauc(click[permuted], score[permuted], group[permuted]) == gauc(click, score, group)
 
 
 @given(st.integers(0, 2**32))

@@ -181,7 +181,7 @@ def test_scope_category_shows_only_the_category_searched():
     assert _lists(click_history(shop, max_items=5, scope="category"), shop) == [[0, 2], [1, 5], []]
 
 
-def test_scope_category_without_that_column_names_the_mend(tmp_path):
+def test_scope_category_without_that_column_names_the_fix(tmp_path):
     folder = write_shop(tmp_path, pictures=False, impressions_frame=lambda frame: frame.drop("category"))
     with pytest.raises(SettingError, match=r"impressions\.parquet has no column 'category': add it"):
         click_history(load_shop(folder), max_items=5, scope="category")
@@ -257,11 +257,11 @@ wide = st.tuples(st.sampled_from([0, 1, 2**20, 2**40, 2**61]), st.sampled_from([
 @given(events=st.lists(wide, max_size=20), queries=st.lists(wide, max_size=10))
 def test_orders_and_windows_hold_where_a_key_would_not_fit_64_bits(events, queries):
     group, time = (np.array([pair[part] for pair in events], dtype=np.int64) for part in (0, 1))
-    order = argsort_by_group_and_time(group, time)
-    assert order.tolist() == sorted(range(len(events)), key=lambda row: events[row])
+    permuted = argsort_by_group_and_time(group, time)
+    assert permuted.tolist() == sorted(range(len(events)), key=lambda row: events[row])
     at_group, at_time = (np.array([pair[part] for pair in queries], dtype=np.int64) for part in (0, 1))
-    first, stop = (np.searchsorted(group[order], at_group, side) for side in ("left", "right"))
-    end = before(time[order], first, stop, at_time)
+    first, stop = (np.searchsorted(group[permuted], at_group, side) for side in ("left", "right"))
+    end = before(time[permuted], first, stop, at_time)
     ordered = sorted(events)
     for (g, t), a, b in zip(queries, first, end, strict=True):
         assert ordered[a:b] == [event for event in ordered if event[0] == g and event[1] < t]

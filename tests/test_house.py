@@ -164,11 +164,11 @@ def test_every_flag_has_a_help_text_of_its_own(command):
             texts[flag] = text
         elif line.startswith("│  ") and flag:
             texts[flag] += " " + line.strip("│ ")
-    said = [" ".join(text.split()).partition("(default:")[0] for text in texts.values()]
-    said = [text for text in said if not text.startswith("of a built-in world")]
-    assert len(said) > 25
-    assert "" not in said
-    assert len(said) == len(set(said))
+    message = [" ".join(text.split()).partition("(default:")[0] for text in texts.values()]
+    message = [text for text in message if not text.startswith("of a built-in world")]
+    assert len(message) > 25
+    assert "" not in message
+    assert len(message) == len(set(message))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

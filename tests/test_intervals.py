@@ -33,14 +33,14 @@ def world(random, *, seeds, seed_noise=0.0, users=60, sessions=3, size=4, signal
     user, group = np.arange(rows) // (sessions * size), np.arange(rows) // size
     click = (np.arange(rows) % size == 0).astype(np.int8)
     shared = random.normal(size=rows)  # luck that both models share
-    scores, truth = [], []
+    predictions, truth = [], []
     for signal in signals:
         by_user = random.normal(size=users) * taste
         by_seed = random.normal(size=(seeds, 1)) * seed_noise
         luck = (shared + random.normal(size=rows)) / math.sqrt(2)
-        scores.append(click * (signal + by_user[user] + by_seed) + luck)
+        predictions.append(click * (signal + by_user[user] + by_seed) + luck)
         truth.append(normal_cdf(signal / math.sqrt(2 + taste**2 + seed_noise**2)))
-    return click, scores[0], scores[1], group, user, truth[0] - truth[1]
+    return click, predictions[0], predictions[1], group, user, truth[0] - truth[1]
 
 
 def log(seed, seeds=2):
@@ -92,16 +92,16 @@ def test_swapping_the_models_turns_the_interval_round(seed, seeds):
 @given(st.integers(0, 2**32))
 def test_row_order_and_the_spelling_of_user_ids_change_nothing(seed):
     click, a, b, group, user = log(seed)
-    order = np.random.default_rng(seed).permutation(len(click))
+    permuted = np.random.default_rng(seed).permutation(len(click))
     name = np.array([f"user {u:04d}" for u in user])
     for first, second in (
         (
             difference_of_gauc(click, a, b, group, user, resamples=50),
-            difference_of_gauc(click[order], a[:, order], b[:, order], group[order], name[order], resamples=50),
+            difference_of_gauc(click[permuted], a[:, permuted], b[:, permuted], group[permuted], name[permuted], resamples=50),
         ),
         (
             difference_of_auc(click, a, b, user, resamples=50),
-            difference_of_auc(click[order], a[:, order], b[:, order], name[order], resamples=50),
+            difference_of_auc(click[permuted], a[:, permuted], b[:, permuted], name[permuted], resamples=50),
         ),
     ):
         np.testing.assert_allclose([first.low, first.high], [second.low, second.high], atol=1e-12)
@@ -132,10 +132,10 @@ def test_a_drawn_metric_is_the_metric_of_the_repeated_rows(seed, levels):
 def test_chunks_change_nothing(monkeypatch):
     click, a, _, group, user = log(0)
     resamples = Resamples(user, 50)
-    whole = auc_draws(click, a, resamples).drawn, gauc_draws(click, a, group, resamples).drawn
+    full = auc_draws(click, a, resamples).drawn, gauc_draws(click, a, group, resamples).drawn
     monkeypatch.setattr(intervals, "CHUNK", 700)
-    np.testing.assert_array_equal(auc_draws(click, a, resamples).drawn, whole[0])
-    np.testing.assert_allclose(gauc_draws(click, a, group, resamples).drawn, whole[1], rtol=1e-14)
+    np.testing.assert_array_equal(auc_draws(click, a, resamples).drawn, full[0])
+    np.testing.assert_allclose(gauc_draws(click, a, group, resamples).drawn, full[1], rtol=1e-14)
 
 
 def test_one_seed_gives_the_bootstrap_error_of_a_mean():

@@ -39,8 +39,8 @@ def test_a_history_knows_nothing_of_its_own_time_or_later(pair, kind):
     assert len(known) > 100
     one, two = (padded(kind(s, max_items=50), known, length=50, session_time=s.session_time) for s in (shop, changed))
     assert (one == two).all()
-    later = np.flatnonzero(shop.session_time > moment)
-    one, two = (padded(kind(s, max_items=50), later, length=50, session_time=s.session_time) for s in (shop, changed))
+    afterwards = np.flatnonzero(shop.session_time > moment)
+    one, two = (padded(kind(s, max_items=50), afterwards, length=50, session_time=s.session_time) for s in (shop, changed))
     assert (one != two).any()
 
 

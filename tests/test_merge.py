@@ -23,14 +23,14 @@ SEEDS = [0, 1]
 
 @pytest.fixture(scope="module")
 def complete():
-    """A comparison of four rows: (results, sums, click, scores, session, user)."""
+    """A comparison of four rows: (results, sums, click, predictions, session, user)."""
     rng = np.random.default_rng(0)
     session = np.repeat(np.arange(120), 5)
     user = session // 4
     click = (rng.random(600) < 0.3).astype(int)
-    scores = {row: rng.normal(size=(2, 600)) + 0.3 * place * click for place, row in enumerate(ROWS)}
+    predictions = {row: rng.normal(size=(2, 600)) + 0.3 * place * click for place, row in enumerate(ROWS)}
     resamples = Resamples(user)
-    sums = {row: gauc_sums(click, scores[row], session, resamples) for row in ROWS}
+    sums = {row: gauc_sums(click, predictions[row], session, resamples) for row in ROWS}
     valid = {row: 0.5 + 0.01 * place for place, row in enumerate(ROWS)}
     selected = select_forms(valid, ROWS[:3])
     results = {
@@ -44,7 +44,7 @@ def complete():
         ],
         "pairs": pairs_of(selected, {row: resampled(sums[row], resamples) for row in selected.values()}),
     }  # fmt: skip
-    return results, sums, click, scores, session, user
+    return results, sums, click, predictions, session, user
 
 
 def write_slice(path, results, sums, rows):
@@ -54,7 +54,7 @@ def write_slice(path, results, sums, rows):
     return path
 
 
-def test_slices_by_encoder_give_the_results_of_the_whole(complete, tmp_path):
+def test_slices_by_encoder_give_the_results_of_one_comparison(complete, tmp_path):
     results, sums = complete[:2]
     files = [
         write_slice(tmp_path / "a/results.json", results, sums, [ROWS[3], ROWS[0]]),
@@ -76,11 +76,11 @@ def test_a_form_in_a_later_slice_may_be_the_selected_one(complete, tmp_path):
 
 
 def test_sums_on_disk_give_the_very_interval_of_the_scores(complete, tmp_path):
-    _, sums, click, scores, session, user = complete
+    _, sums, click, predictions, session, user = complete
     write_users(tmp_path / "users.parquet", sums, SEEDS)
     read = read_users(tmp_path / "users.parquet", ROWS, SEEDS)
     resamples = Resamples(user)
-    expected = difference(*(gauc_draws(click, scores[row], session, resamples) for row in ROWS[:2]))
+    expected = difference(*(gauc_draws(click, predictions[row], session, resamples) for row in ROWS[:2]))
     again = Resamples(np.arange(30))
     pairs = pairs_of({"a": ROWS[0], "b": ROWS[1]}, {row: resampled(read[row], again) for row in ROWS})
     assert pairs[0]["delta_gauc"]["ci95"] == [expected.low, expected.high]
@@ -96,20 +96,20 @@ def test_slices_of_a_copy_of_the_data_in_another_place_are_of_one_comparison(com
 def test_what_slices_differ_in_is_listed_and_pointed_out(complete, tmp_path):
     results, sums = complete[:2]
     own = {"encoder": "courier", "loss": {"lowest": [0, 0], "highest": [0, 0]}, "std": [0.3, 0.3], "dim": 8}
-    slices = [
+    parts = [
         {**results, "commit": "c1", "versions": {"numpy": "1", "torch": "2"}, "encoders": [own], "pictures_unreadable": 0},
         {**results, "commit": "c2", "versions": {"numpy": "1", "torch": "3"}, "encoders": [own | {"encoder": "simclr"}],
          "pictures_unreadable": 4},
         {**results, "commit": "c2"},
     ]  # fmt: skip
-    merged = merge([write_slice(tmp_path / f"{n}.json", part, sums, [ROWS[n]]) for n, part in enumerate(slices)])
+    merged = merge([write_slice(tmp_path / f"{n}.json", part, sums, [ROWS[n]]) for n, part in enumerate(parts)])
     assert (merged["commit"], merged["versions"]) == ("c1, c2", {"numpy": "1", "torch": "2, 3"})
     assert [each["encoder"] for each in merged["encoders"]] == ["courier", "simclr"]
     assert merged["pictures_unreadable"] == 4
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"shop": "other"}, "'shop' is 'other', and 'abc'"),
         ({"seeds": [0, 2]}, "'seeds' is"),
@@ -117,11 +117,11 @@ def test_what_slices_differ_in_is_listed_and_pointed_out(complete, tmp_path):
         ({"baseline": {"auc": {"per_seed": [0.6, 0.61]}, "gauc": {"per_seed": [0.55, 0.57]}}}, "its baseline is not that of"),
     ],
 )
-def test_slices_of_another_comparison_are_refused_by_name(complete, tmp_path, change, said):
+def test_slices_of_another_comparison_are_refused_by_name(complete, tmp_path, change, message):
     results, sums = complete[:2]
     first = write_slice(tmp_path / "first.json", results, sums, ROWS[:1])
     other = write_slice(tmp_path / "other.json", {**results, **change}, sums, ROWS[1:2])
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=message) as error:
         merge([first, other])
     assert "other.json" in str(error.value)
 
@@ -203,10 +203,10 @@ def test_of_many_pairs_those_of_the_best_row_are_shown_from_its_side():
     names = ["a", "b", "c", "d"]
     rows = [{"encoder": n, "image_feature": "vector", "selected": True, "valid_gauc": 0.6 + 0.1 * (n == "c")} for n in names]
     pairs = [pair(a, b, 0.01, -0.01, 0.03) for i, a in enumerate(names) for b in names[i + 1 :]]
-    said = pairs_shown({"rows": rows, "pairs": pairs})
-    assert [(p["a"][0], p["b"][0]) for p in said] == [("c", "d"), ("c", "a"), ("c", "b")]
-    assert said[0]["delta_gauc"]["ci95"] == [-0.01, 0.03]
-    assert said[1]["delta_gauc"] == {"mean": -0.01, "ci95": [-0.03, 0.01], "p_value": 0.1}
+    message = pairs_shown({"rows": rows, "pairs": pairs})
+    assert [(p["a"][0], p["b"][0]) for p in message] == [("c", "d"), ("c", "a"), ("c", "b")]
+    assert message[0]["delta_gauc"]["ci95"] == [-0.01, 0.03]
+    assert message[1]["delta_gauc"] == {"mean": -0.01, "ci95": [-0.03, 0.01], "p_value": 0.1}
 
 
 def test_the_papers_numbers_have_a_column_with_three_of_its_encoders_or_more():

@@ -80,10 +80,10 @@ def test_mostly_lonely_pictures_are_reported_with_their_share(shop, capsys, monk
     few = replace(shop, item_category=category)
     for name in CONTRASTS:
         check_needs(name, few, replace(CONFIG, batch_pictures=100))
-        said = capsys.readouterr().err
-        assert said.startswith(f"warning: {name}: ")
-        assert "% of" in said
-        assert "have no competitor in their category" in said
+        message = capsys.readouterr().err
+        assert message.startswith(f"warning: {name}: ")
+        assert "% of" in message
+        assert "have no competitor in their category" in message
     check_needs("simclr", few, replace(CONFIG, batch_pictures=100))
     assert capsys.readouterr().err == ""  # once is enough
 

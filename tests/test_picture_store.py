@@ -442,8 +442,8 @@ def test_a_large_jpeg_may_be_decoded_small_but_never_below_what_is_needed(tmp_pa
     folder = folder_with(tmp_path, {"large.jpg": encoded(picture(800, 600), "JPEG", quality=95)})
     small = read_picture(folder, "large.jpg", at_least=100)
     assert small.shape == (150, 200, 3)
-    whole = cover(read_picture(folder, "large.jpg"), 50).astype(int)
-    assert np.abs(cover(small, 50) - whole).mean() < 1.5
+    full = cover(read_picture(folder, "large.jpg"), 50).astype(int)
+    assert np.abs(cover(small, 50) - full).mean() < 1.5
 
 
 def test_a_damaged_store_is_named_not_trusted(tmp_path):

@@ -119,11 +119,11 @@ def test_clicks_after_the_validation_change_no_weight(folder, encoder, shop, sto
 
 
 def test_a_run_stopped_anywhere_ends_with_the_same_bits(shop, store, tmp_path):
-    full_run = train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
+    full_run = train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "full", threads=1)
     resumed = train_with_a_stop("courier", Courier, 17, shop, store, CONFIG, tmp_path / "killed")
     assert {**resumed, "seconds": 0} == {**full_run, "seconds": 0}
-    assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
-    assert read_metrics(tmp_path / "whole/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")
+    assert (tmp_path / "full/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
+    assert read_metrics(tmp_path / "full/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")
 
 
 def test_a_run_in_half_precision_resumes_with_its_loss_scale(shop, store, tmp_path, monkeypatch):
@@ -132,9 +132,9 @@ def test_a_run_in_half_precision_resumes_with_its_loss_scale(shop, store, tmp_pa
         return Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
 
     monkeypatch.setattr(loop, "set_up", half_precision)
-    train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "whole", threads=1)
+    train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "full", threads=1)
     train_with_a_stop("courier", Courier, 17, shop, store, CONFIG, tmp_path / "killed")
-    full_run, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "killed"))
+    full_run, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("full", "killed"))
     steps = full_run["state"]["step"]
     assert full_run["scaler"]["scale"] == 2.0 ** (8 + steps // 6)  # it doubles after 6 steps without an overflow
     assert resumed["scaler"] == full_run["scaler"]
@@ -283,7 +283,7 @@ def test_the_command_resumes_after_a_real_kill(folder, tmp_path):
             [*command, "--out", str(out)], cwd=root, env=one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
-    full_run = start(tmp_path / "whole")
+    full_run = start(tmp_path / "full")
     killed = start(tmp_path / "killed")
     deadline = time.monotonic() + 100
     while not (tmp_path / "killed/last.pt").exists() and time.monotonic() < deadline:
@@ -293,9 +293,9 @@ def test_the_command_resumes_after_a_real_kill(folder, tmp_path):
     assert not (tmp_path / "killed/result.json").exists()
     assert start(tmp_path / "killed").wait() == 0
     assert full_run.wait() == 0
-    whole_result, resumed = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed"))
-    assert {**resumed, "seconds": 0} == {**whole_result, "seconds": 0}
-    assert (tmp_path / "whole/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
+    full_result, resumed = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("full", "killed"))
+    assert {**resumed, "seconds": 0} == {**full_result, "seconds": 0}
+    assert (tmp_path / "full/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
 
 
 def test_flags_of_another_method_are_named():

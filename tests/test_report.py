@@ -172,8 +172,8 @@ def test_bold_means_selected_as_in_the_terminal_and_the_page_says_so(page, tmp_p
 def test_forests_and_pairs_hold_every_difference(page):
     text = page().text
     for expected in RESULTS["rows"]:
-        said = f"{percentage_points(expected['delta_gauc']['mean'])} {bounds(expected['delta_gauc'])}"
-        assert text.count(said) >= 2  # table and forest
+        message = f"{percentage_points(expected['delta_gauc']['mean'])} {bounds(expected['delta_gauc'])}"
+        assert text.count(message) >= 2  # table and forest
     assert "courier as cluster_id minus simclr as sim_score +0.71 [+0.40, +1.02]" in text
 
 
@@ -265,11 +265,11 @@ def test_one_training_is_hedged_in_the_headline_and_directly_under_it(page):
     undecided = copy.deepcopy(one)
     undecided["rows"][0]["delta_gauc"] = delta(0.001, -0.001, 0.003)
     assert answer(undecided).startswith("No lift shown in this one training: courier")
-    for said in (page().text, printed(RESULTS), answer(RESULTS)):
-        assert "this one training" not in said
-        assert "One seed" not in said
+    for message in (page().text, printed(RESULTS), answer(RESULTS)):
+        assert "this one training" not in message
+        assert "One seed" not in message
     alone = one | {"rows": [], "pairs": []}
-    assert ONE_SEED not in page(alone).text  # no lift to doubt
+    assert ONE_SEED not in page(alone).text  # no lift to be cautious about
 
 
 def test_terminal_and_report_say_that_p_values_are_not_adjusted(page):

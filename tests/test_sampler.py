@@ -1,4 +1,4 @@
-"""The order of sessions: each once an epoch, whole when few, in pools of blocks when many; ranks' shares make up each batch."""
+"""The order of sessions: each once per epoch, permuted at once when few, in pools of blocks when many; ranks' shares make up each batch."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def test_any_batch_may_be_asked_for_first(places, batch, pool, block, seed):
 
 @settings(max_examples=50, deadline=None)
 @given(places=st.integers(1, 200), batch=st.integers(1, 50), seed=st.integers(0, 3), epoch=st.integers(0, 3))
-def test_what_fits_one_pool_is_permuted_whole(places, batch, seed, epoch):
+def test_what_fits_one_pool_is_permuted_at_once(places, batch, seed, epoch):
     found = np.concatenate(list(Epoch(places, batch, seed=seed, epoch=epoch, pool=places)))
     assert found.tolist() == permutation(places, seed, "ctr order", epoch).tolist()
 
 
 @settings(max_examples=50, deadline=None)
 @given(**sizes)
-def test_a_pool_holds_whole_blocks_and_no_more_places_than_it_may(places, batch, pool, block):
+def test_a_pool_holds_complete_blocks_and_no_more_places_than_it_may(places, batch, pool, block):
     epoch = Epoch(places, batch, seed=0, epoch=0, pool=pool, block=block)
-    order = np.concatenate([*epoch, np.zeros(0, np.int64)]).astype(int)
+    permuted = np.concatenate([*epoch, np.zeros(0, np.int64)]).astype(int)
     if places > pool:
-        for members in np.split(order, epoch.ends[:-1]):
+        for members in np.split(permuted, epoch.ends[:-1]):
             assert len(members) <= max(pool, block)
             blocks, count = np.unique(members // block, return_counts=True)
             assert all(n == min(block, places - b * block) for b, n in zip(blocks, count, strict=True))

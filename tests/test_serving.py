@@ -19,7 +19,7 @@ from ctr.inputs.batches import assemble
 from ctr.inputs.encode import encode
 from ctr.inputs.sampler import split_sessions
 from ctr.model.ctr_model import build
-from ctr.score import Scorer, Scores
+from ctr.score import Answer, Scorer
 from ctr.score import main as score
 from ctr.serving.serving_model import ModelInputs, ServingModel, exported
 from data.log.shop_folder import load_shop
@@ -38,12 +38,12 @@ torch.save(program(*torch.load(sys.argv[2], weights_only=True)), sys.argv[3])
 """
 
 
-def whole(history):
+def full(history):
     """The first session's items, oldest first; of an empty history one that is padding."""
     return torch.tensor(items_of(history, 0) or [-1])
 
 
-def question(inputs, batch):
+def model_inputs(inputs, batch):
     """A batch of one session as the serving model's question."""
     keys = batch.ids.to_dict()
     items = len(batch.present)
@@ -62,9 +62,9 @@ def question(inputs, batch):
         title_start=torch.cumsum(lengths[:items], 0) - lengths[:items],
         vectors=torch.zeros(items, 0) if batch.vectors is None else batch.vectors,
         present=batch.present,
-        clicks=whole(batch.histories[0]),
-        purchases=whole(batch.histories[1]),
-        cart=whole(batch.histories[2]),
+        clicks=full(batch.histories[0]),
+        purchases=full(batch.histories[1]),
+        cart=full(batch.histories[2]),
         candidates=batch.target,
         query_words=words[cut:],
         context_rows=rows(inputs.layout.context),
@@ -88,7 +88,7 @@ def test_the_exported_program_gives_the_trained_models_logits(form, pooling, sco
     with torch.no_grad():
         for session in range(25):
             batch = assemble(inputs, part, np.array([session]))
-            asked = question(inputs, batch)
+            asked = model_inputs(inputs, batch)
             lengths.add(tuple(len(part) for part in (asked.clicks, asked.purchases, asked.cart)))
             logits = model(batch)
             torch.testing.assert_close(serving(*asked), logits, atol=1e-5, rtol=0)
@@ -217,11 +217,11 @@ def test_the_command_prints_items_and_probabilities_as_json(made, tmp_path, caps
     np.testing.assert_allclose(found["probabilities"][:-1], offline(run, rows), atol=1e-5)
     assert 0 < found["probabilities"][-1] < 1
     assert found["unknown_items"] == []
-    fields = {field.name for field in dataclasses.fields(Scores)}
+    fields = {field.name for field in dataclasses.fields(Answer)}
     assert set(found) == fields == {"items", "probabilities", "unknown_user", "unknown_items", "without_picture", "refused_pictures"}
 
 
-def test_pictures_of_a_request_file_are_found_beside_it_and_its_errors_begin_with_its_path(made, tmp_path, monkeypatch):
+def test_pictures_of_a_request_file_are_found_next_to_it_and_its_errors_begin_with_its_path(made, tmp_path, monkeypatch):
     folder, _, out = made("vector")
     scorer = Scorer.load(out)
     shutil.copyfile(folder / "images/0003.png", tmp_path / "new.png")
@@ -239,14 +239,14 @@ def test_pictures_of_a_request_file_are_found_beside_it_and_its_errors_begin_wit
     here = scorer.score(user=7, candidates=[100, 101], pictures={100: "new.png", 101: "absent.png"})
     assert here.probabilities.tolist() == found.probabilities.tolist()
     assert 100 not in here.without_picture
-    for fields, said in (
+    for fields, message in (
         ({"query": 5}, "query: value 5; give a text"),
         ({"usr": 1}, "usr: no such field; did you mean 'user'?"),
         ({"pictures": {"7": "x.png"}}, "pictures.7: no candidate and no item of the histories as read; leave it out"),
     ):
         with pytest.raises(UserError) as error:
             scorer.score_file(asked(**fields))
-        assert str(error.value) == f"{path}: {said}"
+        assert str(error.value) == f"{path}: {message}"
 
 
 def test_pictures_that_cannot_be_read_count_as_none_and_say_why(made, tmp_path):
@@ -282,11 +282,11 @@ def test_a_visitor_without_an_id_has_a_score_and_may_have_a_history(made, kind):
     unknown = scorer.score(**request | {"user": -5}).probabilities
     assert (unknown.tolist() == found.probabilities.tolist()) == (kind == ("none",))  # by a hash, an unknown id has a row of its own
     assert scorer.score(**request | {"user": None, "history": {}}).probabilities.tolist() != found.probabilities.tolist()
-    told = shop.users.drop("user_id").row(0, named=True)
-    assert not scorer.score(**request | {"user": {"user_id": None, **told}}).unknown_user
+    given = shop.users.drop("user_id").row(0, named=True)
+    assert not scorer.score(**request | {"user": {"user_id": None, **given}}).unknown_user
 
 
-def test_users_told_are_users_known(made):
+def test_a_user_given_in_full_scores_as_the_known_one(made):
     folder, _, out = made("none")
     shop, scorer = load_shop(folder), Scorer.load(out)
     _, request = asked_of(shop, sessions_of(shop)[0])
@@ -298,7 +298,7 @@ def test_users_told_are_users_known(made):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"candidates": []}, r"candidates: value \[\]; give at least one item"),
         ({"candidates": [100, "101"]}, r"candidates\[1\]: value '101'; item ids of this model are integers"),
@@ -318,9 +318,9 @@ def test_users_told_are_users_known(made):
         ({"usr": 1}, r"usr: no such field; did you mean 'user'\?"),
     ],
 )
-def test_a_malformed_request_names_the_field_and_the_mend(made, change, said):
+def test_a_malformed_request_names_the_field_and_the_fix(made, change, message):
     _, _, out = made("cluster_id")
-    with pytest.raises(UserError, match=f"^request: {said}"):
+    with pytest.raises(UserError, match=f"^request: {message}"):
         Scorer.load(out).score(**{"user": 7, "candidates": [100, 101]} | change)
 
 

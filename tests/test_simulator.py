@@ -62,9 +62,9 @@ def test_events_are_every_click_and_what_follows_from_it(world):
     assert 0.2 < share["cart"] < 0.3
     assert 0 < share["uncart"] < 0.1
     assert 0.04 < share["purchase"] < 0.12
-    for earlier, later, longest in (("click", "cart", 90), ("cart", "purchase", 86_400), ("cart", "uncart", 6 * 3600)):
-        before = events.filter(pl.col("action") == earlier).with_columns(seen=pl.col("timestamp"))
-        after = events.filter(pl.col("action") == later)
+    for cause, effect, longest in (("click", "cart", 90), ("cart", "purchase", 86_400), ("cart", "uncart", 6 * 3600)):
+        before = events.filter(pl.col("action") == cause).with_columns(seen=pl.col("timestamp"))
+        after = events.filter(pl.col("action") == effect)
         joined = after.join_asof(before, on="timestamp", by=["user_id", "item_id"], check_sortedness=False)
         assert joined["seen"].null_count() == 0
         assert (joined["timestamp"] - joined["seen"] <= longest).all()

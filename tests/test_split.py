@@ -60,7 +60,7 @@ def test_fractions_that_are_no_division_are_refused(fractions, shop_folder):
 def test_a_shop_is_cut_in_time_at_session_borders(shop_folder):
     shop = load_shop(shop_folder)
     spans = _spans(shop)
-    assert all(earlier[1] < later[0] for earlier, later in pairwise(spans))
+    assert all(one[1] < following[0] for one, following in pairwise(spans))
     counts = [len(shop.rows(name)) for name in SPLITS]
     assert counts == [round(600 * fraction) for fraction in FRACTIONS]
     assert shop.split_is_ordered

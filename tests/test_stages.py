@@ -49,9 +49,9 @@ def edit(monkeypatch):
     """Pretend that one character of a module's code has changed."""
 
     def change(module):
-        whole = source_code._code
+        full = source_code._code
         assert source_code.modules_of(module)
-        monkeypatch.setattr(source_code, "_code", lambda name: whole(name) + "+" * (name == module))
+        monkeypatch.setattr(source_code, "_code", lambda name: full(name) + "+" * (name == module))
 
     return change
 

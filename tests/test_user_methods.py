@@ -15,8 +15,8 @@ from features.encoder_names import encoder_names, safe_name
 from features.encoder_stages import Experiment, encoder_stage, make_embeddings, needs_initial_encoder
 from pretrain.config import PretrainConfig
 from pretrain.methods.table import METHODS, check_needs, method_of, settings_read
+from pretrain.methods.user_methods import load_method, own_settings
 from pretrain.train import main as train
-from pretrain.user_methods import load_method, own_settings
 from run.errors import UserError
 from run.parallel import run_all
 from tests.shops import write_shop

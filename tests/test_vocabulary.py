@@ -148,9 +148,9 @@ def test_a_column_of_another_kind_is_refused_by_name(late):
 
 def test_a_column_that_is_gone_is_named():
     shop, style = make_shop()
-    later = dataclasses.replace(shop, impressions=shop.impressions.drop("position"))
+    without = dataclasses.replace(shop, impressions=shop.impressions.drop("position"))
     with pytest.raises(DataError, match=r"impressions\.parquet: column 'position': no such column"):
-        encode(later, pictures(style, "none"), TINY, fit(shop, TINY))
+        encode(without, pictures(style, "none"), TINY, fit(shop, TINY))
 
 
 def test_words_are_runs_of_letters_and_single_characters_of_scripts_without_spaces():

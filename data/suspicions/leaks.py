@@ -38,7 +38,7 @@ def warnings(shop: Shop) -> Iterator[str]:
                 f"{IMPRESSIONS}, column '{name}': it is {value!r} for all {side}, but varies among {other}; were {side} made apart, "
                 "as sampled negatives are? Fill it the same way for both, or drop it"
             )
-    for leak in whole_log_columns(shop):
+    for leak in full_log_columns(shop):
         yield (
             f"{leak.file}, column '{leak.column}': its rank correlation with the {leak.what} of each {leak.entity} is {leak.full:.3f} over "
             f"the full log, but {leak.early:.3f} before validation begins; was it computed from the full log, test clicks included? "
@@ -87,7 +87,7 @@ def one_sided_columns(shop: Shop) -> dict[str, tuple[str, str, object]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WholeLogColumn:
+class FullLogColumn:
     """A column that agrees with counts of the full log better than any column known before its end could."""
 
     file: str
@@ -98,7 +98,7 @@ class WholeLogColumn:
     early: float  # and over the log without validation and test
 
 
-def whole_log_columns(shop: Shop) -> Iterator[WholeLogColumn]:
+def full_log_columns(shop: Shop) -> Iterator[FullLogColumn]:
     """Columns of items, users, and impressions (those with one value for each item or user) that are counts or rates of the full log.
 
     A column that is not made from later clicks can agree with the full log only through what both have in common with the earlier log:
@@ -114,7 +114,7 @@ def whole_log_columns(shop: Shop) -> Iterator[WholeLogColumn]:
                     continue
                 now, before = (_rank_correlation(values[usable], counted[usable]) for counted in (full, early))
                 if now**2 >= EXPLAINED and 1 - before**2 > max(SURER * (1 - now**2), 1e-6):
-                    yield WholeLogColumn(file=where, column=name, entity=entity, what=what, full=now, early=before)
+                    yield FullLogColumn(file=where, column=name, entity=entity, what=what, full=now, early=before)
                     break
 
 

@@ -14,7 +14,7 @@ HEALTHY = 0.1  # share of 1/sqrt(D), the spread of D-dimensional unit vectors in
 
 
 def caveats(results: Results) -> list[str]:
-    """The sentences that apply, the gravest first; keys that `results` lacks raise no doubt."""
+    """The sentences that apply, the gravest first; keys that `results` lacks give no sentence."""
     checks = (_chance, _controls, _still, _collapsed, _clusters, _few, _tiny, _short, _unordered, _code)
     return [sentence for check in checks for sentence in check(results)]
 
@@ -71,7 +71,7 @@ def _collapsed(results: Results) -> Iterator[str]:
         if min(trained["std"]) < HEALTHY * healthy:
             yield (
                 f"The embeddings of {trained['encoder']} have collapsed (spread {min(trained['std']):.2g}, {healthy:.2g} if they used all "
-                "directions): they hardly tell one picture from another."
+                "directions): they hardly distinguish one picture from another."
             )
 
 

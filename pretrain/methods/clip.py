@@ -64,7 +64,7 @@ def clip_loss(image: Tensor, text: Tensor, *, temperature: float, group: Tensor 
         text: (B, D) its title's embedding.
         temperature: t > 0; divides the cosine.
         group: (B,) a picture's negatives are those of its own group; None: all of the batch.
-        title: (B,) equal numbers are equal titles. These are no negatives of each other: nothing tells which picture such a title belongs
+        title: (B,) equal numbers are equal titles. These are no negatives of each other: nothing says which picture such a title belongs
             to. None: all differ.
 
     Raises:

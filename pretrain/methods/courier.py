@@ -138,7 +138,7 @@ class Courier(Method):
     def attention_weights(cls, target: Tensor, history: Tensor, config: CommonConfig) -> Tensor:
         import torch
 
-        from pretrain.methods.reconstruction import attention
+        from pretrain.reconstruction import attention
 
         present = torch.ones(1, len(history), dtype=torch.bool, device=history.device)
         return attention(target[None, None], history[None], present, scale=config.part(CourierConfig).scale_attention)[0, 0]
@@ -213,7 +213,7 @@ class Courier(Method):
         """(C, D) reconstruction of each target from its row of history; both are places in `embeddings`, -1 is padding."""
         import torch.nn.functional as F
 
-        from pretrain.methods.reconstruction import reconstruct, summary
+        from pretrain.reconstruction import reconstruct, summary
 
         history_CKD, present_CK = F.embedding(history.clamp(min=0), embeddings), history >= 0
         if "reconstruction" in self.own.left_out:
@@ -248,7 +248,7 @@ def _heads(own: CourierConfig, dim: int, seed: int) -> nn.ModuleDict:
     """What the variants train with the backbone; empty for the paper's COURIER."""
     from torch import nn
 
-    from pretrain.methods.reconstruction import MultiheadReconstruction
+    from pretrain.reconstruction import MultiheadReconstruction
     from run.randomness import keyed_init
 
     heads = nn.ModuleDict()

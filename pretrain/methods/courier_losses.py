@@ -26,7 +26,7 @@ def contrast(
 
     Sim[j0, j1] = cos(E[j0], R[j1]);  l(j1) = -log( exp(Sim[j1, j1] / t) / sum_j0 exp(Sim[j0, j1] / t) )
 
-    The softmax runs over E: the batch's page items, clicked or not, compete for each clicked item's reconstruction. An item that stands on
+    The softmax runs over E: the batch's page items, clicked or not, compete for each clicked item's reconstruction. An item that is on
     many pages has one embedding, so that its terms of the sum are one term times their number.
 
     Args:

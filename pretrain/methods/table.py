@@ -16,8 +16,8 @@ from pretrain.methods.method import Method, Untrained
 from pretrain.methods.simclr import SimClr
 from pretrain.methods.simsiam import SimSiam
 from pretrain.methods.supervised import Supervised
+from pretrain.methods.user_methods import PART, is_user_method, load_method, own_settings, user_code
 from pretrain.settings import NAMED_WEIGHTS, PACE, CommonConfig
-from pretrain.user_methods import PART, is_user_method, load_method, own_settings, user_code
 from run.errors import UserError
 from run.folder import file_hash, folder_hash
 from run.source_code import code_hash
@@ -38,8 +38,8 @@ METHODS: dict[str, type[Method]] = {
 }
 INITIAL_METHOD = "simclr"  # trained first, on the shop's own pictures: all encoders of a seed begin with its weights
 UNTRAINED = next(name for name, method in METHODS.items() if not method.trained)
-# what tells methods apart or names their data, and computes nothing: the settings and the data themselves are in a stage's key
-_NAMES_ONLY = ("pretrain.methods.table", "pretrain.config", "pretrain.user_methods", "data.source")
+# what selects methods or names their data, and computes nothing: the settings and the data themselves are in a stage's key
+_NAMES_ONLY = ("pretrain.methods.table", "pretrain.config", "pretrain.methods.user_methods", "data.source")
 _warned: set[str] = set()
 
 

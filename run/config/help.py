@@ -99,6 +99,6 @@ def _closed(text: str) -> bool:
 
 
 def _indent_of(line: str) -> str:
-    """Where a wrapped line goes on: in its second column, if it has two."""
+    """Where a wrapped line continues: in its second column, if it has two."""
     start = re.match(r"\s*(\S+( \S+)*\s{2,})?", line)
     return " " * (start.end() if start else 0)

@@ -35,7 +35,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def write_config(folder: Path, config: Any) -> None:
-    """Write `config.toml` into a run folder, with absolute paths: whoever reads it may be in another working directory."""
+    """Write `config.toml` into a run folder, with absolute paths: its reader may be in another working directory."""
     write_atomic(folder / "config.toml", to_toml(as_dict(config, absolute=True)).encode())
 
 
