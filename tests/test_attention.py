@@ -66,7 +66,7 @@ def attended(pool, x, real=None):
     return pool(x, F.linear(x, *pool.reader()), real)
 
 
-def test_self_attention_is_that_of_torch():
+def test_self_attention_equals_torchs():
     torch.manual_seed(0)
     ours = SelfAttention(8, 2)
     theirs = torch.nn.MultiheadAttention(8, 2, batch_first=True)

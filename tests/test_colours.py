@@ -124,7 +124,7 @@ def test_a_printers_jpeg_shows_what_its_inks_leave_of_white(kind):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_of_an_animation_the_first_frame_counts(kind):
+def test_an_animation_is_read_as_its_first_frame(kind):
     frames = [Image.new("RGB", (12, 10), colour) for colour in ((250, 10, 10), (10, 250, 10))]
     file = io.BytesIO()
     frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=50, lossless=True)
@@ -132,7 +132,7 @@ def test_of_an_animation_the_first_frame_counts(kind):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_each_format_may_say_how_it_is_turned(kind):
+def test_the_orientation_is_read_in_every_format(kind):
     upright = np.zeros((16, 32, 3), dtype=np.uint8)
     upright[:, :16] = 255
     exif = Image.Exif()

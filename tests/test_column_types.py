@@ -174,7 +174,7 @@ def at(shop: Shop, folder: Path) -> Shop:
 
 @pytest.mark.parametrize("dtype", [pl.UInt64, pl.Int128, pl.UInt128])
 @pytest.mark.parametrize("file", ["items", "users", "impressions"])
-def test_an_integer_feature_beyond_64_bits_is_refused_by_its_row(dtype, file, tmp_path, write):
+def test_an_integer_feature_beyond_64_bits_is_refused_with_its_row(dtype, file, tmp_path, write):
     frame = plain()[file]
     values = pl.Series([1, 2**63] + [3] * (frame.height - 2), dtype=dtype)
     with pytest.raises(DataError, match=rf"{file}.parquet: row 1, column 'feature': value {2**63}; .* 64 bits .*; write them as text"):
@@ -182,7 +182,7 @@ def test_an_integer_feature_beyond_64_bits_is_refused_by_its_row(dtype, file, tm
 
 
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 0])
-def test_ids_at_the_limits_of_64_bits_are_ids_like_others(value, tmp_path, write):
+def test_ids_at_the_limits_of_64_bits_are_ordinary_ids(value, tmp_path, write):
     folder = write(tmp_path / "shop", "impressions", "session_id", plain()["impressions"]["session_id"])
     for name, column in (("items", "item_id"), ("impressions", "item_id"), ("events", "item_id")):
         change(folder, name, pl.col(column).replace({3: value, 0: 7}))

@@ -109,14 +109,14 @@ def test_an_edited_line_retrains_what_depends_on_it(experiment, tree, module, be
     assert changed(experiment, untouched) == set()
 
 
-def test_random_weights_take_the_initial_encoder_out_of_the_key(experiment, tree):
+def test_with_random_weights_the_initial_encoder_is_not_in_the_key(experiment, tree):
     own = replace(experiment, pretrain=PretrainConfig(weights="random"))
     untouched = keys(own)
     with edited(tree / "pretrain/methods/simclr.py", "/ temperature", "* temperature"):
         assert changed(own, untouched) == {"simclr", "start"}
 
 
-def test_the_settings_of_the_initial_encoder_are_those_of_all_that_begin_with_it(experiment):
+def test_the_settings_of_the_initial_encoder_are_in_the_key_of_every_encoder_that_uses_it(experiment):
     before = keys(experiment)
     other = replace(experiment, pretrain=PretrainConfig(simclr=SimClrConfig(temperature=0.3)))
     assert changed(other, before) == EVERYTHING - {"random"}
@@ -161,7 +161,7 @@ def test_a_file_named_like_named_weights_changes_nothing(tmp_path, monkeypatch):
     assert settings_read("simclr", PretrainConfig(weights="random")) == before
 
 
-def test_code_of_a_training_alone_leaves_out_other_methods(tree):
+def test_the_code_of_a_single_training_leaves_out_other_methods(tree):
     config = PretrainConfig()
     before = {name: code_read(name, config, "pretrain.loop") for name in ENCODERS}
     with edited(tree / "pretrain/methods/courier_losses.py", ".mean()", ".sum()"):

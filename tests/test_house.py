@@ -117,7 +117,7 @@ def functions():
                 yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-def test_functions_files_and_folders_fit_in_the_head():
+def test_functions_files_and_folders_stay_small():
     assert [(place, lines) for place, lines in functions() if lines > 65] == []
     assert statistics.median(len(path.read_text().splitlines()) for path in modules().values()) < 200
     sizes = Counter(path.parent.relative_to(ROOT).as_posix() for path in modules().values())
@@ -164,11 +164,11 @@ def test_every_flag_has_a_help_text_of_its_own(command):
             texts[flag] = text
         elif line.startswith("│  ") and flag:
             texts[flag] += " " + line.strip("│ ")
-    said = [" ".join(text.split()).partition("(default:")[0] for text in texts.values()]
-    said = [text for text in said if not text.startswith("of a built-in world")]
-    assert len(said) > 25
-    assert "" not in said
-    assert len(said) == len(set(said))
+    described = [" ".join(text.split()).partition("(default:")[0] for text in texts.values()]
+    described = [text for text in described if not text.startswith("of a built-in world")]
+    assert len(described) > 25
+    assert "" not in described
+    assert len(described) == len(set(described))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -178,7 +178,7 @@ def test_an_unknown_flag_ends_with_code_2_and_no_traceback(command):
     assert "Traceback" not in done.stderr
 
 
-def test_nothing_unpickles_what_comes_from_outside():
+def test_nothing_from_outside_is_unpickled():
     wrong = []
     for package in LINE:
         for path in (ROOT / package).rglob("*.py"):

@@ -65,7 +65,7 @@ def test_a_copied_folder_is_the_same_data_set_wherever_and_however_it_was_copied
     assert shop_fingerprint(shop_folder) == wanted
 
 
-def test_names_composed_or_decomposed_on_the_disk_are_one_data_set(tmp_path):
+def test_composed_and_decomposed_file_names_are_one_data_set(tmp_path):
     name = "café.png"
     for folder, form in (("linux", "NFC"), ("mac", "NFD")):
         write_shop(tmp_path / folder, items_frame=lambda items: items.with_columns(image=pl.lit(normalize("NFC", name))), pictures=False)
@@ -114,7 +114,7 @@ def test_any_change_of_what_a_run_reads_is_another_data_set(shop_folder, monkeyp
     assert shop_fingerprint(shop_folder) != before
 
 
-def test_a_folder_that_cannot_be_read_has_a_fingerprint_too(tmp_path, shop_folder):
+def test_an_unreadable_folder_has_a_fingerprint_too(tmp_path, shop_folder):
     (shop_folder / "items.parquet").write_bytes(b"no table")
     assert len(shop_fingerprint(shop_folder)) == len(shop_fingerprint(tmp_path / "absent")) == 16
 
@@ -226,7 +226,7 @@ def test_identity_depends_on_no_world_and_no_reader_of_the_log():
     assert names <= {"data.identity", "data.hash_cache", "data.pictures.paths"}
 
 
-def test_one_folder_is_one_loaded_shop_however_its_path_is_written(shop_folder, monkeypatch):
+def test_one_folder_is_loaded_once_however_its_path_is_spelled(shop_folder, monkeypatch):
     monkeypatch.chdir(shop_folder.parent)
     spellings = ("./shop", "./shop/", f"../{shop_folder.parent.name}/shop", str(shop_folder))
     shops = [SourceConfig(data=data, ingest="memory").shop(shop_folder / "run") for data in spellings]

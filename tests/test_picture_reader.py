@@ -79,13 +79,13 @@ def both(shop, tmp_path_factory):
 
 @settings(max_examples=25, deadline=None)
 @given(items=st.lists(st.integers(0, 39), max_size=12))
-def test_files_have_the_pixels_of_the_store_in_any_order_and_as_often_as_asked(both, items):
+def test_files_have_the_pixels_of_the_store_in_any_order_and_with_repeats(both, items):
     store, files = both
     items = np.array(items, dtype=np.int64)
     np.testing.assert_array_equal(files.read(items), store.read(items))
 
 
-def test_a_picture_asked_for_twice_is_decoded_once(shop, tmp_path, monkeypatch):
+def test_a_picture_requested_twice_is_decoded_once(shop, tmp_path, monkeypatch):
     decoded = []
     real = reader.read_picture
     monkeypatch.setattr(reader, "read_picture", lambda folder, image, **options: decoded.append(image) or real(folder, image, **options))
@@ -112,14 +112,14 @@ def test_unreadable_pictures_of_a_catalogue_are_zero_rows_and_listed(damaged, tm
     assert files.bad == store.bad
 
 
-def test_too_many_unreadable_pictures_stop_the_catalogue_when_all_are_read(damaged, tmp_path):
+def test_too_many_unreadable_pictures_are_refused_once_all_are_read(damaged, tmp_path):
     files = picture_files(damaged, tmp_path, size=SIZE, workers=2, max_bad_images=0.1)
     with pytest.raises(DataError, match=r"3 of 19 pictures are unreadable .*raise --max-bad-images"):
         embed(backbone("small_cnn", dim=8, seed=0), files, CONFIG, batch=4)
     assert len(listed(tmp_path)) == 3
 
 
-def test_training_draws_from_pictures_whose_headers_were_read(damaged, tmp_path):
+def test_training_draws_from_pictures_with_readable_headers(damaged, tmp_path):
     files = checked_files(damaged, tmp_path, size=SIZE, workers=2, max_bad_images=0.2)
     assert np.flatnonzero(~files.present).tolist() == [3, 5, 19]  # row 7 is damaged after its header
     assert not files.read(np.array([7])).any()
@@ -144,7 +144,7 @@ def test_headers_are_read_once_for_the_same_files(damaged, tmp_path, monkeypatch
     assert len(looked) == 2 * 19
 
 
-def test_a_training_from_files_is_that_from_the_store_and_leaves_no_pixels(folder, tmp_path):
+def test_training_from_files_equals_training_from_the_store_and_stores_no_pixels(folder, tmp_path):
     words = (  # noqa: SIM905 - as one types it
         "--encoder simclr --weights random --image-size 16 --store-size 24 --dim 8 --pictures 200 --batch-pictures 32 --checkpoints 1"
     ).split()
@@ -173,6 +173,6 @@ def test_too_many_unreadable_pictures_leave_no_embeddings(folder, damaged, tmp_p
     assert len(listed(tmp_path / "out")) == 3
 
 
-def test_another_place_to_read_from_is_refused():
+def test_an_unknown_place_to_read_from_is_refused():
     with pytest.raises(SettingError, match="pictures_from"):
         SourceConfig(pictures_from="disk")

@@ -151,7 +151,7 @@ def test_any_damage_gives_pixels_or_a_reason(tmp_path_factory, kind, data):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_the_content_says_what_a_file_is_not_its_name(tmp_path, kind):
+def test_the_format_is_known_by_content_not_by_name(tmp_path, kind):
     folder = folder_with(tmp_path, {"name.txt": encoded(Image.new("RGB", (8, 8), (200, 40, 60)), kind)})
     assert np.abs(read_picture(folder, "name.txt").astype(int) - (200, 40, 60)).max() <= 6
 
@@ -173,7 +173,7 @@ def test_every_pixel_format_becomes_the_same_rgb(tmp_path):
         assert np.abs(read_picture(folder, name).astype(int) - expected).max() <= 1, name
 
 
-def test_what_is_transparent_shows_white(tmp_path):
+def test_transparent_pixels_show_white(tmp_path):
     half = Image.new("RGBA", (8, 8), (255, 0, 0, 128))
     palette = Image.new("P", (8, 8), 0)
     palette.putpalette([255, 0, 0] + [0] * 765)
@@ -301,7 +301,7 @@ def test_a_store_decoded_by_other_code_is_decoded_again_and_the_old_one_stays_un
     assert (tmp_path / "store" / "pixels.npy").read_bytes() == written
 
 
-def test_a_store_goes_with_its_run_and_its_data_to_another_place(tmp_path, monkeypatch):
+def test_a_store_can_be_moved_with_its_run_and_its_data(tmp_path, monkeypatch):
     folder = folder_with(tmp_path, {"a.png": encoded(picture())})
     build_store(shop_of(folder, ["a.png"]), tmp_path / "store", size=8, workers=1)
     shutil.copytree(folder, tmp_path / "there" / "shop", copy_function=shutil.copyfile)
@@ -342,7 +342,7 @@ def test_no_unicode_form_leads_out_of_images(tmp_path):
         read_picture(folder, f"{COMPOSED}/secret.png")
 
 
-def test_a_missing_file_hints_at_one_of_nearly_the_same_name(tmp_path):
+def test_for_a_missing_file_one_of_nearly_the_same_name_is_suggested(tmp_path):
     folder = folder_with(tmp_path, {"a/Shoe.PNG": encoded(picture())})
     for image, reason in [
         ("a/shoe.png", "no such file; there is 'Shoe.PNG': upper and lower case differ"),
@@ -395,7 +395,7 @@ def test_a_killed_build_resumes_and_ends_with_the_same_bytes(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["complete", "killed", "shop"]
 
 
-def test_a_disk_without_room_is_one_error_and_the_same_call_works_once_there_is_room(tmp_path):
+def test_a_full_disk_is_one_error_and_the_same_call_works_once_there_is_room(tmp_path):
     """A limit on the size of files acts as a full disk does: the blocks of a file cannot be allocated."""
     files = {f"{index}.png": encoded(picture(seed=index)) for index in range(10)}
     folder = folder_with(tmp_path, files)
@@ -422,7 +422,7 @@ def test_a_disk_without_room_is_one_error_and_the_same_call_works_once_there_is_
         assert (tmp_path / "full" / name).read_bytes() == (tmp_path / "complete" / name).read_bytes(), name
 
 
-def test_a_disk_that_fills_up_after_decoding_costs_no_decoding(tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_after_decoding_does_not_repeat_the_decoding(tmp_path, monkeypatch):
     folder = folder_with(tmp_path, {"a.png": encoded(picture()), "b.png": b"words"})
     shop, options = shop_of(folder, ["a.png", "b.png"]), {"size": 8, "workers": 1, "max_bad_images": 1.0}
     complete = build_store(shop, tmp_path / "complete", **options)
@@ -442,11 +442,11 @@ def test_a_large_jpeg_may_be_decoded_small_but_never_below_what_is_needed(tmp_pa
     folder = folder_with(tmp_path, {"large.jpg": encoded(picture(800, 600), "JPEG", quality=95)})
     small = read_picture(folder, "large.jpg", at_least=100)
     assert small.shape == (150, 200, 3)
-    whole = cover(read_picture(folder, "large.jpg"), 50).astype(int)
-    assert np.abs(cover(small, 50) - whole).mean() < 1.5
+    full = cover(read_picture(folder, "large.jpg"), 50).astype(int)
+    assert np.abs(cover(small, 50) - full).mean() < 1.5
 
 
-def test_a_damaged_store_is_named_not_trusted(tmp_path):
+def test_a_damaged_store_is_refused_by_name(tmp_path):
     folder = folder_with(tmp_path, {"a.png": encoded(picture())})
     build_store(shop_of(folder, ["a.png"]), tmp_path / "store", size=8, workers=1)
     (tmp_path / "store" / "pixels.npy").write_bytes(b"no array")
