@@ -11,7 +11,7 @@ TIED = st.integers(-3, 3).map(float)
 
 
 def pairs_won(click, score):
-    """The definition, pair by pair."""
+    """AUC by its definition, pair by pair."""
     won = [
         1.0 if c > n else 0.5 if c == n else 0.0
         for c, y in zip(score, click, strict=True)

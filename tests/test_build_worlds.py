@@ -97,7 +97,7 @@ def test_the_world_of_a_run_is_rebuilt_when_its_code_changes(tmp_path, monkeypat
     monkeypatch.setattr(worlds.World, "code", lambda _: "0123456789abcdef")
     again = source.shop_folder(config, tmp_path)
     assert again != first
-    assert shop_fingerprint(again) == shop_fingerprint(first)  # as it is the same data, nothing that was trained on it is trained again
+    assert shop_fingerprint(again) == shop_fingerprint(first)  # the data are the same, so nothing trained on them is trained again
 
 
 def test_when_two_processes_build_one_world_the_first_one_is_kept(tmp_path, monkeypatch):

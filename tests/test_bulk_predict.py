@@ -1,4 +1,4 @@
-"""A day predicted part by part: the scores are the training's own, a kill costs a part at most, clicks are not read."""
+"""A day predicted part by part: scores equal those of training, a kill costs one part at most, clicks are not read."""
 
 import json
 import re
@@ -196,7 +196,7 @@ def test_a_run_is_applied_to_its_own_data_from_any_working_directory(run, tmp_pa
 
 
 def test_the_users_own_columns_may_have_any_name(run, shop, tmp_path):
-    """Columns of a log to predict that are called as something of ours change nothing."""
+    """Columns of a log to predict that are named like our own internal ones change nothing."""
     ours = ["row", "score", "part", "size", "first", "last", "len", "index", "", "image_cluster", "word", "item:a.b%2E/", "item_numeric"]
     rows = write_test_split(shop, tmp_path / "day.parquet", lambda frame: frame.with_columns(pl.lit(0.5).alias(name) for name in ours))
     log = log_of(str(tmp_path / "day.parquet"), load_shop(shop))

@@ -1,4 +1,4 @@
-"""What can be known before the first training is refused before it."""
+"""Whatever can be known before the first training is refused before it."""
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,7 @@ def no_training(monkeypatch):
 
 @pytest.fixture
 def refused(tmp_path, no_training, capsys):
-    """Run eval.compare; its one line of an error. Nothing may have been trained."""
+    """Run eval.compare and return its one-line error. Nothing may have been trained."""
 
     def run(*words, out=None):
         assert compare([*TINY, "--out", str(out or tmp_path / "run"), *map(str, words)]) == 2
@@ -42,7 +42,7 @@ def test_a_sound_shop_reaches_training(sound, tmp_path, no_training):
 
 
 def clicks(split, value):
-    """A change of impressions: every click of the first or last tenths of the log has this value."""
+    """A change to impressions: every click in the first or last tenths of the log gets this value."""
 
     def change(frame):
         rows = pl.int_range(frame.height) / frame.height

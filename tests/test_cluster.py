@@ -1,4 +1,4 @@
-"""The export of cluster IDs: the CTR model's clusters, and what gives a new picture its own."""
+"""The export of cluster IDs: the CTR model's clusters, and the centres that assign new pictures to them."""
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,7 @@ def shop(tmp_path):
 
 @pytest.fixture
 def vectors(shop):
-    """Unit embeddings that share a large part; item 5 has none."""
+    """Unit embeddings with a large common part; item 5 has none."""
     found = normalise(np.random.default_rng(0).normal(size=(len(shop.items), 6)) + np.array([3, 0, 0, 0, 0, 0])).astype(np.float32)
     found[5] = 0
     return found

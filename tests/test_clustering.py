@@ -1,4 +1,4 @@
-"""Cluster ID: nearest centres, empty clusters, pictures that are not there."""
+"""Cluster ID: nearest centres, empty clusters, missing pictures."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every polars type in every column: the shop of the column's plain type, or a refusal that names file and column."""
+"""Every polars type in every column: the same shop as with the column's plain type, or a refusal that names file and column."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SESSIONS, SHOWN, ITEMS, USERS = 20, 4, 6, 5
 
 @cache
 def plain() -> dict[str, pl.DataFrame]:
-    """Tables of integers below 120 and of texts, which nearly every type can hold."""
+    """Tables of integers below 120 and of texts: values that nearly every type can hold."""
     random = np.random.default_rng(0)
     session = np.repeat(np.arange(SESSIONS), SHOWN)
     n = SESSIONS * SHOWN
@@ -88,7 +88,7 @@ def as_texts(values: pl.Series) -> pl.Series:
 
 
 def typed(values: pl.Series, dtype: pl.DataType) -> pl.Series:
-    """The values in a type, whatever that makes of them."""
+    """The values cast to a type, whatever that makes of them."""
     codes = values.cast(pl.Int64) if values.dtype != pl.String else values.rank("dense").cast(pl.Int64)
     if dtype in (pl.String, pl.Categorical, pl.Binary):
         return as_texts(values).cast(dtype)
@@ -112,7 +112,7 @@ OTHERS = (pl.Boolean(), pl.Null(), pl.Binary(), pl.Date(), pl.Time(), pl.Duratio
 TYPES = (*(dtype() for dtype in INTEGERS), *(d if isinstance(d, pl.Decimal) else d() for d in FLOATS), pl.String(), pl.Categorical(),
          pl.Enum(["a"]), *OTHERS)  # fmt: skip
 NUMBERS = {"integers": pl.Int64, "floats": pl.Float64, "text": pl.String, "boolean": pl.Boolean, "times": pl.Int64, "null": pl.String}
-# what each kind of column takes
+# what each kind of column accepts
 TAKES = {
     "id": {"integers"}, "text id": {"text"}, "time": {"integers", "times"}, "click": {"integers", "floats", "boolean"},
     "text": {"text", "null"}, "name": {"text"}, "category": {"text", "null"}, "feature": {"integers", "floats", "text", "boolean"},
@@ -157,11 +157,11 @@ def test_every_type_is_read_as_its_plain_form_or_refused_by_file_and_column(file
             assert f"{file}.parquet" in str(refused.value)
             continue
         written = plain_form(values)
-        key = f"{kind(dtype)} {written.dtype} {written.to_list()}"  # the same for all types but those that cut values off
+        key = f"{kind(dtype)} {written.dtype} {written.to_list()}"  # the same for all types except those that truncate values
         if key not in wanted:
             wanted[key] = load_shop(write(tmp_path / f"plain {number}", file, column, written))
         assert_same_shop(at(wanted[key], folder), load_shop(folder))
-        if number % 7 == 0:  # the same code, so a sample will do
+        if number % 7 == 0:  # the same code reads all of them, so a sample will do
             assert_same_shop(at(wanted[key], folder), ingest(folder, tmp_path / f"log {number}", stretch=30))
     assert wanted
 

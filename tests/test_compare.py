@@ -23,7 +23,7 @@ from pretrain.config import PretrainConfig, initial_config
 from run.folder import Stage
 
 ROOT = Path(__file__).parent.parent
-SIZE = (  # noqa: SIM905 - as one types it
+SIZE = (  # noqa: SIM905 - as typed in a shell
     "--preset tiny --users 60 --items 60 --sessions 600 --clusters 8 --pretrain.image-size 16 --pretrain.store-size 24 "
     "--pretrain.dim 8 --pretrain.pictures 1500 --pretrain.start-pictures 500 "
     "--pretrain.checkpoint-seconds 0.5 --ctr.epochs 1 --ctr.checkpoint-seconds 0.5 --seeds 1"
@@ -40,7 +40,7 @@ def run(out, *words):
 
 
 def timeless(value):
-    """Results without what a clock or a checkout says."""
+    """Results without what depends on the clock or the checkout."""
     if isinstance(value, dict):
         return {key: timeless(part) for key, part in value.items() if key not in TIMES}
     return [timeless(part) for part in value] if isinstance(value, list) else value
@@ -188,7 +188,7 @@ def test_an_initial_encoder_has_the_hash_that_its_settings_have_as_simclr(tmp_pa
 
 
 def test_the_truth_is_read_by_no_stage(undisturbed, tmp_path):
-    """A world without its truth gives the same numbers, but for the ceiling."""
+    """A world without its truth gives the same numbers, except for the ceiling."""
     out = undisturbed[0]
     world = next(out.glob("data/shop-*/world"))
     copy = tmp_path / "shop"

@@ -1,4 +1,4 @@
-"""Settings come back from the config.toml they were written to, whatever they are; a recipe with a mistake is refused by name."""
+"""Settings of any kind round trip through config.toml; mistakes in a recipe are refused by name."""
 
 import dataclasses
 import importlib
@@ -149,7 +149,7 @@ def test_a_run_folder_records_absolute_paths(tmp_path, monkeypatch):
 
 
 def values(hint):
-    """Values of a field's type, the extreme ones too."""
+    """Values of a field's type, extreme ones included."""
     hint = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -167,7 +167,7 @@ def values(hint):
 
 @some.composite
 def varied(draw, config):
-    """A config with other values in some of its fields, as many of them as its checks take together."""
+    """A config with other values in some of its fields: as many as its checks accept together."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     for one in dataclasses.fields(config):
         now = getattr(config, one.name)
@@ -241,7 +241,7 @@ def test_a_run_folders_config_given_as_a_recipe_is_the_same_run(command, preset,
 
 
 def test_no_preset_sets_what_a_recipe_could_not_reset():
-    """None is left out of TOML: an optional setting that a preset gives could not be None again."""
+    """None is left out of TOML, so an optional setting that a preset sets could not be reset to None."""
     for command in ("eval.compare", "ctr.train", "pretrain.train"):
         module = importlib.import_module(command)
         config_class = getattr(module, COMMANDS[command])

@@ -146,7 +146,7 @@ def test_the_targets_own_item_elsewhere_in_the_batch_is_not_a_negative_when_mask
     views = PageViews(page=page, clicked=np.array([[True, False], [True, False]]), history=np.array([[3, -1], [3, -1]]))
     vectors = torch.eye(4, dtype=torch.float64)
     masked = loss_of(views, vectors, temperature=1.0, mask_same_item=True)
-    # every page item is at right angles to the reconstruction (item 3): all similarities are 0; candidates 0, 1, 2 remain
+    # every page item is orthogonal to the reconstruction (item 3): all similarities are 0; candidates 0, 1, 2 remain
     assert masked.item() == pytest.approx(math.log(3))
     assert loss_of(views, vectors, temperature=1.0, mask_same_item=False).item() == pytest.approx(math.log(4))
 

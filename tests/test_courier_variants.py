@@ -107,7 +107,7 @@ def test_parts_can_be_left_out_together(vectors):
 def test_the_hinge_is_that_of_appendix_f():
     torch.manual_seed(0)
     pictures, rebuilt = torch.randn(5, 3), torch.randn(5, 3)
-    other = torch.tensor([1, 2, 3, 4, 4])  # the last column has no other
+    other = torch.tensor([1, 2, 3, 4, 4])  # the last column has no other one
     slow = [max(0.0, (cosine(pictures[j], rebuilt[other[j]]) - cosine(pictures[j], rebuilt[j])).item() + 0.3) for j in range(4)]
     assert hinge(pictures, rebuilt, other, margin=0.3).item() == pytest.approx(np.mean(slow), rel=1e-5)
 

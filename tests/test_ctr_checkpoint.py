@@ -1,4 +1,4 @@
-"""Checkpoints: the last ones kept, a broken one named and passed over, and no kill changes the end."""
+"""Checkpoints: the newest are kept, a broken one is named and skipped, and no kill changes the result."""
 
 import dataclasses
 import errno
@@ -44,7 +44,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
-    """A run that ended without a word after 12 steps."""
+    """A run that died after 12 steps without saving."""
     folder = tmp_path_factory.mktemp("begun")
     train(folder, stop_at=12, **SETTINGS)
     return folder
@@ -52,7 +52,7 @@ def interrupted(tmp_path_factory):
 
 @pytest.fixture
 def broken(interrupted, tmp_path):
-    """A copy of `begun` to break."""
+    """A copy of `interrupted` to damage."""
     return shutil.copytree(interrupted, tmp_path / "run")
 
 
@@ -112,7 +112,7 @@ def test_if_no_checkpoint_is_complete_the_error_names_them_and_the_fix(broken):
 
 def test_a_finished_run_is_neither_trained_again_nor_replaced_by_one_with_other_settings(undisturbed, tmp_path):
     folder = shutil.copytree(undisturbed, tmp_path / "run")
-    (folder / "best.safetensors").unlink()  # a training would write it
+    (folder / "best.safetensors").unlink()  # training would write it
     assert train(folder, **SETTINGS) == json.loads((undisturbed / "result.json").read_text())
     assert not (folder / "best.safetensors").exists()
     with pytest.raises(UserError, match=r"run: begun with other settings \(width: 16 then, 24 now.*delete it or give another --out"):
@@ -199,7 +199,7 @@ def test_sigterm_saves_a_checkpoint_and_says_so(tmp_path, monkeypatch, undisturb
 
 @contextmanager
 def no_room_for(size):
-    """No file may grow beyond so many bytes: what a writer meets on a full disk, with an errno of its own."""
+    """No file may grow beyond this many bytes: what a writer meets on a full disk, with another errno."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

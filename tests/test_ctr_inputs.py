@@ -1,4 +1,4 @@
-"""Vocabularies, standardisation and batches: what the train split does not know counts nowhere."""
+"""Vocabularies, standardisation and batches: nothing is learned from outside the train split."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Training: it learns, leaks nothing, repeats itself, and a killed run ends as an undisturbed one."""
+"""Training learns, leaks nothing and is repeatable, and a killed run ends like an undisturbed one."""
 
 import dataclasses
 import json

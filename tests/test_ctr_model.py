@@ -1,4 +1,4 @@
-"""The CTR model: sharing and ordering change nothing; only the image feature differs between forms."""
+"""The CTR model: sharing and ordering change no result; only the image feature differs between forms."""
 
 import numpy as np
 import pytest

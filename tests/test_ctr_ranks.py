@@ -1,4 +1,4 @@
-"""Several ranks train as one: the same losses and predictions, and checkpoints that any number of them resumes from."""
+"""Several ranks train like one: the same losses and predictions, and checkpoints that any number of ranks can resume."""
 
 import json
 import shutil

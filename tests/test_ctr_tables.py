@@ -1,4 +1,4 @@
-"""Sharded tables: the fused optimizers are the plain ones, rates reach them, and initial rows belong to (seed, table, row)."""
+"""Sharded tables: fused optimizers equal the plain ones, learning rates reach them, and initial rows are keyed by (seed, table, row)."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ RATE = 0.05 * 0.05  # of the tables in the first warm-up step
 
 
 def one_step(config, batches=1):
-    """A training after some steps, its plain twin before them, and the batches."""
+    """A training after some steps, its plain copy before them, and the batches."""
     shop, style = make_shop()
     inputs = encode(shop, pictures(style, "cluster_id"), config)
     train = split_sessions(shop, "train")

@@ -1,4 +1,4 @@
-"""What a command does about errors and about the streams it prints to: one line, no traceback, and never a lost result."""
+"""How a command handles errors and the streams it prints to: one line, no traceback, and never a lost result."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ raise SystemExit(main())
 
 
 def run(tmp_path, shell, **environment):
-    """A shell's line in which $COMMAND is the command; its result file, exit code and what it said."""
+    """Run a shell line in which $COMMAND is the command; returns its result file, exit code and output."""
     (tmp_path / "command.py").write_text(COMMAND)
     words = os.environ | {"COMMAND": f"{sys.executable} {tmp_path / 'command.py'} {tmp_path / 'result'}", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", shell], capture_output=True, env=words | environment)
@@ -80,7 +80,7 @@ def ended(error, capsys):
 
 
 class CheckpointError(BaseException):
-    """As torch.distributed.checkpoint's: no Exception, with the errors of all ranks."""
+    """Like torch.distributed.checkpoint's: not an Exception, with the errors of all ranks."""
 
     def __init__(self, *errors):
         super().__init__("ranks failed")

@@ -1,4 +1,4 @@
-"""The event log by action, and what is read from it range of users by range of users."""
+"""The event log by action, and what is read from it one range of users at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders made elsewhere: their names, their networks, the stages that embed with them."""
+"""External encoders: their names, their networks, the stages that embed with them."""
 
 import json
 import os
@@ -163,8 +163,8 @@ def test_a_killed_embedding_resumes_and_ends_with_the_same_bits(made, source, sm
         stage = make_external(source, tmp_path, NAME, workers=1)
     assert done >= 2
     assert len(calls) - 3 == 5 - done
-    whole, again = (np.load(one.folder / "embeddings/vectors.npy") for one in (made, stage))
-    np.testing.assert_allclose(again, whole, atol=1e-6)
+    first, again = (np.load(one.folder / "embeddings/vectors.npy") for one in (made, stage))
+    np.testing.assert_allclose(again, first, atol=1e-6)
     assert [path.name for path in (stage.folder / "embeddings").iterdir() if path.is_dir()] == []
 
 
@@ -180,13 +180,13 @@ def test_an_unreadable_picture_is_a_zero_row_and_too_many_are_refused(tmp_path):
 
 def test_a_file_of_timm_weights_is_used_and_one_of_another_network_refused(tmp_path):
     torch.manual_seed(5)
-    whole = timm.create_model("test_resnet").eval()  # with its classifier, as weights travel
-    torch.save(whole.state_dict(), tmp_path / "w.pt")
+    complete = timm.create_model("test_resnet").eval()  # with its classifier, as published weights are
+    torch.save(complete.state_dict(), tmp_path / "w.pt")
     pictures = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         found = load(parse_external(f"timm:test_resnet@{tmp_path / 'w.pt'}")).encode(pictures)
-        torch.testing.assert_close(found, whole.forward_head(whole.forward_features(pictures), pre_logits=True))
-    bare = {key: value for key, value in whole.state_dict().items() if not key.startswith("fc.")}
+        torch.testing.assert_close(found, complete.forward_head(complete.forward_features(pictures), pre_logits=True))
+    bare = {key: value for key, value in complete.state_dict().items() if not key.startswith("fc.")}
     torch.save(bare, tmp_path / "bare.pt")
     torch.testing.assert_close(load(parse_external(f"timm:test_resnet@{tmp_path / 'bare.pt'}")).encode(pictures), found)
     with pytest.raises(UserError, match=r"not weights of timm's test_vit"):

@@ -1,4 +1,4 @@
-"""Embeddings made elsewhere, from files: every format, and every way to be wrong."""
+"""External embeddings from files: every format, and every mistake."""
 
 from itertools import product
 
@@ -14,7 +14,7 @@ from run.errors import UserError
 
 
 def write_vectors(path, ids, vectors, kind):
-    """One set of embeddings in the format that `kind` names; the path to give."""
+    """Write embeddings in the format `kind`; returns the path to pass."""
     if kind == "folder":
         write_embeddings(path, pl.Series("item_id", ids), vectors, {})
         return path
@@ -162,7 +162,7 @@ def test_vectors_of_any_length_keep_their_direction(tmp_path, scale, kind):
     vectors = np.random.default_rng(0).normal(size=(6, 4))
     vectors[::2] *= scale
     path = write_vectors(tmp_path / "e", list(range(6)), vectors, kind)
-    if kind == "folder":  # one written by others: ours holds float32
+    if kind == "folder":  # written by another tool: ours holds float32
         read_embeddings(path, pl.Series("item_id", range(6)))
         np.save(path / "vectors.npy", vectors)
     found = normalise(read_vectors(path, pl.Series("item_id", range(6))))
@@ -236,7 +236,7 @@ def test_rows_outside_the_folders_vectors_are_refused(tmp_path, rows, message):
 @pytest.mark.parametrize("name", ["vec[1]", "vec *", "vec ?", "v\u00e9c {1,2}"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_path_is_read_literally(tmp_path, name, kind):
-    """Next to each of them is a file that its pattern would match."""
+    """Next to each of them is a file that it would match as a pattern."""
     for neighbour, scale in (("vec1", -1), ("vec a", -1), (name, 1)):
         path = write_vectors(tmp_path / neighbour, [1, 2], scale * np.eye(2, dtype=np.float32), kind)
     assert (read_vectors(path, pl.Series("item_id", [1, 2])) == np.eye(2)).all()

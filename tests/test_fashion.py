@@ -1,4 +1,4 @@
-"""The world of real photos: measured properties, where the files come from, damaged files."""
+"""The world of real photos: measured properties, sources of the files, damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and folders are complete or absent, whatever the disk, a kill or another process does meanwhile."""
+"""Files and folders are complete or absent, whatever a full disk, a kill or another process does."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ LARGE = 200_000  # bytes; more than the limit below
 
 @pytest.fixture
 def full_disk():
-    """No file may grow beyond 50 kB: what a full disk looks like to a writer, without one."""
+    """No file may grow beyond 50 kB: to a writer, this looks like a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     yield
@@ -96,7 +96,7 @@ def test_the_next_write_removes_what_a_killed_writer_left_but_not_what_a_running
 
 
 def test_a_folder_whose_lock_is_held_is_left_alone_whatever_its_process_id(tmp_path):
-    """The lock decides: a maker on another host has a number that means nothing here."""
+    """The lock decides: a writer on another host has a process id that means nothing here."""
     code = (
         "import sys, time; from pathlib import Path; from run.files import replacing_folder\n"
         "with replacing_folder(Path(sys.argv[1])) as place: print('ready', flush=True); sys.stdin.read(); (place / 'made').touch()"
@@ -251,7 +251,7 @@ def test_tensorboard_reads_the_events(tmp_path):
 
 
 def test_the_same_weights_are_the_same_bytes(tmp_path):
-    """The library's order of metadata changes from call to call."""
+    """The library changes the order of metadata from call to call."""
     metadata = {key: key + "ä" for key in "zyxwvu"}
     for name in ("first", *range(9)):
         write_weights(tmp_path / str(name), {"b": torch.arange(3.0), "a": torch.zeros(2)}, metadata)

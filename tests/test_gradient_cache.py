@@ -1,4 +1,4 @@
-"""One step in chunks and over ranks has the loss and the gradients of the full batch."""
+"""A step in chunks or over several ranks has the loss and the gradients of the full batch."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def store(shop, tmp_path_factory):
 @pytest.mark.parametrize("name", TRAINED)
 def test_pictures_encoded_in_chunks_give_the_gradients_of_the_full_batch(name, backbone, shop, store):
     config = replace(CONFIG, backbone=backbone)
-    if name == "maskclip":  # its patches are places of the last feature map
+    if name == "maskclip":  # its patches are positions of the last feature map
         config = replace(config, image_size=32 if backbone == "small_cnn" else 64, store_size=96)
     loss, full = one_step(name, shop, store, config)
     in_pieces, parts = one_step(name, shop, store, replace(config, chunk=7))

@@ -1,4 +1,4 @@
-"""Histories against a slow oracle: nothing as late as the session, newest first to stay, oldest first in order."""
+"""Histories against a slow oracle: only earlier events, the newest are kept, oldest first."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Session(NamedTuple):
 
 
 def _shop(events: list[Event], sessions: list[Session]) -> Shop:
-    """A shop with nothing in it but what histories look at."""
+    """A shop with only what histories read."""
     events = sorted(events, key=lambda event: (event.user, event.time))
     sessions = sorted(sessions, key=lambda session: session.time)
     none = np.zeros(0, dtype=np.int32)
@@ -96,7 +96,7 @@ def _oracle(shop: Shop, action: str, session: int, max_items: int, *, by_categor
 
 
 def _lists(history: History, shop: Shop, **options) -> list[list[int]]:
-    """Every session's history as `padded` gives it, padding taken off."""
+    """Every session's history from `padded`, without the padding."""
     rows = padded(history, np.arange(len(shop.session_time)), session_time=shop.session_time, **options)
     return [[item for item in row if item >= 0] for row in rows.tolist()]
 
@@ -249,7 +249,7 @@ def test_a_loaded_shop_has_the_histories_of_the_definition(shop_folder):
     assert any(_lists(cart_history(shop, max_items=4), shop))
 
 
-# orders by (group, time)
+# sorting by (group, time)
 
 wide = st.tuples(st.sampled_from([0, 1, 2**20, 2**40, 2**61]), st.sampled_from([0, 1, 7, 10**9, 10**11]))
 

@@ -1,4 +1,4 @@
-"""A shop ingested to the disk is the shop that is read into memory, and is refused in the same words."""
+"""A shop ingested to disk equals the shop read into memory, and is refused with the same messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.shops import write_shop
 from tests.test_malformed import FOLDERS, TABLES, split_column
 
 ROOT = Path(__file__).parents[1]
-STRETCH = 130  # rows at a time: the 600 impressions of `write_shop` come in five stretches
+STRETCH = 130  # rows at a time: the 600 impressions of `write_shop` come in five chunks
 
 
 def frame_of(table) -> pl.DataFrame:
@@ -149,7 +149,7 @@ def test_a_bad_folder_is_refused_in_the_same_words(spoil, tmp_path):
 
 
 def worse(frame: pl.DataFrame) -> pl.DataFrame:
-    """Faults of several kinds, the one that counts first in the last row."""
+    """Faults of several kinds; the one that takes precedence is in the last row."""
     row, last = pl.int_range(pl.len()), pl.len() - 1
     return frame.with_columns(
         pl.when(row == 3).then(float("inf")).otherwise("discount").alias("discount"),
@@ -216,7 +216,7 @@ def test_a_killed_ingest_is_rebuilt(module, name, shop_folder, tmp_path):
 
 @contextmanager
 def room_for(size: int):
-    """No file may grow beyond `size` bytes: the error that a full disk gives, by another number."""
+    """No file may grow beyond `size` bytes: the error of a full disk, with another errno."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -13,7 +13,7 @@ from tests.shops import write_shop
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """A shop, the same shop with everything changed from some moment on, and that moment."""
+    """A shop, the same shop with everything changed from some moment onwards, and that moment."""
     folder = tmp_path_factory.mktemp("leak")
     shop = load_shop(write_shop(folder / "shop", sessions=300, pictures=False))
     moment = int(np.quantile(shop.session_time, 0.5))

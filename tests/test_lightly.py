@@ -1,4 +1,4 @@
-"""Parity with lightly 1.6.0: the same numbers from its losses and from ours."""
+"""Parity with lightly 1.6.0: its losses and ours give the same numbers."""
 
 import numpy as np
 import pytest

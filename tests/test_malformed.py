@@ -21,7 +21,7 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 def cell(column: str, row: int, value: object) -> Change:
-    """Put `value` in one cell; the column keeps a type that can hold it."""
+    """Put `value` in one cell; the column gets a type that can hold it."""
     return lambda frame: frame.with_columns(
         pl.when(pl.int_range(pl.len()) == row).then(pl.lit(value)).otherwise(pl.col(column)).alias(column)
     )
@@ -39,7 +39,7 @@ def repeat_row_0(column_name: str, row: int) -> Change:
 
 
 def split_column(*names: str | None) -> Change:
-    """A `split` column: 120 sessions of 5 rows in equal runs of `names`."""
+    """A `split` column: 120 sessions of 5 rows, divided equally and in order among `names`."""
     return column("split", pl.Series([name for name in names for _ in range(600 // len(names))]))
 
 
@@ -188,7 +188,7 @@ TABLES: list[tuple[str, dict, tuple[str, ...]]] = [
      ("row 595", "column 'split'", "value 'valid'", "after 'test' began (row 200", "--allow-unordered-split")),
     ("two sessions", {"impressions_frame": lambda f: f.head(10)},
      ("impressions.parquet", "2 sessions", "more sessions or other --split-fractions")),
-    # forms that are reserved, not read
+    # names that are reserved but not read yet
     ("history list", {"impressions_frame": column("history", pl.concat_list("item_id"))},
      ("impressions.parquet", "column 'history'", "not read yet", "events.parquet")),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Slices merged give what one comparison gives."""
+"""Comparisons made in parts merge to the results of one."""
 
 import json
 
@@ -23,7 +23,7 @@ SEEDS = [0, 1]
 
 @pytest.fixture(scope="module")
 def complete():
-    """A comparison of four rows: (results, sums, click, scores, session, user)."""
+    """A comparison of four rows: (results, sums, click, predictions, session, user)."""
     rng = np.random.default_rng(0)
     session = np.repeat(np.arange(120), 5)
     user = session // 4

@@ -1,4 +1,4 @@
-"""What a method can learn nothing from is refused before anything is trained, and what it can learn little from is reported."""
+"""A shop that a method can learn nothing from is refused before training; one that it can learn little from causes a warning."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -35,7 +35,7 @@ def with_items(shop, **columns):
 
 
 def leaves(shop):
-    """The shop with a category for each item."""
+    """The shop with its own category for each item."""
     return replace(shop, item_category=np.arange(len(shop.items)))
 
 
@@ -85,7 +85,7 @@ def test_a_large_share_of_pictures_without_competitors_is_reported(shop, capsys,
         assert "% of" in message
         assert "have no competitor in their category" in message
     check_needs("simclr", few, replace(CONFIG, batch_pictures=100))
-    assert capsys.readouterr().err == ""  # once is enough
+    assert capsys.readouterr().err == ""  # a warning is printed once
 
 
 @pytest.mark.parametrize("name", ["clip", "maskclip", "simclr", "simsiam"])

@@ -1,4 +1,4 @@
-"""The same loss as open_clip's, on the same embeddings."""
+"""Our CLIP loss equals open_clip's on the same embeddings."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Pictures decoded from files at every reading: the pixels of the store, and the same rules for unreadable ones."""
+"""Pictures decoded from files whenever they are read: the pixels of the store, and the same rules for unreadable ones."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ KINDS = ("jpg", "png", "webp")
 
 
 def with_kinds(items: pl.DataFrame) -> pl.DataFrame:
-    """Pictures of all kinds, by their number."""
+    """Pictures of all kinds, chosen by number."""
     names = [name and name.replace("png", KINDS[row % 3]) for row, name in enumerate(items["image"].to_list())]
     return items.with_columns(pl.Series("image", names))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """40 items: pictures of three kinds, larger than the store's, two of them turned by EXIF or partly clear, the last item without."""
+    """40 items: pictures of three kinds, larger than the store's, some rotated by EXIF or partly transparent; the last item has none."""
     folder = write_shop(tmp_path_factory.mktemp("shop"), sessions=300, items_frame=with_kinds, pictures=False)
     names = pl.read_parquet(folder / "items.parquet")["image"].drop_nulls().to_list()
     write_pictures(folder / "images", names, size=120)
@@ -55,7 +55,7 @@ def shop(folder):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """A shop of 20 items, of which row 3 has no file, row 5 no picture in its file, and row 7 a picture cut off in its pixels."""
+    """A shop of 20 items: row 3 has no file, row 5 a file that is not a picture, row 7 a picture with truncated pixels."""
     folder = write_shop(tmp_path / "shop", items=20, items_frame=with_kinds, pictures=False)
     names = pl.read_parquet(folder / "items.parquet")["image"].to_list()
     write_pictures(folder / "images", [name for name in names if name], size=60)
@@ -124,7 +124,7 @@ def test_training_draws_from_pictures_with_readable_headers(damaged, tmp_path):
     assert np.flatnonzero(~files.present).tolist() == [3, 5, 19]  # row 7 is damaged after its header
     assert not files.read(np.array([7])).any()
     assert files.unreadable().tolist() == [3, 5, 7]
-    assert files.present[7]  # a resumed run, which has not met it yet, draws the same
+    assert files.present[7]  # a resumed run, which has not read it yet, draws the same
     with pytest.raises(DataError, match="2 of 19 pictures are unreadable"):
         checked_files(damaged, tmp_path, size=SIZE, workers=2, max_bad_images=0.1)
 

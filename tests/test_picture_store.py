@@ -45,7 +45,7 @@ def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
 
 
 def png_header_only(width: int, height: int) -> bytes:
-    """A tiny file that says it is huge."""
+    """A tiny file whose header claims a huge picture."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -64,7 +64,7 @@ def folder_with(tmp_path: Path, files: dict[str, bytes]) -> Path:
 
 
 def shop_of(folder: Path, images: list[str | None]) -> SimpleNamespace:
-    """What the store needs of a shop."""
+    """What the store needs from a shop."""
     return SimpleNamespace(folder=folder, items=pl.DataFrame({"image": pl.Series(images, dtype=pl.String)}))
 
 
@@ -197,7 +197,7 @@ def test_transparent_pixels_show_white(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_photo_is_shown_upright(tmp_path, orientation):
     upright = np.zeros((20, 30, 3), dtype=np.uint8)
-    upright[:10, :15] = 255  # white in the corner at the upper left
+    upright[:10, :15] = 255  # white in the upper left corner
     turns = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
@@ -331,7 +331,7 @@ def test_a_name_is_found_in_either_unicode_form(tmp_path, named, on_disk):
     folder = folder_with(tmp_path, {f"sous/{on_disk}": encoded(picture())})
     assert read_picture(folder, f"sous/{named}").shape == (30, 40, 3)
     both = folder_with(tmp_path, {f"sous/{named}": encoded(picture(20, 20))})
-    assert read_picture(both, f"sous/{named}").shape == (20, 20, 3)  # the very name wins
+    assert read_picture(both, f"sous/{named}").shape == (20, 20, 3)  # an exact match wins
 
 
 def test_no_unicode_form_leads_out_of_images(tmp_path):
@@ -388,7 +388,7 @@ def test_a_killed_build_resumes_and_ends_with_the_same_bytes(tmp_path):
     with pytest.raises(UserError, match="holds no finished picture store"):
         open_store(tmp_path / "killed")
     state = np.load(tmp_path / "killed.partial" / "state.npy")
-    assert (state != 0).sum() == 20  # two chunks were done, the third was not
+    assert (state != 0).sum() == 20  # two chunks were complete, the third was not
     build_store(shop_of(folder, list(files)), tmp_path / "killed", size=8, workers=3, max_bad_images=1.0)
     for name in ("pixels.npy", "state.npy", "bad_pictures.csv", "store.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "complete" / name).read_bytes(), name
@@ -396,7 +396,7 @@ def test_a_killed_build_resumes_and_ends_with_the_same_bytes(tmp_path):
 
 
 def test_a_full_disk_is_one_error_and_the_same_call_works_once_there_is_room(tmp_path):
-    """A limit on the size of files acts as a full disk does: the blocks of a file cannot be allocated."""
+    """A limit on file sizes acts like a full disk: the blocks of a file cannot be allocated."""
     files = {f"{index}.png": encoded(picture(seed=index)) for index in range(10)}
     folder = folder_with(tmp_path, files)
     build_store(shop_of(folder, list(files)), tmp_path / "complete", size=32, workers=1)
@@ -433,7 +433,7 @@ def test_a_disk_that_fills_up_after_decoding_does_not_repeat_the_decoding(tmp_pa
     read = []
     monkeypatch.setattr("data.pictures.store.read_picture", lambda *args, **words: read.append(args[1]) or read_picture(*args, **words))
     store = build_store(shop, tmp_path / "store", **options)
-    assert read == ["b.png"]  # once more, for its reason
+    assert read == ["b.png"]  # read again to report the reason
     assert (store.pixels == complete.pixels).all()
     assert store.bad == complete.bad
 

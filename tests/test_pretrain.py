@@ -1,4 +1,4 @@
-"""Encoder training end to end: rows that may enter, no leak, resume to the bit, the choice of a checkpoint."""
+"""Encoder training end to end: which rows are used, no leak, bit-exact resuming, the choice of a checkpoint."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def test_newest_keeps_the_last_entries_in_order():
 
 @pytest.mark.parametrize("encoder", ["courier", "simclr"])
 def test_clicks_after_the_validation_change_no_weight(folder, encoder, shop, store, tmp_path):
-    """The choice of a checkpoint, like the weights, knows nothing of test clicks."""
+    """The choice of a checkpoint, like the weights, does not depend on test clicks."""
     train_encoder(encoder, shop, store, CONFIG, seed=0, folder=tmp_path / "a", threads=1)
     test = shop.session_split[shop.session] == SPLITS.index("test")
     first_test = int(shop.session_time[shop.session_split == SPLITS.index("test")].min())

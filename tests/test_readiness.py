@@ -1,4 +1,4 @@
-"""What a comparison needs is required before any training, in the words of `data.validate`."""
+"""What a comparison needs is required before any training, with the messages of `data.validate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every recipe in the repository is one that its command takes."""
+"""Every recipe in the repository is accepted by its command."""
 
 from pathlib import Path
 

@@ -54,7 +54,7 @@ RESULTS = {
     "baseline": {"auc": metric(0.7011, 0.7013), "gauc": metric(0.6799, 0.6801)},
     "rows": [
         row("courier", "cluster_id", (0.6881, 0.6885), 0.69, selected=True),
-        row("courier", "vector", (0.6891, 0.6897), 0.68),  # better on test, but validation did not choose it
+        row("courier", "vector", (0.6891, 0.6897), 0.68),  # better on test, but not selected on validation
         row("simclr", "sim_score", (0.6811, 0.6813), 0.685, selected=True),
         row("shuffled courier", "cluster_id", (0.6795, 0.6797), 0.70, selected=True),
         row("baseline (other seeds)", "none", (0.6802, 0.6804), 0.684),
@@ -76,7 +76,7 @@ CURVES = {
 
 
 class Page(HTMLParser):
-    """The text of a page and of its table rows; asserts that tags nest and that nothing outside is asked for."""
+    """The text of a page and of its table rows; asserts that tags nest and that nothing external is loaded."""
 
     def __init__(self, html):
         super().__init__()
@@ -144,7 +144,7 @@ def test_the_page_begins_with_the_purpose_the_answer_and_its_evidence(page):
 
 def test_every_row_shows_the_numbers_of_the_results(page):
     rows = {tuple(cells[:2]): cells[2:] for cells in page().rows if len(cells) == 8}
-    assert len(rows) == 2 + len(RESULTS["rows"])  # the heading and the baseline too
+    assert len(rows) == 2 + len(RESULTS["rows"])  # plus the heading and the baseline
     assert rows["baseline ", "none "][0] == "0.7012 0.7011 0.7013 "
     for expected in RESULTS["rows"]:
         form = expected["image_feature"]
@@ -356,7 +356,7 @@ def test_a_name_that_cannot_be_encoded_is_printed_escaped():
     results = copy.deepcopy(RESULTS)
     results["rows"][0]["encoder"] = "file:wörter-\udcff-字.npy"
     raw = io.BytesIO()
-    out = io.TextIOWrapper(raw, encoding="ascii", errors="backslashreplace")  # as every command has it
+    out = io.TextIOWrapper(raw, encoding="ascii", errors="backslashreplace")  # as in every command
     print_table(results, Console(file=out, width=120, force_terminal=False))
     out.flush()
     assert rb"file:w\xf6rter-\udcff" in raw.getvalue().replace(b"\n", b"")

@@ -1,4 +1,4 @@
-"""The order of sessions: each once an epoch, whole when few, in pools of blocks when many; ranks' shares make up each batch."""
+"""The order of sessions: each once per epoch, a full permutation if they fit one pool, else pools of blocks; ranks share each batch."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_pool_holds_complete_blocks_and_stays_within_its_size(places, batch, p
 def test_epochs_and_seeds_differ_and_sessions_of_a_block_are_far_apart_in_its_pool():
     orders = [np.concatenate(list(Epoch(4000, 64, seed=s, epoch=e, pool=1000, block=100))) for s, e in ((0, 0), (0, 1), (1, 0))]
     assert all((a != b).any() for a, b in zip(orders, orders[1:] + orders[:1], strict=True))
-    where = np.argsort(orders[0])  # of each place
+    where = np.argsort(orders[0])  # of each session
     spread = [np.ptp(where[first : first + 100]) for first in range(0, 4000, 100)]
     assert min(spread) > 800
 
@@ -105,7 +105,7 @@ def test_a_part_has_the_rows_of_each_session_of_its_split(split):
 
 @pytest.mark.parametrize("pieces", [("train", "valid", "test"), ("train", "valid", "train", "test")])
 def test_parts_of_an_ingested_log_equal_those_of_one_in_memory(pieces, tmp_path):
-    """The second division goes back in time, so that a split's sessions are no run."""
+    """The second division goes back in time: a split's sessions are then not contiguous."""
 
     def change(frame):
         rows = np.array(pieces)[np.arange(600) // (600 // len(pieces))]

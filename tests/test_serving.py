@@ -39,12 +39,12 @@ torch.save(program(*torch.load(sys.argv[2], weights_only=True)), sys.argv[3])
 
 
 def history_places(history):
-    """The first session's items, oldest first; of an empty history one that is padding."""
+    """The first session's items, oldest first; a single padding item for an empty history."""
     return torch.tensor(items_of(history, 0) or [-1])
 
 
 def serving_inputs(inputs, batch):
-    """A batch of one session as the serving model's question."""
+    """A batch of one session as inputs of the serving model."""
     keys = batch.ids.to_dict()
     items = len(batch.present)
 
@@ -108,7 +108,7 @@ def test_weights_of_another_model_are_refused_by_name():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A function from a form and flags of training to (shop folder, run folder, export folder); each is made once."""
+    """A function from a form and training flags to (shop folder, run folder, export folder), each built once."""
     root, there = tmp_path_factory.mktemp("serving"), {}
 
     def of(form, *flags):
@@ -280,7 +280,7 @@ def test_a_visitor_without_an_id_gets_a_score_and_may_have_a_history(made, kind)
     assert found.unknown_user
     assert ((found.probabilities > 0) & (found.probabilities < 1)).all()
     unknown = scorer.score(**request | {"user": -5}).probabilities
-    assert (unknown.tolist() == found.probabilities.tolist()) == (kind == ("none",))  # by a hash, an unknown id has a row of its own
+    assert (unknown.tolist() == found.probabilities.tolist()) == (kind == ("none",))  # with hashing, an unknown id has a row like any other
     assert scorer.score(**request | {"user": None, "history": {}}).probabilities.tolist() != found.probabilities.tolist()
     columns = shop.users.drop("user_id").row(0, named=True)
     assert not scorer.score(**request | {"user": {"user_id": None, **columns}}).unknown_user

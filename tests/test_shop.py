@@ -1,4 +1,4 @@
-"""The rendered shop: only pictures show style, and they show it in any scene."""
+"""The rendered shop: only pictures show style, and they do in any scene."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.made_worlds import table
 
 
 def chance_of(values: np.ndarray, groups: np.ndarray) -> float:
-    """Permutation test: how often shuffled groups explain as much of the values' variance as these groups do."""
+    """Permutation test: how often shuffled groups explain as much of the values' variance as the real ones."""
     codes = np.unique(groups, return_inverse=True)[1]
     count = np.bincount(codes)
     rng = np.random.default_rng(0)

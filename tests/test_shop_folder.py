@@ -1,4 +1,4 @@
-"""A shop folder in memory."""
+"""A shop folder loaded into memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _load(folder, **changes) -> Shop:
 
 
 def _impressions(rows: list[tuple]) -> pl.DataFrame:
-    """Rows of (session_id, user_id, item_id, timestamp, click), with the splits that a shop needs."""
+    """Rows of (session_id, user_id, item_id, timestamp, click), with the `split` column that so few sessions need."""
     return pl.DataFrame(rows, schema=["session_id", "user_id", "item_id", "timestamp", "click"], orient="row")
 
 

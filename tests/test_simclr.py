@@ -1,4 +1,4 @@
-"""NT-Xent by closed forms and by the paper's double sum; SimCLR's views."""
+"""NT-Xent in closed form and as the paper's double sum; SimCLR's views."""
 
 import math
 

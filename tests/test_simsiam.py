@@ -1,4 +1,4 @@
-"""SimSiam by closed forms and by the paper's algorithm 1 in NumPy; what its gradient is and is not."""
+"""SimSiam in closed form and as the paper's algorithm 1 in NumPy; where its gradient flows and where not."""
 
 from dataclasses import replace
 
@@ -154,7 +154,7 @@ def test_the_gradient_treats_projections_as_constants():
 
 
 def test_batch_norm_centres_each_view_over_all_pictures():
-    """What all embeddings of a view have in common is gone after the projector's first layer."""
+    """The common part of a view's embeddings is gone after the projector's first layer."""
     method, step, embeddings = some_method()
     shifted = embeddings + torch.randn(CONFIG.dim, dtype=torch.float64)
     assert method.loss({"embedding": shifted}, step)[0].item() == pytest.approx(method.loss({"embedding": embeddings}, step)[0].item())

@@ -1,4 +1,4 @@
-"""The log of a built-in world: sessions, launches and events, and time that runs forwards."""
+"""The log of a built-in world: sessions, launches and events in the order of time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_session_has_one_user_one_search_and_different_items(world):
     assert (each["category"] == 1).all()
     assert (each["item_id"] == each["shown"]).all()
     assert each["shown"].max() == 12
-    assert (each["shown"] >= 8).mean() > 0.8  # fewer where a category, here of some 24 items, is short of them
+    assert (each["shown"] >= 8).mean() > 0.8  # fewer if a category, here of some 24 items, does not have enough
     assert each["in_order"].all()
     assert each["steady"].all()
     assert each["time"].is_sorted()

@@ -1,4 +1,4 @@
-"""Sessions to splits."""
+"""Sessions are divided into splits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ parts = st.lists(st.integers(0, 10), min_size=4, max_size=4).filter(any)
 
 
 def _columned(names: list[str]):
-    """A `split` column: the 120 sessions of the tiny shop, 5 rows each, in equal runs of `names`."""
+    """A `split` column: the 120 sessions of the tiny shop, 5 rows each, divided equally and in order among `names`."""
     column = pl.Series("split", [name for name in names for _ in range(600 // len(names))])
     return lambda frame: frame.with_columns(column)
 

@@ -140,7 +140,7 @@ def test_stages_are_ordered_so_that_failures_come_early(comparison, tmp_path):
     tasks = comparison_tasks(replace(comparison, start="warm"), ["resnet18@random", file, "simclr"], rows, range(2), jobs=1)
     found = [[task.title for task in wave] for wave in waves(tasks)]
     form = FORM_NAMES[0]
-    assert found[0] == [f"embeddings {file}", "embeddings resnet18@random"]  # a file is read at once
+    assert found[0] == [f"embeddings {file}", "embeddings resnet18@random"]  # a file is read immediately
     assert found[1] == [""]  # the picture store
     assert found[2:4] == [[f"{kind} seed {seed}" for seed in range(2)] for kind in ("initial encoder", "encoder simclr")]
     assert found[4] == [f"ctr {WARM[0]} none seed {seed}" for seed in range(2)]

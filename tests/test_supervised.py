@@ -1,4 +1,4 @@
-"""Supervised by a slow click model in NumPy, one page item at a time; which rows enter, and what padding must not do."""
+"""Supervised against a slow click model in NumPy, one page item at a time; which rows are used; padding changes nothing."""
 
 import math
 from dataclasses import replace
@@ -38,7 +38,7 @@ def store(shop, tmp_path_factory):
 
 
 def some_views(rng, *, rows=6, page_items=5, history_items=4, fewest=0):
-    """Page views with pages of 1 item up to all places, histories of `fewest` to all, and any number of clicks."""
+    """Page views with pages of 1 item up to full width, histories of `fewest` up to full width, and any number of clicks."""
     page = np.full((rows, page_items), -1)
     history = np.full((rows, history_items), -1)
     for row in range(rows):

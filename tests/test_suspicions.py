@@ -1,4 +1,4 @@
-"""Warnings of `data.validate`: found where they should be, and not in sound logs."""
+"""Warnings of `data.validate` are given where they should be, and not for sound logs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SESSIONS, SHOWN, ITEMS, USERS = 500, 6, 60, 40
 
 @pytest.fixture(scope="module")
 def log() -> dict[str, pl.DataFrame]:
-    """A sound log: clicks depend on what an item is worth to all; 40 impressions of each item."""
+    """A sound log: clicks depend on an item's worth, the same for all users; 40 impressions per item."""
     random = np.random.default_rng(0)
     worth = random.normal(-1, 0.7, ITEMS)
     item = np.stack([random.choice(ITEMS, SHOWN, replace=False) for _ in range(SESSIONS)]).ravel()
@@ -38,7 +38,7 @@ def log() -> dict[str, pl.DataFrame]:
 
 @pytest.fixture
 def found(log, tmp_path):
-    """A function: the warnings of the log with changed tables."""
+    """A function that returns the warnings of the log with changed tables."""
 
     def run(**changes) -> list[str]:
         for name, frame in log.items():
@@ -195,7 +195,7 @@ def test_features_like_others_are_not_suspected():
 
 
 def rate(log, *, rows=slice(None), smoothing=0.0):
-    """A column of items: their click rate in some rows."""
+    """An item column: click rates over some rows."""
     part = log["impressions"][rows]
     shown, clicks = (np.bincount(part["item_id"], weights=weight, minlength=ITEMS) for weight in (None, part["click"].to_numpy()))
     return pl.Series((clicks + 0.3 * smoothing) / (shown + smoothing))
@@ -247,7 +247,7 @@ def test_what_was_known_before_is_not_a_leak(made, log, found):
 
 
 def test_an_items_true_worth_is_not_a_leak_in_logs_of_any_size():
-    """Of 60 logs, short ones and long ones, none is suspected of the very thing that its clicks depend on."""
+    """None of 60 logs, short and long, causes a warning about the very column that its clicks depend on."""
     from data.suspicions.leaks import EXPLAINED, SURER, _rank_correlation
 
     random, suspected = np.random.default_rng(5), 0

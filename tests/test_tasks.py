@@ -1,4 +1,4 @@
-"""A list of tasks is made in waves: in order, neighbours of a kind side by side, nothing before what it needs."""
+"""A list of tasks runs in waves: in order, neighbours of a kind in parallel, nothing before what it needs."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from run.folder import Stage
 
 
 def make(log, stage):
-    """What a task of these tests runs: it writes down that it did."""
+    """What the tasks of these tests run: it records that it did."""
     log.append(stage.folder.name.rsplit("-", 1)[0])
     stage.finish({})
 

@@ -45,7 +45,7 @@ def tokens_of(titles, item):
 
 
 def test_words_are_ranked_by_frequency_and_those_of_a_single_title_are_unknown(titles):
-    # coat 4, red 3, blue 2, scarf 2 (twice in one title); warm, lonely and single letters once
+    # titles with coat 4, red 3, blue 2, scarf 2 (twice in one of them); warm, lonely and single letters 1
     coat, red, blue, scarf = (MASK + n for n in (1, 2, 3, 4))
     assert tokens_of(titles, 1) == [red, coat, UNKNOWN]
     assert tokens_of(titles, 3) == [blue, coat]
@@ -130,7 +130,7 @@ def test_a_hugging_face_encoder_from_a_folder_reads_titles_with_its_own_tokenise
     assert tokens_of(titles, 4) == [2, 7, 8, 9, 8, 3]  # [CLS] blue sca ##rf sca [SEP], cut at 6
     row = titles.of_item[8]
     assert tokens_of(titles, 8) == [2, 1, 3]
-    assert titles.words[row].tolist() == [False, True, False, False, False, False]  # an unknown word is a word, marks are none
+    assert titles.words[row].tolist() == [False, True, False, False, False, False]  # an unknown word counts as a word, punctuation does not
     assert (titles.mask, titles.size) == (4, 10)
     tower = text_tower(titles, config, dim=5, seed=0).train()
     items = np.array([4, 0, 2, 5])

@@ -1,4 +1,4 @@
-"""A method of the user's own, from a file outside the packages: the documented example trained, and every mistake in one line."""
+"""A user's own method, from a file outside the packages: the documented example is trained, and every mistake is reported in one line."""
 
 import json
 import re
@@ -28,7 +28,7 @@ PLAIN = "from pretrain.methods.method import Method\n"
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
-    """The documented file, where a newcomer would have it."""
+    """The documented file in a folder of the user's own."""
     path = tmp_path_factory.mktemp("own code") / "barlow.py"
     found = re.search(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
     assert found

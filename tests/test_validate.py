@@ -17,7 +17,7 @@ from tests.shops import Change, write_shop
 
 @pytest.fixture
 def validated(tmp_path, capsys, monkeypatch):
-    """A function: write a shop with changed frames, validate it without its pictures -> (exit code, what was printed)."""
+    """A function that writes a shop with changed frames and validates it without its pictures -> (exit code, output)."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*flags: str, folder: Path | None = None, **changes: Change | int) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Vocabularies and standardisation: fitted, applied, kept; hashed ids."""
+"""Vocabularies and standardisation: fitted, applied and stored; hashed ids."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ PINNED_TEXTS = [14795979229280269310, 7416890410717197571, 14120563727619882872,
 
 
 def by_rank(column, weight, min_count):
-    """The rule of a table's rows in one go, through ranks of the sorted values: what fitting and applying must come to."""
+    """A table's rows computed directly, as ranks of the sorted values: fitting and applying must give the same."""
     codes = column.rank("dense").fill_null(0).to_numpy().astype(np.int64)
     known = np.bincount(codes, weights=weight) >= min_count
     return np.where(known, np.cumsum(known), 0).astype(np.int32)[codes], int(known.sum()) + 1
@@ -192,7 +192,7 @@ def test_numbers_are_standardised_on_known_rows_and_a_missing_one_is_the_mean_wi
 
 
 def splitmix(seed, *words):
-    """run.randomness.hashed in Python's integers."""
+    """run.randomness.hashed with Python integers."""
     golden, mask = 0x9E3779B97F4A7C15, 2**64 - 1
 
     def mix(state):

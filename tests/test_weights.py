@@ -1,4 +1,4 @@
-"""Initial weights of a backbone: what fits is loaded completely, what does not is refused by name, nothing is unpickled."""
+"""Initial weights of a backbone: what fits is loaded completely, anything else is refused by name, and nothing is unpickled."""
 
 import pickle
 from urllib.error import URLError
@@ -18,7 +18,7 @@ PICTURES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture(scope="module")
 def resnet18_file(tmp_path_factory):
-    """torchvision's resnet18 with random weights and statistics of its own, and its file."""
+    """torchvision's resnet18 with random weights and running statistics, and its file."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         net = models.resnet18()
@@ -32,7 +32,7 @@ def resnet18_file(tmp_path_factory):
 
 
 def body(net, pictures):
-    """The input of the last linear layer."""
+    """The input of torchvision's last linear layer."""
     seen = []
     hook = linear_head(net).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
