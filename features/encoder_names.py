@@ -1,7 +1,7 @@
 """Encoders by name, each checked before anything is trained: those trained here, and those made elsewhere.
 
 Made elsewhere: `timm:NAME`, `open_clip:NAME/TAG`, a torchvision name, `file:PATH` (their embeddings alone). After a name of timm's,
-open_clip's or torchvision's, `@FILE` gives weights in place of the download, and `@random` random weights. docs/encoders-from-elsewhere.md
+open_clip's or torchvision's, `@FILE` gives weights in place of the download, and `@random` random weights. docs/external-encoders.md
 says what each form reads.
 """
 

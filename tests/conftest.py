@@ -30,7 +30,7 @@ def cache_of_the_tests(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Torch's own random numbers are the same in every run and in any order of the tests."""
+    """Torch's own random numbers are the same in every run, whatever the order of the tests."""
     torch.manual_seed(0)
 
 
@@ -42,7 +42,7 @@ def shop_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
-    """A folder of files like Fashion-MNIST's."""
+    """A folder of files in Fashion-MNIST's format."""
     return write_photos(tmp_path_factory.mktemp("fashion") / "photos")
 
 

@@ -1,4 +1,4 @@
-"""The paper's CTR model with the weights of a `CtrModel`: one impression after another, nothing shared, nothing padded."""
+"""The paper's CTR model with the weights of a `CtrModel`: one impression at a time, nothing shared, nothing padded."""
 
 from __future__ import annotations
 

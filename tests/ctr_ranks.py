@@ -1,6 +1,6 @@
 """Trainings of the CTR tests in separate processes, one per rank: python -m tests.ctr_ranks JSON, under torchrun or alone.
 
-JSON is a list of {"folder", "stop_at", other settings of CtrConfig}, done one after the other.
+JSON is a list of {"folder", "stop_at", other settings of CtrConfig}, run one after the other.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from ctr.training.loop import train_ctr
 from tests.ctr_shop import make_shop, pictures
 
 ROOT = Path(__file__).parent.parent
-SESSIONS = 402  # of which 241 are in the train split: the last batch of 8 has a single one, and all ranks but one have none of it
+SESSIONS = 402  # 241 in the train split: the last batch of 8 has a single one, so only one rank gets any of it
 CONFIG = CtrConfig(**{**PRESETS["tiny"], "batch_sessions": 8}, threads=1, patience=10_000, checkpoint_seconds=1000, validations_per_epoch=1)
 
 
 class Stop(BaseException):
-    """A training ends here as if killed."""
+    """Ends a training as if it had been killed."""
 
 
 def train(folder: str | Path, *, stop_at: int | None = None, **settings: Any) -> dict[str, Any]:
-    """Train on the tests' shop with a line of the log for each step; with `stop_at`, exit before that step without saving.
+    """Train on the tests' shop, logging every step; with `stop_at`, exit before that step without saving.
 
     Returns:
-        what result.json holds; nothing where it was stopped.
+        the content of result.json; nothing if it was stopped.
     """
     shop, style = make_shop(sessions=SESSIONS)
     with pytest.MonkeyPatch.context() as patch:

@@ -21,7 +21,7 @@ def make_shop(
     *, users: int = 60, items: int = 80, sessions: int = 400, page: int = 6, events: int = 600, styles: int = 4,
     seed: int = 0, strength: float = 3.0, columns: bool = True,
 ) -> tuple[Shop, np.ndarray]:  # fmt: skip
-    """A shop, and each item's style (N,); the click probability is sigmoid(strength * (style is the user's) - 1.5)."""
+    """A shop and each item's style (N,); the click probability is sigmoid(strength * (style is the user's) - 1.5)."""
     rng = np.random.default_rng(seed)
     style = rng.integers(styles, size=items)
     taste = rng.integers(styles, size=users)
@@ -68,12 +68,12 @@ def make_shop(
         for name, table in (("items", item_frame), ("users", user_frame), ("impressions", frame)):
             table.write_parquet(Path(folder) / f"{name}.parquet")
         shop = load_shop(folder)
-    # events of its own, because there may be none at all: a folder without events takes the clicks of its impressions
+    # given here, because a loaded folder without events would use the clicks of its impressions
     return dataclasses.replace(shop, folder=Path("a shop in memory"), events=_events(rng, events, style, taste, session_time)), style
 
 
 def _events(rng: np.random.Generator, events: int, style: np.ndarray, taste: np.ndarray, session_time: np.ndarray) -> Events:
-    """Events of the upper half of the users, mostly on items of their style; the others have no history."""
+    """Events of the upper half of the users, mostly on items of their style; other users have no history."""
     user = rng.integers(len(taste) // 2, len(taste), size=events).astype(np.int32)
     item = rng.integers(len(style), size=events).astype(np.int32)
     liked = style[item] == taste[user]
@@ -84,7 +84,7 @@ def _events(rng: np.random.Generator, events: int, style: np.ndarray, taste: np.
 
 
 def pictures(style: np.ndarray, form: str, *, seed: int = 0, missing: float = 0.1) -> ImageFeature:
-    """Vectors that lie near their style's direction, a few of them missing, in one of the forms."""
+    """Vectors near their style's direction, a few of them missing, in one of the forms."""
     if form == "none":
         return no_image(len(style))
     rng = np.random.default_rng(seed)
@@ -100,7 +100,7 @@ def pictures(style: np.ndarray, form: str, *, seed: int = 0, missing: float = 0.
 
 
 def items_of(history: BucketedHistory, session: int) -> list[int]:
-    """Which distinct items of the batch a session's history holds, oldest first."""
+    """The history of a session, oldest first, as numbers of the batch's distinct items."""
     for run in history.buckets:
         for row in np.flatnonzero(run.session.numpy() == session):
             items = history.item[run.item[row]]

@@ -1,4 +1,4 @@
-"""Built-in worlds as the tests see them: small ones, substitutes for Fashion-MNIST's files, tables with their truth."""
+"""Built-in worlds for tests: small ones, substitutes for Fashion-MNIST's files, tables with their truth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_idx(path: Path, values: np.ndarray) -> None:
 
 
 def write_photos(folder: Path) -> Path:
-    """Files like Fashion-MNIST's, with 700 grey rectangles for photos."""
+    """Files in Fashion-MNIST's format, with 700 grey rectangles as photos."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
     for part, count in (("train", 600), ("t10k", 100)):
@@ -37,7 +37,7 @@ def table(folder: Path, name: str) -> pl.DataFrame:
 
 
 def log_with_truth(folder: Path) -> pl.DataFrame:
-    """Impressions with their probability and their item's launch."""
+    """Impressions with their click probability and their item's launch."""
     truth = table(folder, "truth/items").select("item_id", "launch")
     log = table(folder, "impressions").hstack(table(folder, "truth/impressions"))
     return log.join(truth, on="item_id", how="left", maintain_order="left")

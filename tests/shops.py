@@ -29,17 +29,17 @@ def write_shop(
 ) -> Path:
     """Write a shop folder that passes every check, unless an override breaks it.
 
-    A session shows 5 items of one category, 60 s or more after the session before; about 3 in 10 are clicked. The last
+    A session shows 5 items of one category, at least 60 s after the previous session; about 3 in 10 are clicked. The last
     item has no picture and no title.
 
     Args:
-        string_ids: item, user and session ids are text, else integers.
-        pictures: draw the pictures; without, `images/` is left out while items still name their files.
+        string_ids: item, user and session ids are text instead of integers.
+        pictures: draw the pictures; if False, `images/` is left out, though items still name their files.
         overrides_of_frames: `items_frame`, `users_frame`, `impressions_frame`, `events_frame`: a frame to write
-            instead, a function of the frame that would be written, or None to leave the file out.
+            instead, a function of the default frame, or None to leave the file out.
 
     Returns:
-        `folder`, made if need be.
+        `folder`, created if necessary.
     """
     unknown = set(overrides_of_frames) - {f"{name}_frame" for name in FRAMES}
     assert not unknown, f"no such frame: {unknown}"
@@ -56,7 +56,7 @@ def write_shop(
 
 
 def shop_frames(*, string_ids: bool, users: int, items: int, sessions: int, seed: int) -> dict[str, pl.DataFrame]:
-    """The tables of `write_shop` before any change."""
+    """The default tables of `write_shop`."""
     random = np.random.default_rng(seed)
     item_ids = [f"i{n:04d}" if string_ids else 100 + n for n in range(items)]
     user_ids = [f"u{n:04d}" if string_ids else 7 + 3 * n for n in range(users)]
@@ -97,7 +97,7 @@ def shop_frames(*, string_ids: bool, users: int, items: int, sessions: int, seed
 
 
 def _events(impressions: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
-    """Every click, 20 s after it was shown; after some a cart event, a purchase and an uncart."""
+    """Every click, 20 s after the impression; some are followed by a cart event, a purchase and an uncart."""
     clicked = impressions.filter(pl.col("click") == 1).select("user_id", "item_id", "timestamp")
     steps = (("click", 20, 1.0), ("cart", 30, 0.6), ("purchase", 40, 0.3), ("uncart", 4000, 0.3))
     parts = []
@@ -108,7 +108,7 @@ def _events(impressions: pl.DataFrame, random: np.random.Generator) -> pl.DataFr
 
 
 def write_pictures(folder: Path, names: list[str], *, seed: int = 0, size: int = 24) -> None:
-    """Draw `size` x `size` pictures: a patch of one colour on a ground of another."""
+    """Draw `size` x `size` pictures: a patch of one colour on a background of another."""
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:

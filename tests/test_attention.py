@@ -1,4 +1,4 @@
-"""Histories in length buckets: every session in one of them, cut where it costs least; attention and pooling are those of their papers."""
+"""Histories in length buckets: each in exactly one, cut where it costs least; attention and pooling equal those of their papers."""
 
 from itertools import combinations
 
@@ -66,7 +66,7 @@ def attended(pool, x, real=None):
     return pool(x, F.linear(x, *pool.reader()), real)
 
 
-def test_self_attention_is_that_of_torch():
+def test_self_attention_equals_torchs():
     torch.manual_seed(0)
     ours = SelfAttention(8, 2)
     theirs = torch.nn.MultiheadAttention(8, 2, batch_first=True)
@@ -140,7 +140,7 @@ def test_impressions_read_a_few_at_a_time_give_the_same_result_and_gradients(poo
 
 
 class Impressions:
-    """What a network reads of a batch: which session, slot and target an impression has."""
+    """What a network reads from a batch: the session, slot and target of each impression."""
 
     def __init__(self, count):
         self.session = torch.from_numpy(np.repeat(np.arange(len(count)), count))

@@ -11,7 +11,7 @@ TIED = st.integers(-3, 3).map(float)
 
 
 def pairs_won(click, score):
-    """The definition, pair by pair."""
+    """AUC by its definition, pair by pair."""
     won = [
         1.0 if c > n else 0.5 if c == n else 0.0
         for c, y in zip(score, click, strict=True)
@@ -35,13 +35,13 @@ def test_small_cases_have_closed_forms(click, score, expected):
 
 
 @given(st.lists(st.tuples(st.booleans(), FLOATS | TIED), max_size=12))
-def test_it_is_the_share_of_pairs_won(rows):
+def test_auc_is_the_share_of_pairs_won(rows):
     click, score = np.array([c for c, _ in rows], int), np.array([s for _, s in rows], float)
     np.testing.assert_allclose(auc(click, score), pairs_won(click, score), rtol=1e-15)
 
 
 @given(st.data())
-def test_it_agrees_with_scikit_learn_with_ties(data):
+def test_auc_agrees_with_scikit_learn_with_ties(data):
     rows = data.draw(st.integers(2, 200))
     seed = data.draw(st.integers(0, 2**32))
     levels = data.draw(st.sampled_from([2, 10, 10**6]))
@@ -53,7 +53,7 @@ def test_it_agrees_with_scikit_learn_with_ties(data):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, np.int64, bool])
-def test_every_kind_of_score_ranks(dtype):
+def test_scores_of_every_type_can_be_ranked(dtype):
     random = np.random.default_rng(0)
     click, score = random.integers(2, size=500), (random.normal(size=500) * 3).astype(dtype)
     assert abs(auc(click, score) - roc_auc_score(click, score)) < 1e-12
@@ -75,12 +75,12 @@ def test_a_constant_score_ranks_nothing(seed, rows):
 
 
 @given(st.integers(0, 2**32))
-def test_row_order_changes_nothing_and_turning_scores_round_gives_the_complement(seed):
+def test_row_order_changes_nothing_and_negated_scores_give_the_complement(seed):
     random = np.random.default_rng(seed)
     click, score = random.integers(2, size=40), random.integers(8, size=40).astype(float)
-    permuted = random.permutation(40)
+    shuffled = random.permutation(40)
     value = auc(click, score)
-    np.testing.assert_equal(auc(click[permuted], score[permuted]), value)
+    np.testing.assert_equal(auc(click[shuffled], score[shuffled]), value)
     np.testing.assert_allclose(auc(click, -score), 1 - value, atol=1e-15)
 
 
@@ -96,6 +96,6 @@ def test_one_class_has_no_auc(click):
     ([0, np.nan], [0.5, 0.1], "row 1: label"),
     ([0, 1, 1], [0.5, 0.1, np.nan], "row 2: the score is NaN"),
 ])  # fmt: skip
-def test_bad_input_is_refused_by_row(click, score, message):
+def test_bad_input_is_refused_with_its_row(click, score, message):
     with pytest.raises(ValueError, match=message):
         auc(np.array(click), np.array(score))

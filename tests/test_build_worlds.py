@@ -50,7 +50,7 @@ def test_a_world_is_a_valid_shop_folder(world):
     assert len(list((world / "images").rglob("*.*"))) == len(images)
 
 
-def test_the_truth_is_in_no_table(world):
+def test_no_table_holds_the_truth(world):
     columns = ["item_id", "image", "title", "category", "brand", "price"]
     assert table(world, "items").columns == [name for name in columns if world.name == "shop" or name != "brand"]
     assert table(world, "users").columns == ["user_id", "age_band", "region", "device"]
@@ -68,20 +68,20 @@ def test_the_world_says_that_its_clicks_are_simulated(world):
     assert {key: about[key] for key in (*SIZES, "name", "seed")} == {**SIZES, "name": world.name, "seed": 3}
 
 
-def test_a_world_that_is_there_is_left_as_it_is(world, monkeypatch, photos):
+def test_an_existing_world_is_left_as_it_is(world, monkeypatch, photos):
     monkeypatch.setattr(f"data.worlds.{world.name}.write_world", lambda *_, **__: pytest.fail("again"))
     assert worlds.make_world(world.name, world, **SIZES, seed=3, fashion_dir=photos) == world
     with pytest.raises(UserError, match="holds something else already"):
         worlds.make_world(world.name, world, **SIZES, seed=4, fashion_dir=photos)
 
 
-def test_a_world_made_by_other_code_is_not_taken_for_this_one(world, monkeypatch, photos):
+def test_a_world_built_by_other_code_is_not_reused(world, monkeypatch, photos):
     monkeypatch.setattr(worlds.World, "code", lambda _: "0123456789abcdef")
     with pytest.raises(UserError, match="as other code made it"):
         worlds.make_world(world.name, world, **SIZES, seed=3, fashion_dir=photos)
 
 
-def test_each_world_depends_on_the_code_that_makes_it_and_on_no_other_world():
+def test_each_world_depends_on_its_own_code_and_on_no_other_world():
     covered = {name: modules_of(world.module) for name, world in worlds.WORLDS.items()}
     shared = {"data.worlds.click_rule", "data.worlds.simulator"}
     assert covered["shop"] & covered["fashion"] == shared
@@ -90,17 +90,17 @@ def test_each_world_depends_on_the_code_that_makes_it_and_on_no_other_world():
     assert set(worlds.WORLDS) == set(WORLD_NAMES)
 
 
-def test_the_world_of_a_run_is_made_again_when_its_code_changes(tmp_path, monkeypatch):
+def test_the_world_of_a_run_is_rebuilt_when_its_code_changes(tmp_path, monkeypatch):
     config = source.SourceConfig(data="shop", users=20, items=40, sessions=60)
     first = source.shop_folder(config, tmp_path)
     assert source.shop_folder(config, tmp_path) == first
     monkeypatch.setattr(worlds.World, "code", lambda _: "0123456789abcdef")
     again = source.shop_folder(config, tmp_path)
     assert again != first
-    assert shop_fingerprint(again) == shop_fingerprint(first)  # as it is the same data, nothing that was trained on it is trained again
+    assert shop_fingerprint(again) == shop_fingerprint(first)  # the data are the same, so nothing trained on them is trained again
 
 
-def test_of_two_processes_that_make_one_world_the_later_keeps_what_is_there(tmp_path, monkeypatch):
+def test_when_two_processes_build_one_world_the_first_one_is_kept(tmp_path, monkeypatch):
     def write(folder: Path, **_) -> dict[str, int]:
         monkeypatch.setattr("data.worlds.shop.write_world", lambda folder, **_: {"clicks": 1})
         worlds.make_world("shop", tmp_path / "shop")  # the other process
@@ -114,7 +114,7 @@ def test_of_two_processes_that_make_one_world_the_later_keeps_what_is_there(tmp_
 
 
 @pytest.mark.parametrize("name", ["shop", "fashion"])
-def test_glob_characters_in_a_path_are_plain_characters(tmp_path, photos, name):
+def test_glob_characters_in_a_path_are_ordinary_characters(tmp_path, photos, name):
     folder = tmp_path / "world [x] *?" / "w[1]"
     worlds.make_world(name, folder, users=20, items=40, sessions=60, seed=1, fashion_dir=photos)
     plain = worlds.make_world(name, tmp_path / "plain", users=20, items=40, sessions=60, seed=1, fashion_dir=photos)
@@ -134,7 +134,7 @@ def test_a_world_appears_complete_or_not_at_all(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_data_is_never_overwritten(tmp_path):
+def test_other_files_are_never_overwritten(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else already"):
         worlds.make_world("shop", tmp_path)
@@ -150,7 +150,7 @@ def test_impossible_sizes_are_refused(tmp_path, setting):
 
 
 @pytest.mark.parametrize("name", ["shop", "fashion"])
-def test_the_command_without_sizes_makes_the_world_of_a_comparison(tmp_path, monkeypatch, name):
+def test_the_command_without_sizes_builds_the_world_that_a_comparison_uses(tmp_path, monkeypatch, name):
     asked = []
 
     def write(folder: Path, **settings) -> dict[str, int]:
@@ -164,7 +164,7 @@ def test_the_command_without_sizes_makes_the_world_of_a_comparison(tmp_path, mon
     assert (world / "world.json").read_text() == (tmp_path / "made" / "world.json").read_text()
 
 
-def test_the_command_makes_a_world(tmp_path, capsys):
+def test_the_command_builds_a_world(tmp_path, capsys):
     words = ["shop", "--users", "20", "--items", "40", "--sessions", "60", "--seed", "1", "--out", str(tmp_path / "w")]
     assert make_world.main(words) == 0
     shop = load_shop(tmp_path / "w")

@@ -1,4 +1,4 @@
-"""A day predicted part by part: the scores are the training's own, a kill costs a part at most, clicks are not read."""
+"""A day predicted part by part: scores equal those of training, a kill costs one part at most, clicks are not read."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def predicted(out):
     return pl.concat([pl.read_parquet(part) for part in parts])
 
 
-def other_log(shop, path, change=lambda frame: frame):
+def write_test_split(shop, path, change=lambda frame: frame):
     """The impressions of the shop's test split as a file without clicks."""
     rows = load_shop(shop).rows("test")
     frame = pl.read_parquet(shop / "impressions.parquet")[np.sort(rows)].drop("click")
@@ -47,7 +47,7 @@ def other_log(shop, path, change=lambda frame: frame):
     return np.sort(rows)
 
 
-def test_the_runs_own_log_gets_the_scores_of_the_training(run, tmp_path):
+def test_the_runs_own_log_gets_the_scores_of_training(run, tmp_path):
     assert bulk(["--run", str(run), "--out", str(tmp_path / "out"), "--part-rows", "170", "--threads", "1"]) == 0
     found = predicted(tmp_path / "out")
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
@@ -62,7 +62,7 @@ def test_the_runs_own_log_gets_the_scores_of_the_training(run, tmp_path):
 
 
 def test_later_sessions_without_clicks_are_those_of_the_log(run, shop, tmp_path):
-    rows = other_log(shop, tmp_path / "day.parquet")
+    rows = write_test_split(shop, tmp_path / "day.parquet")
     assert bulk(["--run", str(run), "--data", str(tmp_path / "day.parquet"), "--out", str(tmp_path / "out"), "--part-rows", "30"]) == 0
     found = predicted(tmp_path / "out").with_columns(row=pl.Series(rows))
     offline = pl.read_parquet(run / "predictions.parquet").join(found, on="row", suffix="_bulk")
@@ -70,30 +70,30 @@ def test_later_sessions_without_clicks_are_those_of_the_log(run, shop, tmp_path)
     np.testing.assert_allclose(offline["score_bulk"].to_numpy(), offline["score"].to_numpy(), atol=1e-6)
 
 
-def test_sessions_whose_rows_are_scattered_are_predicted_in_one_part(run, shop, tmp_path):
+def test_sessions_with_scattered_rows_are_predicted_completely(run, shop, tmp_path):
     straight, scattered = tmp_path / "straight.parquet", tmp_path / "scattered.parquet"
-    other_log(shop, straight)
-    permuted = np.random.default_rng(0).permutation(len(pl.read_parquet(straight)))
-    other_log(shop, scattered, lambda frame: frame[permuted])
+    write_test_split(shop, straight)
+    shuffled = np.random.default_rng(0).permutation(len(pl.read_parquet(straight)))
+    write_test_split(shop, scattered, lambda frame: frame[shuffled])
     for path in (straight, scattered):
         assert bulk(["--run", str(run), "--data", str(path), "--out", str(tmp_path / path.stem), "--part-rows", "20"]) == 0
     one = predicted(tmp_path / "straight")
     two = predicted(tmp_path / "scattered").sort("row")
-    assert two["row"].to_list() == list(range(len(permuted)))
-    np.testing.assert_allclose(two["score"].to_numpy(), one["score"].to_numpy()[permuted], atol=1e-6)
+    assert two["row"].to_list() == list(range(len(shuffled)))
+    np.testing.assert_allclose(two["score"].to_numpy(), one["score"].to_numpy()[shuffled], atol=1e-6)
 
 
-def test_a_user_never_seen_is_one_without_history(run, shop, tmp_path):
+def test_an_unseen_user_is_scored_without_a_history(run, shop, tmp_path):
     def new_user(frame):
         return frame.with_columns(user_id=pl.when(pl.int_range(pl.len()) < 5).then(-77).otherwise(pl.col("user_id")))
 
-    other_log(shop, tmp_path / "day.parquet", new_user)
+    write_test_split(shop, tmp_path / "day.parquet", new_user)
     assert bulk(["--run", str(run), "--data", str(tmp_path / "day.parquet"), "--out", str(tmp_path / "out")]) == 0
     assert predicted(tmp_path / "out")["score"].is_between(0, 1, closed="none").all()
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "expected"),
     [
         (lambda frame: frame.drop("position"), "error: day.parquet: column 'position': no such column"),
         (lambda frame: frame.drop("query"), "error: day.parquet: column 'query': no such column"),
@@ -114,19 +114,19 @@ def test_a_user_never_seen_is_one_without_history(run, shop, tmp_path):
         (lambda frame: frame.with_columns(discount=pl.lit(float("inf"))), "day.parquet: row 0, column 'discount': value inf"),
     ],
 )
-def test_what_does_not_fit_the_model_is_named(run, shop, tmp_path, capsys, change, message):
-    other_log(shop, tmp_path / "day.parquet", change)
+def test_data_that_do_not_fit_the_model_are_named(run, shop, tmp_path, capsys, change, expected):
+    write_test_split(shop, tmp_path / "day.parquet", change)
     assert bulk(["--run", str(run), "--data", str(tmp_path / "day.parquet"), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert re.search(message, error), error
+    assert re.search(expected, error), error
 
 
-def test_a_file_of_another_kind_an_export_and_an_unfinished_run_are_refused_by_what_they_are(run, tmp_path, capsys):
+def test_a_wrong_file_an_export_and_an_unfinished_run_are_recognised_and_refused(run, tmp_path, capsys):
     (tmp_path / "day.csv").write_text("item_id\n1\n")
     (tmp_path / "unfinished/checkpoints").mkdir(parents=True)
     (tmp_path / "export").mkdir()
     (tmp_path / "export/model.pt2").write_bytes(b"PK")
-    for words, message in (
+    for words, expected in (
         (
             ["--run", str(run), "--data", str(tmp_path / "day.csv")],
             "day.csv: is a file that is not .parquet; give a shop folder or a .parquet",
@@ -135,7 +135,7 @@ def test_a_file_of_another_kind_an_export_and_an_unfinished_run_are_refused_by_w
         (["--run", str(tmp_path / "unfinished")], "unfinished: not trained to its end; the command that began it resumes it"),
     ):
         assert bulk([*words, "--out", str(tmp_path / "out")]) == 2
-        assert message in capsys.readouterr().err
+        assert expected in capsys.readouterr().err
 
 
 def test_parts_hold_complete_sessions_and_every_row_once(shop):
@@ -147,7 +147,7 @@ def test_parts_hold_complete_sessions_and_every_row_once(shop):
         assert all(part.rows <= size + 5 for part in parts)
 
 
-def test_a_call_killed_by_signal_9_goes_on_with_the_next_part_to_the_same_bits(run, tmp_path):
+def test_a_prediction_killed_by_sigkill_resumes_with_the_next_part_and_ends_with_the_same_bits(run, tmp_path):
     words = ["--run", str(run), "--part-rows", "5", "--threads", "1", "--out"]
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "ctr.bulk_predict", *words, str(tmp_path / "killed")], cwd=ROOT)
     deadline = time.monotonic() + 120
@@ -164,8 +164,8 @@ def test_a_call_killed_by_signal_9_goes_on_with_the_next_part_to_the_same_bits(r
         patch.setattr(ctr.serving.bulk, "_predicted", lambda *words: read.append(1) or original(*words))
         assert bulk([*words, str(tmp_path / "killed")]) == 0
     assert len(read) == 160 - there
-    assert bulk([*words, str(tmp_path / "full")]) == 0
-    assert predicted(tmp_path / "killed").equals(predicted(tmp_path / "full"))
+    assert bulk([*words, str(tmp_path / "undisturbed")]) == 0
+    assert predicted(tmp_path / "killed").equals(predicted(tmp_path / "undisturbed"))
 
 
 def test_parts_of_another_call_are_refused(run, shop, tmp_path, capsys):
@@ -190,15 +190,15 @@ def test_a_run_is_applied_to_its_own_data_from_any_working_directory(run, tmp_pa
     write_shop(tmp_path / "myshop", sessions=100, seed=9)  # another shop of the same name
     assert bulk(["--run", "relative", "--out", "other"]) == 2
     assert "myshop: not the data that relative was trained on; to apply the model to it, give it as --data" in capsys.readouterr().err
-    other_log(run.parent / "shop", tmp_path / "day.parquet")
+    write_test_split(run.parent / "shop", tmp_path / "day.parquet")
     assert bulk(["--run", "relative", "--data", "day.parquet", "--out", "day"]) == 2
     assert "give it as --shop" in capsys.readouterr().err
 
 
-def test_a_users_columns_may_have_any_name(run, shop, tmp_path):
-    """Columns of a log to predict that are called as something of ours change nothing."""
+def test_the_users_own_columns_may_have_any_name(run, shop, tmp_path):
+    """Columns of a log to predict that are named like our own internal ones change nothing."""
     ours = ["row", "score", "part", "size", "first", "last", "len", "index", "", "image_cluster", "word", "item:a.b%2E/", "item_numeric"]
-    rows = other_log(shop, tmp_path / "day.parquet", lambda frame: frame.with_columns(pl.lit(0.5).alias(name) for name in ours))
+    rows = write_test_split(shop, tmp_path / "day.parquet", lambda frame: frame.with_columns(pl.lit(0.5).alias(name) for name in ours))
     log = log_of(str(tmp_path / "day.parquet"), load_shop(shop))
     parts = cuts(log, 30)
     found = np.concatenate([read_part(log, part)[1] for part in parts])

@@ -1,4 +1,4 @@
-"""What can be known before the first training is refused before it."""
+"""Whatever can be known before the first training is refused before it."""
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,7 @@ def no_training(monkeypatch):
 
 @pytest.fixture
 def refused(tmp_path, no_training, capsys):
-    """Run eval.compare; its one line of an error. Nothing may have been trained."""
+    """Run eval.compare and return its one-line error. Nothing may have been trained."""
 
     def run(*words, out=None):
         assert compare([*TINY, "--out", str(out or tmp_path / "run"), *map(str, words)]) == 2
@@ -36,13 +36,13 @@ def sound(tmp_path_factory):
     return write_shop(tmp_path_factory.mktemp("sound") / "shop", pictures=False)
 
 
-def test_a_sound_shop_gets_to_its_trainings(sound, tmp_path, no_training):
+def test_a_sound_shop_reaches_training(sound, tmp_path, no_training):
     with pytest.raises(AssertionError, match="a training started"):
         compare([*TINY, "--out", str(tmp_path), "--data", str(sound)])
 
 
 def clicks(split, value):
-    """A change of impressions: every click of the first or last tenths of the log has this value."""
+    """A change to impressions: every click in the first or last tenths of the log gets this value."""
 
     def change(frame):
         rows = pl.int_range(frame.height) / frame.height
@@ -54,14 +54,14 @@ def clicks(split, value):
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 @pytest.mark.parametrize("value", [0, 1])
-def test_a_split_of_one_class(refused, tmp_path, split, value):
+def test_a_split_of_one_class_is_refused(refused, tmp_path, split, value):
     folder = write_shop(tmp_path / "shop", pictures=False, impressions_frame=clicks(split, value))
     line = refused("--data", folder)
     assert str(folder) in line
     assert split in line
 
 
-def test_test_impressions_of_one_user(refused, tmp_path):
+def test_test_impressions_of_one_user_are_refused(refused, tmp_path):
     def one_user(frame):
         late = pl.int_range(frame.height) >= 0.85 * frame.height
         return frame.with_columns(user_id=pl.when(late).then(pl.col("user_id").first()).otherwise(pl.col("user_id")))
@@ -74,18 +74,18 @@ def test_test_impressions_of_one_user(refused, tmp_path):
 
 
 @pytest.mark.parametrize("encoder", ["clip", "maskclip"])
-def test_missing_titles_for_an_encoder_that_reads_them(refused, tmp_path, encoder):
+def test_an_encoder_that_reads_titles_needs_them(refused, tmp_path, encoder):
     folder = write_shop(tmp_path / "shop", pictures=False, items_frame=lambda frame: frame.drop("title"))
     assert "title" in refused("--data", folder, "--encoders", f"simclr,{encoder}")
 
 
-def test_settings_that_contradict_each_other(refused, sound, tmp_path):
+def test_settings_that_contradict_each_other_are_refused(refused, sound, tmp_path):
     weights = tmp_path / "best.safetensors"
     weights.write_bytes(b"")
     assert "ctr.init_from" in refused("--data", sound, "--start", "warm", "--ctr.init-from", weights)
 
 
-def test_files_of_weights_that_are_missing(refused, sound, tmp_path):
+def test_missing_files_of_weights_are_refused(refused, sound, tmp_path):
     assert "no such file" in refused("--data", sound, "--ctr.init-from", tmp_path / "nothing.safetensors")
     assert "no such file" in refused("--data", sound, "--ctr.init-from", tmp_path)  # a folder without best.safetensors
     assert "no such file" in refused("--data", sound, "--encoders", "simclr", "--pretrain.weights", tmp_path / "nothing.pth")
@@ -100,22 +100,22 @@ def test_files_of_weights_that_are_missing(refused, sound, tmp_path):
         ("--encoders", "file:/no/such/vectors.npy", "/no/such/vectors.npy"),
     ],
 )
-def test_names_and_numbers(refused, sound, flag, value, expected):
+def test_wrong_names_and_numbers_are_refused(refused, sound, flag, value, expected):
     assert expected in refused("--data", sound, flag, value)
 
 
-def test_a_run_folder_that_cannot_be_one(refused, sound, tmp_path):
+def test_a_path_that_cannot_be_a_run_folder_is_refused(refused, sound, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     assert str(tmp_path / "file") in refused("--data", sound, out=tmp_path / "file")
 
 
 @pytest.mark.parametrize("words", [["--seeds", "2"], ["--data", "elsewhere"], ["--ctr.epochs", "9"]])
-def test_settings_that_merging_would_ignore(tmp_path, no_training, capsys, words):
+def test_settings_that_merging_would_ignore_are_refused(tmp_path, no_training, capsys, words):
     assert compare(["--from", "a.json,b.json", "--out", str(tmp_path), *words]) == 2
     assert "takes no other setting than --out" in capsys.readouterr().err
 
 
-def test_embeddings_that_cannot_be_read_before_any_picture_is_decoded(sound, tmp_path, capsys):
+def test_unreadable_embeddings_are_refused_before_any_picture_is_decoded(sound, tmp_path, capsys):
     path = tmp_path / "vectors.npy"
     np.save(path, np.ones((7, 4), np.float32))  # the shop has 40 items
     assert compare([*TINY, "--out", str(tmp_path / "run"), "--data", str(sound), "--encoders", f"simclr,file:{path}"]) == 2

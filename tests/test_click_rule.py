@@ -1,4 +1,4 @@
-"""Click rule: clicks follow the probabilities that the truth file holds, and those depend most on style."""
+"""The click rule: clicks follow the probabilities that the truth file holds, and those depend most on style."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.made_worlds import log_with_truth, table
 
 
 def style_alone(folder: Path, log: pl.DataFrame) -> np.ndarray:
-    """Minus the distance from each impression's item to the nearest of its user's looks."""
+    """Minus the distance from each impression's item to the nearest style that its user likes."""
     people, items = table(folder, "truth/users"), table(folder, "truth/items")
     looks = np.stack([people[f"look_{place}"].to_numpy() for place in (1, 2, 3)], axis=1)
     user = log["user_id"].to_numpy() - people["user_id"][0]

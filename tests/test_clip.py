@@ -56,7 +56,7 @@ def test_the_loss_is_the_mean_of_both_directions(seed, temperature, groups, titl
     assert fast.item() == pytest.approx(slow_clip(image, text, temperature, group, title), rel=1e-9, abs=1e-12)
 
 
-def test_without_groups_and_titles_all_others_are_negatives():
+def test_without_groups_and_titles_all_other_pictures_are_negatives():
     image, text = np.random.default_rng(0).normal(size=(2, 6, 5))
     slow = slow_clip(image, text, 0.1, np.zeros(6), np.arange(6))
     assert clip_loss(torch.from_numpy(image), torch.from_numpy(text), temperature=0.1).item() == pytest.approx(slow, rel=1e-10)
@@ -68,16 +68,16 @@ def test_the_gradient_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(lambda i, t: clip_loss(i, t, temperature=0.5, title=title), (image, text))
 
 
-def test_collapsed_encoders_pay_log_of_the_batch():
+def test_collapsed_encoders_have_a_loss_of_log_batch_size():
     assert clip_loss(torch.ones(8, 4), torch.ones(8, 4), temperature=0.1).item() == pytest.approx(math.log(8), rel=1e-6)
 
 
-def test_pictures_and_titles_at_right_angles_to_all_but_their_own_pay_what_one_cosine_leaves():
+def test_pairs_orthogonal_to_all_others_have_a_loss_in_closed_form():
     eye = torch.eye(5, dtype=torch.float64)
     assert clip_loss(eye, 3 * eye, temperature=0.5).item() == pytest.approx(math.log(1 + 4 * math.exp(-2)), rel=1e-10)
 
 
-def test_equal_titles_are_no_negatives_of_each_other():
+def test_equal_titles_are_not_negatives_of_each_other():
     collapsed = clip_loss(torch.ones(4, 3), torch.ones(4, 3), temperature=0.1, title=torch.tensor([7, 7, 1, 2]))
     assert collapsed.item() == pytest.approx((2 * math.log(3) + 2 * math.log(4)) / 4, rel=1e-6)
 
@@ -91,7 +91,7 @@ def test_pictures_of_other_groups_do_not_compete():
 
 
 @pytest.mark.parametrize(("pictures", "titles"), [((3, 2), (2, 2)), ((3, 2), (3, 4)), ((0, 2), (0, 2))])
-def test_pictures_without_as_many_titles_are_refused(pictures, titles):
+def test_different_numbers_of_pictures_and_titles_are_refused(pictures, titles):
     with pytest.raises(ValueError, match="as many pictures as titles"):
         clip_loss(torch.ones(pictures), torch.ones(titles), temperature=0.1)
 
@@ -105,7 +105,7 @@ def test_a_step_holds_each_picture_once_with_its_title_and_group():
     assert (step.places["group"] == step.items % 2).all()
 
 
-def test_the_methods_loss_is_clips_on_the_backbones_own_embedding():
+def test_the_methods_loss_is_clips_on_the_backbones_embedding():
     method = Clip(np.array([0, 1, 2, 3, 5]), TITLES, PretrainConfig(batch_pictures=5, dim=4, clip=CLIP), 0)
     step = method.step(0)
     embedding = torch.randn(5, 4)
@@ -116,7 +116,7 @@ def test_the_methods_loss_is_clips_on_the_backbones_own_embedding():
     assert method.loss(outputs, step)[0].item() == pytest.approx(slow, rel=1e-5)
 
 
-def test_pictures_without_a_title_do_not_enter():
+def test_pictures_without_a_title_are_left_out():
     embedding, text = torch.randn(2, 4, 3)
     step = Step(number=0, items=np.arange(4), view=np.zeros(4), places={"title": np.array([1, 0, 2, 0]), "group": np.zeros(4)})
     found = clip_loss_of({"embedding": embedding, "text": text}, step, temperature=0.1)
@@ -134,7 +134,7 @@ def test_titles_that_are_alike_wherever_they_compete_are_refused(shop_folder):
     assert isinstance(make_method("clip", shop, with_picture, replace(config, negatives="batch"), 0), Clip)
 
 
-def test_courier_with_clip_pays_both_losses():
+def test_courier_with_clip_adds_both_losses():
     views = PageViews(page=np.array([[0, 1], [2, 4]]), clicked=np.array([[True, False], [True, True]]), history=np.array([[3, 5], [0, -1]]))
     own = CourierConfig(batch_size=2, with_clip=True)
     config = PretrainConfig(dim=4, courier=own, clip=CLIP)

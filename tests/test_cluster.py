@@ -1,4 +1,4 @@
-"""The export of cluster IDs: the CTR model's clusters, and what gives a new picture its own."""
+"""The export of cluster IDs: the CTR model's clusters, and the centres that assign new pictures to them."""
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,7 @@ def shop(tmp_path):
 
 @pytest.fixture
 def vectors(shop):
-    """Unit embeddings that share a large part; item 5 has none."""
+    """Unit embeddings with a large common part; item 5 has none."""
     found = normalise(np.random.default_rng(0).normal(size=(len(shop.items), 6)) + np.array([3, 0, 0, 0, 0, 0])).astype(np.float32)
     found[5] = 0
     return found
@@ -44,7 +44,7 @@ def test_the_clusters_are_those_of_the_ctr_model(shop, vectors, embeddings, caps
 
 
 @pytest.mark.parametrize("centre", [True, False])
-def test_the_centres_tell_the_cluster_of_any_picture(vectors, embeddings, centre):
+def test_the_centres_give_the_cluster_of_any_picture(vectors, embeddings, centre):
     assert main(["--embeddings", str(embeddings), "--clusters", "7", "--centre" if centre else "--no-centre"]) == 0
     cluster = pl.read_parquet(embeddings / "clusters.parquet")["cluster"].to_numpy()
     with np.load(embeddings / "centres.npz", allow_pickle=False) as arrays:
@@ -55,7 +55,7 @@ def test_the_centres_tell_the_cluster_of_any_picture(vectors, embeddings, centre
     assert (nearest(normalise(vectors[present] - common), centres) == cluster[present]).all()
 
 
-def test_new_embeddings_take_the_clusters_of_the_old_away(shop, vectors, embeddings):
+def test_new_embeddings_remove_the_clusters_of_the_old_ones(shop, vectors, embeddings):
     assert main(["--embeddings", str(embeddings), "--clusters", "7"]) == 0
     write_embeddings(embeddings, shop.items["item_id"], -vectors, {"encoder": "another"})
     assert sorted(path.name for path in embeddings.iterdir()) == ["items.parquet", "meta.json", "vectors.npy"]

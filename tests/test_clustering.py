@@ -1,4 +1,4 @@
-"""Cluster ID: nearest centres, empty clusters, pictures that are not there."""
+"""Cluster ID: nearest centres, empty clusters, missing pictures."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def cluster_ids(vectors, *, clusters, seed, fit_on=None):
     return assigned(vectors, centres), centres
 
 
-def test_well_parted_groups_become_the_clusters():
+def test_well_separated_groups_become_the_clusters():
     ids, centres = cluster_ids(blobs(np.random.default_rng(0)), clusters=4, seed=0)
     assert len(centres) == 4
     groups = ids.reshape(4, 30)
@@ -86,15 +86,15 @@ def test_spread_is_one_over_root_of_the_dimension_when_healthy_and_zero_when_col
     assert collapse(np.ones((50, 16))) < 1e-12
 
 
-def test_scores_and_vectors_are_standardised_by_the_pictures_known():
+def test_scores_and_vectors_are_standardised_on_known_pictures():
     rng = np.random.default_rng(7)
     vectors = normalise(rng.normal(size=(400, 6)) + np.array([3, 0, 0, 0, 0, 0]))
     vectors[5] = 0
-    predictions = image_feature("sim_score", vectors, seed=0)
+    feature = image_feature("sim_score", vectors, seed=0)
     present = vectors[np.arange(400) != 5]
     cosines = present @ present.T
-    assert abs(predictions.pair_mean - cosines.mean()) < 1e-6
-    assert abs(predictions.pair_spread - cosines.std()) < 1e-6
+    assert abs(feature.pair_mean - cosines.mean()) < 1e-6
+    assert abs(feature.pair_spread - cosines.std()) < 1e-6
     as_vector = image_feature("vector", vectors, seed=0)
     np.testing.assert_allclose(as_vector.vectors[np.arange(400) != 5].mean(0), 0, atol=1e-5)
     assert abs(as_vector.vectors[np.arange(400) != 5].std() - 1) < 1e-5
@@ -144,7 +144,7 @@ def test_fewer_clusters_than_wanted_are_explained(capsys):
     assert "3 clusters, not 50: the 30 pictures they are learned from have 3 distinct embeddings" in capsys.readouterr().err
 
 
-def test_rows_that_differ_beyond_rounding_are_learned_from_as_they_are():
+def test_rows_that_differ_by_more_than_rounding_are_all_learned_from():
     vectors = blobs(np.random.default_rng(11))
     first, group = distinct_rows(vectors)
     assert (first == np.arange(len(vectors))).all()

@@ -21,7 +21,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 
 def png(values: np.ndarray, bits: int, kind: int, *chunks: bytes) -> bytes:
-    """A PNG of (H, W, C) numbers, each written with so many bits."""
+    """A PNG of (H, W, C) numbers, written with the given number of bits each."""
     height, width = values.shape[:2]
     rows = b""
     for row in values.reshape(height, -1):
@@ -33,7 +33,7 @@ def png(values: np.ndarray, bits: int, kind: int, *chunks: bytes) -> bytes:
 
 
 def numbers(bits: int, channels: int) -> np.ndarray:
-    """(6, 7, C) with the smallest and the largest number among them."""
+    """(6, 7, C) random numbers, the smallest and the largest included."""
     values = RANDOM.integers(0, 2**bits, (6, 7, channels))
     values[0, 0], values[0, 1] = 0, 2**bits - 1
     return values
@@ -83,7 +83,7 @@ def test_colours_and_alpha_of_8_and_of_16_bits(bits, kind, channels):
     values = numbers(bits, channels)
     part = values / (2**bits - 1)
     wanted = over_white(part[..., :-1], part[..., -1:]) if kind != COLOUR else part * 255
-    assert_shows(png(values, bits, kind), wanted, within=1.5)  # of 16 bits the upper 8 count, of colour and of alpha
+    assert_shows(png(values, bits, kind), wanted, within=1.5)  # only the upper 8 of 16 bits count, in colour and in alpha
 
 
 def test_a_transparent_colour_is_shown_white_or_refused_where_16_bits_leave_it_open():
@@ -99,7 +99,7 @@ def test_a_transparent_colour_is_shown_white_or_refused_where_16_bits_leave_it_o
 
 
 def adobe_jpeg(stored: np.ndarray) -> bytearray:
-    """A JPEG of four channels with Adobe's marker: colour transform 0. Pillow writes 255 minus what it is given."""
+    """A JPEG of four channels with Adobe's marker, colour transform 0. Pillow writes 255 minus the values it is given."""
     file = io.BytesIO()
     Image.fromarray(255 - stored, "CMYK").save(file, "JPEG", quality=98, subsampling=0)
     return bytearray(file.getvalue())
@@ -124,7 +124,7 @@ def test_a_printers_jpeg_shows_what_its_inks_leave_of_white(kind):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_of_an_animation_the_first_frame_counts(kind):
+def test_an_animation_is_read_as_its_first_frame(kind):
     frames = [Image.new("RGB", (12, 10), colour) for colour in ((250, 10, 10), (10, 250, 10))]
     file = io.BytesIO()
     frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=50, lossless=True)
@@ -132,7 +132,7 @@ def test_of_an_animation_the_first_frame_counts(kind):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_each_format_may_say_how_it_is_turned(kind):
+def test_the_orientation_is_read_in_every_format(kind):
     upright = np.zeros((16, 32, 3), dtype=np.uint8)
     upright[:, :16] = 255
     exif = Image.Exif()

@@ -1,4 +1,4 @@
-"""Every polars type in every column: the shop of the column's plain type, or a refusal that names file and column."""
+"""Every polars type in every column: the same shop as with the column's plain type, or a refusal that names file and column."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SESSIONS, SHOWN, ITEMS, USERS = 20, 4, 6, 5
 
 @cache
 def plain() -> dict[str, pl.DataFrame]:
-    """Tables of integers below 120 and of texts, which nearly every type can hold."""
+    """Tables of integers below 120 and of texts: values that nearly every type can hold."""
     random = np.random.default_rng(0)
     session = np.repeat(np.arange(SESSIONS), SHOWN)
     n = SESSIONS * SHOWN
@@ -88,7 +88,7 @@ def as_texts(values: pl.Series) -> pl.Series:
 
 
 def typed(values: pl.Series, dtype: pl.DataType) -> pl.Series:
-    """The values in a type, whatever that makes of them."""
+    """The values cast to a type, whatever that makes of them."""
     codes = values.cast(pl.Int64) if values.dtype != pl.String else values.rank("dense").cast(pl.Int64)
     if dtype in (pl.String, pl.Categorical, pl.Binary):
         return as_texts(values).cast(dtype)
@@ -112,7 +112,7 @@ OTHERS = (pl.Boolean(), pl.Null(), pl.Binary(), pl.Date(), pl.Time(), pl.Duratio
 TYPES = (*(dtype() for dtype in INTEGERS), *(d if isinstance(d, pl.Decimal) else d() for d in FLOATS), pl.String(), pl.Categorical(),
          pl.Enum(["a"]), *OTHERS)  # fmt: skip
 NUMBERS = {"integers": pl.Int64, "floats": pl.Float64, "text": pl.String, "boolean": pl.Boolean, "times": pl.Int64, "null": pl.String}
-# what each kind of column takes
+# what each kind of column accepts
 TAKES = {
     "id": {"integers"}, "text id": {"text"}, "time": {"integers", "times"}, "click": {"integers", "floats", "boolean"},
     "text": {"text", "null"}, "name": {"text"}, "category": {"text", "null"}, "feature": {"integers", "floats", "text", "boolean"},
@@ -157,11 +157,11 @@ def test_every_type_is_read_as_its_plain_form_or_refused_by_file_and_column(file
             assert f"{file}.parquet" in str(refused.value)
             continue
         written = plain_form(values)
-        key = f"{kind(dtype)} {written.dtype} {written.to_list()}"  # the same for all types but those that cut values off
+        key = f"{kind(dtype)} {written.dtype} {written.to_list()}"  # the same for all types except those that truncate values
         if key not in wanted:
             wanted[key] = load_shop(write(tmp_path / f"plain {number}", file, column, written))
         assert_same_shop(at(wanted[key], folder), load_shop(folder))
-        if number % 7 == 0:  # the same code, so a sample will do
+        if number % 7 == 0:  # the same code reads all of them, so a sample will do
             assert_same_shop(at(wanted[key], folder), ingest(folder, tmp_path / f"log {number}", stretch=30))
     assert wanted
 
@@ -174,7 +174,7 @@ def at(shop: Shop, folder: Path) -> Shop:
 
 @pytest.mark.parametrize("dtype", [pl.UInt64, pl.Int128, pl.UInt128])
 @pytest.mark.parametrize("file", ["items", "users", "impressions"])
-def test_an_integer_feature_beyond_64_bits_is_refused_by_its_row(dtype, file, tmp_path, write):
+def test_an_integer_feature_beyond_64_bits_is_refused_with_its_row(dtype, file, tmp_path, write):
     frame = plain()[file]
     values = pl.Series([1, 2**63] + [3] * (frame.height - 2), dtype=dtype)
     with pytest.raises(DataError, match=rf"{file}.parquet: row 1, column 'feature': value {2**63}; .* 64 bits .*; write them as text"):
@@ -182,7 +182,7 @@ def test_an_integer_feature_beyond_64_bits_is_refused_by_its_row(dtype, file, tm
 
 
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 0])
-def test_ids_at_the_limits_of_64_bits_are_ids_like_others(value, tmp_path, write):
+def test_ids_at_the_limits_of_64_bits_are_ordinary_ids(value, tmp_path, write):
     folder = write(tmp_path / "shop", "impressions", "session_id", plain()["impressions"]["session_id"])
     for name, column in (("items", "item_id"), ("impressions", "item_id"), ("events", "item_id")):
         change(folder, name, pl.col(column).replace({3: value, 0: 7}))

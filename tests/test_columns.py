@@ -27,7 +27,7 @@ def test_text_and_integers_are_categorical_and_floats_numeric():
     assert found.numeric == ["float", "single", "price"]
 
 
-def test_reserved_columns_are_no_features_whatever_their_type():
+def test_reserved_columns_are_not_features_whatever_their_type():
     frame = pl.DataFrame({"item_id": ["a"], "image": [None], "title": [["words"]], "brand": ["b"]})
     assert feature_columns(frame, reserved=ITEM_RESERVED) == FeatureColumns(categorical=["brand"], numeric=[])
 

@@ -23,7 +23,7 @@ from pretrain.config import PretrainConfig, initial_config
 from run.folder import Stage
 
 ROOT = Path(__file__).parent.parent
-SIZE = (  # noqa: SIM905 - as one types it
+SIZE = (  # noqa: SIM905 - as typed in a shell
     "--preset tiny --users 60 --items 60 --sessions 600 --clusters 8 --pretrain.image-size 16 --pretrain.store-size 24 "
     "--pretrain.dim 8 --pretrain.pictures 1500 --pretrain.start-pictures 500 "
     "--pretrain.checkpoint-seconds 0.5 --ctr.epochs 1 --ctr.checkpoint-seconds 0.5 --seeds 1"
@@ -40,7 +40,7 @@ def run(out, *words):
 
 
 def timeless(value):
-    """Results without what a clock or a checkout says."""
+    """Results without what depends on the clock or the checkout."""
     if isinstance(value, dict):
         return {key: timeless(part) for key, part in value.items() if key not in TIMES}
     return [timeless(part) for part in value] if isinstance(value, list) else value
@@ -69,7 +69,7 @@ def test_the_table_has_a_row_for_every_encoder_and_form_and_the_controls(undistu
         assert form in printed
 
 
-def test_results_hold_what_the_design_names(undisturbed):
+def test_results_hold_every_key_that_the_design_names(undisturbed):
     found = json.loads((undisturbed[0] / "results.json").read_text())
     for key in ("data", "preset", "seeds", "sessions_scored", "sessions_one_class", "baseline", "rows", "pairs", "versions", "commit"):
         assert key in found
@@ -125,7 +125,7 @@ def test_a_form_is_selected_by_validation_alone():
     assert select_forms(valid, rows) == {"courier": rows[1], "simclr": rows[2]}
 
 
-def test_every_training_is_announced_as_it_begins_with_its_number(undisturbed):
+def test_every_training_is_announced_with_its_number_when_it_begins(undisturbed):
     lines = [line for line in undisturbed[2].splitlines() if " of " in line]
     assert "initial encoder seed 0 (1 of 1)" in lines
     assert "encoder courier seed 0 (1 of 3)" in lines
@@ -159,7 +159,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_results(undisturbed, tm
     assert results(out) == results(undisturbed[0])
 
 
-def test_the_report_and_its_settings_are_there(undisturbed):
+def test_the_report_and_its_settings_are_written(undisturbed):
     out = undisturbed[0]
     assert (out / "report.html").read_text().count("not what a real shop would gain") == 1
     assert "[pretrain]" in (out / "config.toml").read_text()
@@ -217,7 +217,7 @@ def test_the_truth_is_read_by_no_stage(undisturbed, tmp_path):
         (["--seeds", "0"], "above 0"),
     ],
 )
-def test_a_mistake_is_answered_in_one_line(tmp_path, words, message):
+def test_a_mistake_is_reported_in_one_line(tmp_path, words, message):
     done = run(tmp_path, *words)
     assert done.returncode == 2
     assert message in done.stderr

@@ -1,4 +1,4 @@
-"""Settings come back from the config.toml they were written to, whatever they are; a recipe with a mistake is refused by name."""
+"""Settings of any kind round trip through config.toml; mistakes in a recipe are refused by name."""
 
 import dataclasses
 import importlib
@@ -117,13 +117,13 @@ def test_a_recipe_is_utf_8_wherever_it_is_read(tmp_path):
         read_recipe(tmp_path / "r.toml")
 
 
-def test_a_setting_is_known_by_its_field_and_by_its_flag(tmp_path):
+def test_a_recipe_may_spell_a_setting_as_its_field_or_its_flag(tmp_path):
     assert read("from = 'a'", tmp_path) == read("from_ = 'a'", tmp_path) == parsed("--from", "a")
     flat, nested = "temperature = 0.5\nbatch-size = 400", "[source.inner]\nbatch_size = 400\ntemperature = 0.5"
     assert read(flat, tmp_path) == read(nested, tmp_path) == parsed("--batch-size", "400", "--temperature", "0.5")
 
 
-def test_a_setting_without_a_default_value_can_be_given_and_one_with_it_taken_away(tmp_path):
+def test_an_optional_setting_can_be_given_and_reset_to_none(tmp_path):
     found = read("rate = 1\nlimit = 'None'\nfolder = 'x'", tmp_path)
     assert (found.rate, found.limit, found.source.folder) == (1.0, None, Path("x"))
     assert read(to_toml(as_dict(found)), tmp_path) == found
@@ -135,12 +135,12 @@ def test_an_unknown_name_in_a_list_is_refused_with_the_nearest():
         names("encoders", "courir", ["courier", "simclr"])
 
 
-def test_a_word_that_is_no_unicode_is_refused_before_anything_is_written():
+def test_text_that_is_not_unicode_is_refused_before_anything_is_written():
     with pytest.raises(SettingError, match=r"source.data.*not valid UTF-8"):
         parsed("--data", "shop\udcff")
 
 
-def test_a_run_folder_notes_absolute_paths(tmp_path, monkeypatch):
+def test_a_run_folder_records_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_config(Path("run"), Settings(out=Path("run"), source=Source(data="shop", folder=Path("pictures"))))
     noted = parsed("--recipe", "run/config.toml")
@@ -149,7 +149,7 @@ def test_a_run_folder_notes_absolute_paths(tmp_path, monkeypatch):
 
 
 def values(hint):
-    """Values of a field's type, the extreme ones too."""
+    """Values of a field's type, extreme ones included."""
     hint = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -167,7 +167,7 @@ def values(hint):
 
 @some.composite
 def varied(draw, config):
-    """A config with other values in some of its fields, as many of them as its checks take together."""
+    """A config with other values in some of its fields: as many as its checks accept together."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     for one in dataclasses.fields(config):
         now = getattr(config, one.name)
@@ -199,12 +199,12 @@ def check_round_trip(data, config_class, presets):
 
 @settings(max_examples=60, deadline=None)
 @given(data=some.data())
-def test_settings_of_any_type_and_value_come_back_from_toml(data):
+def test_settings_of_any_type_and_value_round_trip_through_toml(data):
     check_round_trip(data, Settings, PRESETS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_commands_settings_come_back_from_toml(command):
+def test_every_commands_settings_round_trip_through_toml(command):
     module = importlib.import_module(command)
 
     @settings(max_examples=12, deadline=None)
@@ -240,8 +240,8 @@ def test_a_run_folders_config_given_as_a_recipe_is_the_same_run(command, preset,
     assert other == dataclasses.replace(first, preset="small")
 
 
-def test_no_preset_gives_a_setting_that_a_recipe_could_not_take_away():
-    """None is left out of TOML: an optional setting that a preset gives could not be None again."""
+def test_no_preset_sets_what_a_recipe_could_not_reset():
+    """None is left out of TOML, so an optional setting that a preset sets could not be reset to None."""
     for command in ("eval.compare", "ctr.train", "pretrain.train"):
         module = importlib.import_module(command)
         config_class = getattr(module, COMMANDS[command])
@@ -256,7 +256,7 @@ def flat(table, prefix=""):
         yield from flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
 
 
-def test_infinite_and_tiny_numbers_come_back():
+def test_infinite_and_tiny_numbers_round_trip():
     for number in (math.inf, -math.inf, 5e-324, -0.0, 1e308):
         again = with_settings(Settings(), {"rate": number}, source="")
         assert math.copysign(1, again.rate) == math.copysign(1, number)

@@ -118,18 +118,18 @@ def test_a_reconstruction_lies_in_the_simplex_of_the_history():
     assert (rebuilt[1, :, 2] == 0).all()
 
 
-def test_a_row_without_history_is_rebuilt_as_zeros_not_nan():
+def test_a_row_without_history_is_reconstructed_as_zeros_not_nan():
     weights = attention(torch.randn(1, 2, 3), torch.randn(1, 4, 3), torch.zeros(1, 4, dtype=torch.bool))
     assert (weights == 0).all()
 
 
-def test_a_collapsed_encoder_pays_log_of_the_candidates():
+def test_a_collapsed_encoder_has_a_loss_of_log_candidates():
     count = torch.tensor([3, 1, 1, 2])
     loss = contrast(torch.ones(4, 3), count, torch.ones(2, 3), torch.tensor([0, 2]), temperature=0.05)
     assert loss.item() == pytest.approx(math.log(7), rel=1e-6)
 
 
-def test_the_softmax_runs_over_items_so_that_other_reconstructions_do_not_compete():
+def test_the_softmax_is_over_items_not_over_reconstructions():
     embeddings, first, second, once = torch.randn(5, 3), torch.randn(1, 3), torch.randn(1, 3), torch.ones(5)
     both = contrast(embeddings, once, torch.cat([first, second]), torch.tensor([0, 1]), temperature=0.1)
     alone = [contrast(embeddings, once, r, torch.tensor([j]), temperature=0.1) for j, r in enumerate((first, second))]
@@ -141,22 +141,22 @@ def test_a_batch_without_a_click_is_refused():
         contrast(torch.ones(2, 3), torch.ones(2), torch.ones(0, 3), torch.zeros(0, dtype=torch.long), temperature=0.1)
 
 
-def test_an_own_item_elsewhere_in_the_batch_is_no_negative_when_masked():
+def test_the_targets_own_item_elsewhere_in_the_batch_is_not_a_negative_when_masked():
     page = np.array([[0, 1], [0, 2]])
     views = PageViews(page=page, clicked=np.array([[True, False], [True, False]]), history=np.array([[3, -1], [3, -1]]))
     vectors = torch.eye(4, dtype=torch.float64)
     masked = loss_of(views, vectors, temperature=1.0, mask_same_item=True)
-    # every page item is at right angles to the reconstruction (item 3): all similarities are 0; candidates 0, 1, 2 remain
+    # every page item is orthogonal to the reconstruction (item 3): all similarities are 0; candidates 0, 1, 2 remain
     assert masked.item() == pytest.approx(math.log(3))
     assert loss_of(views, vectors, temperature=1.0, mask_same_item=False).item() == pytest.approx(math.log(4))
 
 
-def test_rows_with_one_click_do_not_enter_the_click_sequence_loss():
+def test_rows_with_one_click_are_left_out_of_the_click_sequence_loss():
     views = PageViews(page=np.array([[0, 1]]), clicked=np.array([[True, False]]), history=np.array([[2, -1]]))
     assert parts_of(views, torch.randn(4, 3))[1]["loss_ucs"] == 0
 
 
-def test_each_row_is_seen_once_a_pass_and_each_picture_once_a_step():
+def test_each_row_is_seen_once_per_pass_and_each_picture_once_per_step():
     rng = np.random.default_rng(0)
     views = some_views(rng, rows=12, items=9)
     method = Courier(views, PretrainConfig(courier=CourierConfig(batch_size=4)), seed=3)

@@ -47,7 +47,7 @@ def rows():
         yield [int(i) for i in page[clicked]], [int(i) for i in page if i >= 0], [int(i) for i in history if i >= 0]
 
 
-def slow_rebuilt(vectors, target, history):
+def slow_reconstructions(vectors, target, history):
     weights = torch.stack([vectors[target] @ vectors[k] for k in history]).div(math.sqrt(4)).softmax(0)
     return sum(w * vectors[k] for w, k in zip(weights, history, strict=True))
 
@@ -56,17 +56,17 @@ def cosine(a, b):
     return F.cosine_similarity(a, b, dim=0)
 
 
-def test_without_ucs_the_loss_is_that_of_the_page_alone(vectors):
+def test_without_ucs_only_the_page_view_loss_is_left(vectors):
     total, parts = loss_of(vectors, without="ucs")
     assert set(parts) == {"loss_pv"}
     assert total == parts["loss_pv"] == loss_of(vectors)[1]["loss_pv"]
 
 
-def test_without_negatives_of_the_page_clicked_items_compete_alone(vectors):
+def test_without_negatives_of_the_page_only_clicked_items_compete(vectors):
     clicked = [(target, history) for targets, _, history in rows() for target in targets]
     losses = []
     for target, history in clicked:
-        rebuilt = slow_rebuilt(vectors, target, history)
+        rebuilt = slow_reconstructions(vectors, target, history)
         logits = torch.stack([cosine(vectors[other], rebuilt) / 0.05 for other, _ in clicked])
         losses.append(logits.logsumexp(0) - cosine(vectors[target], rebuilt) / 0.05)
     expected = torch.stack(losses).mean()
@@ -74,11 +74,13 @@ def test_without_negatives_of_the_page_clicked_items_compete_alone(vectors):
 
 
 def test_without_contrast_a_clicked_picture_is_pulled_to_its_reconstruction(vectors):
-    apart = [1 - cosine(vectors[target], slow_rebuilt(vectors, target, history)) for targets, _, history in rows() for target in targets]
-    assert loss_of(vectors, without="contrast")[1]["loss_pv"].item() == pytest.approx(torch.stack(apart).mean().item(), rel=1e-9)
+    distances = [
+        1 - cosine(vectors[target], slow_reconstructions(vectors, target, history)) for targets, _, history in rows() for target in targets
+    ]
+    assert loss_of(vectors, without="contrast")[1]["loss_pv"].item() == pytest.approx(torch.stack(distances).mean().item(), rel=1e-9)
 
 
-def test_pulling_moves_the_picture_and_holds_the_reconstruction():
+def test_without_contrast_the_gradient_moves_the_picture_not_its_reconstruction():
     picture, rebuilt = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
     pull(picture, rebuilt).backward()
     assert picture.grad is not None
@@ -86,7 +88,7 @@ def test_pulling_moves_the_picture_and_holds_the_reconstruction():
     assert pull(rebuilt, 2 * rebuilt).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_without_reconstruction_the_history_is_summed_up_knowing_no_target(vectors):
+def test_without_reconstruction_the_history_is_summarised_without_the_target(vectors):
     history, present = torch.randn(2, 3, 4), torch.tensor([[True, True, False], [True, True, True]])
     found = summary(history, present)
     for row, length in ((0, 2), (1, 3)):
@@ -105,12 +107,12 @@ def test_parts_can_be_left_out_together(vectors):
 def test_the_hinge_is_that_of_appendix_f():
     torch.manual_seed(0)
     pictures, rebuilt = torch.randn(5, 3), torch.randn(5, 3)
-    other = torch.tensor([1, 2, 3, 4, 4])  # the last column has no other
+    other = torch.tensor([1, 2, 3, 4, 4])  # the last column has no other one
     slow = [max(0.0, (cosine(pictures[j], rebuilt[other[j]]) - cosine(pictures[j], rebuilt[j])).item() + 0.3) for j in range(4)]
     assert hinge(pictures, rebuilt, other, margin=0.3).item() == pytest.approx(np.mean(slow), rel=1e-5)
 
 
-def test_perfect_reconstructions_pay_no_hinge_and_equal_ones_pay_the_margin():
+def test_perfect_reconstructions_have_no_hinge_loss_and_equal_ones_the_margin():
     pictures = torch.eye(4)
     assert hinge(pictures, pictures, torch.tensor([1, 2, 3, 0]), margin=0.5).item() == 0
     assert hinge(torch.ones(4, 2), torch.ones(4, 2), torch.tensor([1, 2, 3, 0]), margin=0.5).item() == pytest.approx(0.5)
@@ -120,7 +122,7 @@ def test_perfect_reconstructions_pay_no_hinge_and_equal_ones_pay_the_margin():
     columns=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), min_size=1, max_size=40),
     number=st.integers(0, 5), mask=st.booleans(), grouped=st.booleans(),
 )  # fmt: skip
-def test_a_mismatched_column_is_another_of_the_same_group(columns, number, mask, grouped):
+def test_a_mismatched_column_is_another_one_of_the_same_group(columns, number, mask, grouped):
     target = torch.tensor([2 * item + group for item, group in columns])
     group = torch.arange(8) % 2 if grouped else None
     other = mismatched(target, group, mask, 0, number).tolist()
@@ -140,7 +142,7 @@ def test_the_hinge_loss_trains_on_mismatched_reconstructions_of_the_batch(vector
     assert total.item() == pytest.approx(sum(part.item() for part in parts.values()))
 
 
-def test_a_projection_head_is_what_the_loss_sees_instead_of_embeddings(vectors):
+def test_with_a_projection_head_the_loss_sees_projections(vectors):
     method = method_of(projection_head=True)
     step = method.step(0)
     method.heads.double()
@@ -150,7 +152,7 @@ def test_a_projection_head_is_what_the_loss_sees_instead_of_embeddings(vectors):
     assert found.item() == pytest.approx(loss_of(projected)[0].item(), rel=1e-12)
 
 
-def test_several_heads_are_torchs_attention_and_padding_has_no_part():
+def test_several_heads_equal_torchs_attention_and_ignore_padding():
     ours, theirs = MultiheadReconstruction(8, 2), torch.nn.MultiheadAttention(8, 2, batch_first=True)
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
@@ -165,13 +167,13 @@ def test_several_heads_are_torchs_attention_and_padding_has_no_part():
     torch.testing.assert_close(ours(target, other, present), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_several_heads_give_a_row_without_history_no_part_of_it():
+def test_several_heads_reconstruct_a_row_without_history_as_zeros():
     ours = MultiheadReconstruction(4, 2)
     empty = torch.zeros(1, 3, dtype=torch.bool)
     torch.testing.assert_close(ours(torch.randn(1, 2, 4), torch.randn(1, 3, 4), empty), ours.out.bias.expand(1, 2, 4))
 
 
-def test_the_click_head_pays_the_cross_entropy_of_all_page_items(vectors):
+def test_the_click_head_adds_the_cross_entropy_of_all_page_items(vectors):
     method = method_of(click_head=True)
     method.heads.double()
     step = method.step(0)
@@ -188,7 +190,7 @@ def test_the_click_head_pays_the_cross_entropy_of_all_page_items(vectors):
 
 @pytest.mark.parametrize("settings", [{"loss": "hinge"}, {"attention": "multihead", "attention_heads": 2}, {"without": "contrast"},
                                       {"without": "reconstruction"}, {"projection_head": True}, {"click_head": True}])  # fmt: skip
-def test_every_variant_has_a_gradient_at_each_picture(vectors, settings):
+def test_every_variant_has_a_gradient_for_each_picture(vectors, settings):
     leaf = vectors.clone().requires_grad_()
     loss_of(leaf, **settings)[0].backward()
     assert leaf.grad is not None

@@ -1,4 +1,4 @@
-"""Vocabularies, standardisation and batches: what the train split does not know counts nowhere."""
+"""Vocabularies, standardisation and batches: nothing is learned from outside the train split."""
 
 import dataclasses
 
@@ -17,13 +17,13 @@ from tests.ctr_shop import items_of, make_shop, pictures
 TINY = CtrConfig(**PRESETS["tiny"])
 
 
-def test_what_is_seen_only_after_the_train_split_has_no_row_of_its_own():
+def test_values_seen_only_after_the_train_split_have_no_row_of_their_own():
     shop, style = make_shop()
-    train, after = shop.rows("train"), np.concatenate([shop.rows("valid"), shop.rows("test")])
+    train, later_rows = shop.rows("train"), np.concatenate([shop.rows("valid"), shop.rows("test")])
     hidden = 7  # this item leaves the train period altogether
     item = shop.item.copy()
     item[train] = np.where(item[train] == hidden, hidden + 1, item[train])
-    item[after[:20]] = hidden
+    item[later_rows[:20]] = hidden
     rows = shop.events.rows()
     before = rows.time < shop.session_time[shop.session[train]].max()
     events = by_action(rows._replace(item=np.where(before & (rows.item == hidden), 8, rows.item)), users=len(shop.users))
@@ -33,7 +33,7 @@ def test_what_is_seen_only_after_the_train_split_has_no_row_of_its_own():
     assert inputs.items.rows[0, hidden + 1] > 0
 
 
-def test_the_late_splits_change_nothing_of_what_the_train_split_is_given():
+def test_later_splits_do_not_change_the_inputs_of_the_train_split():
     shop, style = make_shop()
     late = np.isin(np.arange(len(shop.item)), np.concatenate([shop.rows("valid"), shop.rows("test")]))
     frame = shop.impressions.with_columns(
@@ -49,7 +49,7 @@ def test_the_late_splits_change_nothing_of_what_the_train_split_is_given():
     assert (one.context.rows[:, train] == two.context.rows[:, train]).all()
 
 
-def test_columns_whose_names_differ_by_a_dot_have_tables_of_their_own():
+def test_columns_whose_names_differ_by_a_dot_have_separate_tables():
     shop, style = make_shop()
     items = shop.items.with_columns(pl.Series("a.b", [1, 2] * 40), pl.Series("a%2Eb", [1, 2] * 40))
     inputs = encode(dataclasses.replace(shop, items=items), pictures(style, "none"), TINY)
@@ -79,7 +79,7 @@ def test_a_batch_holds_every_impression_of_its_sessions_with_its_item_and_histor
         assert inputs.items.rows[0, wanted].tolist() == keys["item"].values()[history].tolist()
 
 
-def test_an_epoch_shows_each_session_once_in_an_order_of_its_own():
+def test_each_epoch_shows_every_session_once_in_its_own_order():
     shop, _ = make_shop()
     part = split_sessions(shop, "train")
     first, again, second = (np.concatenate(shuffled(part, 32, seed=1, epoch=e)) for e in (0, 0, 1))
@@ -98,6 +98,6 @@ def test_an_image_feature_of_another_catalogue_is_refused():
     "setting",
     [{"heads": 3}, {"epochs": 0}, {"ema": 1.0}, {"pooling": "max"}, {"hidden": ()}, {"learning_rate": float("nan")}],
 )
-def test_settings_that_cannot_be_are_refused_by_name(setting):
+def test_impossible_settings_are_refused_by_name(setting):
     with pytest.raises(SettingError, match=next(iter(setting))):
         CtrConfig(**setting)

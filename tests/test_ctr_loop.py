@@ -1,4 +1,4 @@
-"""Training: it learns, leaks nothing, repeats itself, and a killed run ends as an undisturbed one."""
+"""Training learns, leaks nothing and is repeatable, and a killed run ends like an undisturbed one."""
 
 import dataclasses
 import json
@@ -39,14 +39,14 @@ train_ctr(shop, pictures(style, "sim_score"), LONG, seed=0, folder=Path({folder!
 """
 
 
-def scores_of(folder):
+def predictions(folder):
     return pl.read_parquet(folder / "predictions.parquet")
 
 
 def train(folder, form="none", config=TINY, seed=0, shop=None):
     made, style = make_shop()
     train_ctr(shop or made, pictures(style, form), config, seed=seed, folder=folder)
-    return scores_of(folder)
+    return predictions(folder)
 
 
 def losses(folder):
@@ -58,7 +58,7 @@ def with_clicks(shop, click):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_run_leaves_probabilities_of_every_valid_and_test_impression(tmp_path, form):
+def test_a_run_writes_a_probability_for_every_valid_and_test_impression(tmp_path, form):
     table = train(tmp_path, form, dataclasses.replace(TINY, epochs=1))
     shop, _ = make_shop()
     for split in ("valid", "test"):
@@ -74,16 +74,16 @@ def test_a_run_leaves_probabilities_of_every_valid_and_test_impression(tmp_path,
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):
     one, two, other = (train(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert one.equals(two)
     assert not one["score"].equals(other["score"])
 
 
 @pytest.mark.parametrize("ema", [0.99, 0.0])
-def test_a_run_stopped_midway_goes_on_to_the_same_bits_and_the_same_losses(tmp_path, monkeypatch, ema):
+def test_a_run_stopped_midway_resumes_to_the_same_bits_and_losses(tmp_path, monkeypatch, ema):
     config = dataclasses.replace(TINY, checkpoint_seconds=0, ema=ema)
-    full = train(tmp_path / "full", "cluster_id", config)
+    undisturbed = train(tmp_path / "undisturbed", "cluster_id", config)
     take_step, calls = ctr.training.loop.take_step, []
 
     def stop(run, share):
@@ -96,11 +96,11 @@ def test_a_run_stopped_midway_goes_on_to_the_same_bits_and_the_same_losses(tmp_p
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", "cluster_id", config)
-    assert train(tmp_path / "parts", "cluster_id", config).equals(full)
-    assert losses(tmp_path / "parts") == losses(tmp_path / "full")
+    assert train(tmp_path / "parts", "cluster_id", config).equals(undisturbed)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "undisturbed")
 
 
-def test_a_run_killed_by_signal_9_goes_on_to_the_same_bits(tmp_path):
+def test_a_run_killed_by_sigkill_resumes_to_the_same_bits(tmp_path):
     folder = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", KILLED.format(folder=str(folder))], cwd=ROOT)
     deadline = time.monotonic() + 60
@@ -110,10 +110,10 @@ def test_a_run_killed_by_signal_9_goes_on_to_the_same_bits(tmp_path):
     process.wait()
     assert list(folder.glob("checkpoints/step-*"))
     assert not (folder / "result.json").exists()
-    assert train(folder, "sim_score", LONG).equals(train(tmp_path / "full", "sim_score", LONG))
+    assert train(folder, "sim_score", LONG).equals(train(tmp_path / "undisturbed", "sim_score", LONG))
 
 
-def test_a_start_with_other_settings_is_refused_by_their_names(tmp_path, monkeypatch):
+def test_resuming_with_other_settings_is_refused_by_their_names(tmp_path, monkeypatch):
     config = dataclasses.replace(TINY, checkpoint_seconds=0)
     save = ctr.training.loop.save
 
@@ -128,7 +128,7 @@ def test_a_start_with_other_settings_is_refused_by_their_names(tmp_path, monkeyp
         train(tmp_path, config=dataclasses.replace(config, learning_rate=0.1), seed=5)
 
 
-def test_clicks_of_the_test_split_reach_no_score(tmp_path):
+def test_clicks_of_the_test_split_change_no_prediction(tmp_path):
     shop, _ = make_shop()
     click = shop.click.copy()
     click[shop.rows("test")] ^= 1
@@ -137,7 +137,7 @@ def test_clicks_of_the_test_split_reach_no_score(tmp_path):
     assert one["score"].equals(two["score"])
 
 
-def test_training_stops_when_the_valid_log_loss_gets_no_lower(tmp_path):
+def test_training_stops_when_the_valid_log_loss_no_longer_falls(tmp_path):
     config = dataclasses.replace(TINY, epochs=40, patience=2, learning_rate=0.01)
     train(tmp_path, config=config)
     result = json.loads((tmp_path / "result.json").read_text())
@@ -163,7 +163,7 @@ def test_a_model_learns_that_items_of_one_style_are_clicked(tmp_path, form):
     assert result["valid_auc"] > 0.75  # the rule itself has about 0.86
 
 
-def test_sim_score_teaches_what_nothing_else_tells(tmp_path):
+def test_sim_score_carries_what_no_other_input_does(tmp_path):
     shop, style = make_shop(sessions=1500, events=3000, strength=5)
     config = dataclasses.replace(TINY, learning_rate=0.01)
     plain, seen = (
@@ -173,7 +173,7 @@ def test_sim_score_teaches_what_nothing_else_tells(tmp_path):
     assert seen > plain + 0.05
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
     config = dataclasses.replace(TINY, learning_rate=1e30, warm_up=0.0)
     with pytest.raises(UserError, match=r"loss (nan|inf) at step \d+; lower the learning rates"):
         train(tmp_path, config=config)
@@ -189,7 +189,7 @@ def test_a_warm_start_is_the_trained_baseline_before_its_first_step(tmp_path, mo
         np.testing.assert_allclose(warm["score"].to_numpy(), baseline["score"].to_numpy(), atol=1e-6)
 
 
-def test_weights_of_other_data_or_no_weights_at_all_are_refused(tmp_path):
+def test_files_without_weights_and_weights_of_other_data_are_refused(tmp_path):
     train(tmp_path / "baseline")
     config = dataclasses.replace(TINY, init_from=tmp_path / "baseline" / "best.safetensors")
     other, _ = make_shop(seed=1)
@@ -205,7 +205,7 @@ def test_weights_of_other_data_or_no_weights_at_all_are_refused(tmp_path):
         train(tmp_path / "broken", config=dataclasses.replace(config, init_from=tmp_path / "broken.safetensors"))
 
 
-def test_half_precision_trains_too(tmp_path):
+def test_half_precision_trains(tmp_path):
     table = train(tmp_path, "sim_score", dataclasses.replace(TINY, epochs=1, precision="bf16-mixed"))
     assert table["score"].is_finite().all()
 
@@ -220,13 +220,13 @@ def test_a_train_split_of_one_class_is_refused_before_training(tmp_path, click, 
     assert not list(tmp_path.iterdir())
 
 
-def test_settings_of_a_run_hold_the_content_it_starts_from_and_not_its_path(tmp_path):
+def test_a_run_records_the_content_of_its_initial_weights_not_their_path(tmp_path):
     shop, _ = make_shop(sessions=60)
     layout = encode(shop, no_image(len(shop.items)), TINY).layout
     assert settings_of(dataclasses.replace(TINY, init_from=tmp_path), layout, 0) == settings_of(TINY, layout, 0)
 
 
-def test_the_code_of_a_form_is_its_own():
+def test_a_run_depends_on_the_code_of_its_own_form_only():
     assert len({code_of(form) for form in ("none", *FORM_NAMES)}) == 1 + len(FORM_NAMES)
     for form in FORM_NAMES:
         others = {module_of(name) for name in FORM_NAMES if name != form}

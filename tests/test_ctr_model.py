@@ -1,4 +1,4 @@
-"""The CTR model: sharing and ordering change nothing; only the image feature differs between forms."""
+"""The CTR model: sharing and ordering change no result; only the image feature differs between forms."""
 
 import numpy as np
 import pytest
@@ -94,7 +94,7 @@ def test_impressions_in_another_order_have_the_same_logits(form):
 
 
 @pytest.mark.parametrize("form", FORMS[1:])
-def test_all_but_the_image_feature_has_the_same_names_shapes_and_initial_weights(form):
+def test_everything_except_the_image_feature_has_the_same_names_shapes_and_initial_weights(form):
     _, _, plain = setting("none")
     _, _, model = setting(form)
     weights = dict(model.named_parameters())
@@ -145,7 +145,7 @@ def test_sim_score_is_equation_8_for_every_pair_and_zero_without_a_picture(mask,
     assert repeats > 0
 
 
-def test_scores_come_after_a_self_attention_only():
+def test_score_place_after_needs_self_attention():
     with pytest.raises(SettingError, match="score_place"):
         CtrConfig(pooling="target", score_place="after")
 

@@ -1,4 +1,4 @@
-"""Several ranks train as one: the same losses and predictions, and checkpoints that any number of them resumes from."""
+"""Several ranks train like one: the same losses and predictions, and checkpoints that any number of ranks can resume."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ WAYS = [("two", "one"), ("four", "one"), ("two rowwise", "one rowwise"), ("two t
 
 
 @pytest.mark.parametrize(("name", "other"), WAYS)
-def test_any_number_of_ranks_has_the_losses_and_the_auc_of_one(trained, name, other):
+def test_any_number_of_ranks_gives_the_losses_and_the_auc_of_one(trained, name, other):
     ours, wanted = losses(trained / name), losses(trained / other)
     assert len(ours) == len(wanted) == 62
     np.testing.assert_allclose(ours[:50], wanted[:50], atol=1e-5)
@@ -60,7 +60,7 @@ def test_any_number_of_ranks_has_the_losses_and_the_auc_of_one(trained, name, ot
 
 
 @pytest.mark.parametrize(("name", "other"), WAYS)
-def test_all_ranks_predictions_and_weights_are_in_one_file(trained, name, other):
+def test_predictions_and_weights_of_all_ranks_are_in_one_file(trained, name, other):
     ours, wanted = (pl.read_parquet(trained / folder / "predictions.parquet") for folder in (name, other))
     assert ours.drop("score").equals(wanted.drop("score"))
     np.testing.assert_allclose(ours["score"], wanted["score"], atol=1e-3)
@@ -71,7 +71,7 @@ def test_all_ranks_predictions_and_weights_are_in_one_file(trained, name, other)
     assert not (trained / name / "checkpoints").exists()
 
 
-def test_shares_of_all_ranks_are_the_batch():
+def test_the_shares_of_all_ranks_make_up_the_batch():
     places = np.arange(7, 20)
     for ranks in (1, 2, 4, 20):
         parts = [share(places, rank, ranks) for rank in range(ranks)]

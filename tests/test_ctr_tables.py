@@ -1,4 +1,4 @@
-"""Sharded tables: the fused optimizers are the plain ones, rates reach them, and initial rows belong to (seed, table, row)."""
+"""Sharded tables: fused optimizers equal the plain ones, learning rates reach them, and initial rows are keyed by (seed, table, row)."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ RATE = 0.05 * 0.05  # of the tables in the first warm-up step
 
 
 def one_step(config, batches=1):
-    """A training after some steps, its plain twin before them, and the batches."""
+    """A training after some steps, its plain copy before them, and the batches."""
     shop, style = make_shop()
     inputs = encode(shop, pictures(style, "cluster_id"), config)
     train = split_sessions(shop, "train")
@@ -74,7 +74,7 @@ def test_rows_that_no_batch_looks_up_stay_as_drawn():
 
 
 @pytest.mark.parametrize("ema_tables", [True, False])
-def test_the_average_replaces_the_weights_and_they_come_back(ema_tables):
+def test_the_average_replaces_the_weights_until_they_are_restored(ema_tables):
     run, _, _ = one_step(dataclasses.replace(TINY, ema_tables=ema_tables), batches=3)
     name, weight = next(iter(run.network.items()))
     table = run.parts[0].weight
@@ -87,7 +87,7 @@ def test_the_average_replaces_the_weights_and_they_come_back(ema_tables):
     assert torch.equal(table, rows)
 
 
-def test_initial_rows_belong_to_their_place_in_the_full_table():
+def test_initial_rows_depend_on_their_position_in_the_full_table():
     full, part = torch.empty(9000, 4), torch.empty(3000, 4)
     draw_rows(full, 5, "item")
     draw_rows(part, 5, "item", first=4321)
@@ -110,6 +110,6 @@ def test_half_precision_tables_train_and_bf16_is_refused_on_a_cpu():
         dataclasses.replace(TINY, table_precision="fp16")
 
 
-def test_a_width_that_the_kernels_do_not_take_is_refused():
+def test_a_width_that_the_kernels_cannot_handle_is_refused():
     with pytest.raises(SettingError, match="multiple of 4"):
         CtrConfig(id_size=6)

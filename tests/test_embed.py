@@ -7,7 +7,7 @@ from features.embed import main as embed
 from pretrain.train import main as train
 from tests.shops import write_shop
 
-SETTINGS = (  # noqa: SIM905 - as one types it
+SETTINGS = (  # noqa: SIM905 - as typed in a shell
     "--encoder simclr --weights random --image-size 16 --store-size 24 --dim 8 --pictures 200 --batch-pictures 32 --checkpoints 1"
 ).split()
 

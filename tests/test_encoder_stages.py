@@ -1,4 +1,4 @@
-"""Which stages a changed line of code, a moved file or a changed setting retrains: what depends on it and nothing else."""
+"""What a changed line of code, a moved file or a changed setting retrains: whatever depends on it and nothing else."""
 
 import shutil
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ EVERYTHING = {*ENCODERS, WITH_CLIP, "start"}
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    """A shop of two small tables: keys look at their content alone."""
+    """A shop of two small tables: keys depend on their content alone."""
     folder = tmp_path_factory.mktemp("shop")
     pl.DataFrame({"item_id": [1, 2]}).write_parquet(folder / "items.parquet")
     np.save(folder / "made.npy", np.eye(2, dtype=np.float32))
@@ -37,7 +37,7 @@ def experiment(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """A copy of the code, from which keys are taken in this file; what is read from a module is read again once it is edited."""
+    """A copy of the code that keys are computed from in this file; an edited module is read again."""
     copy = tmp_path_factory.mktemp("code")
     for package in source_code.PACKAGES:
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -86,13 +86,13 @@ def changed(experiment: Experiment, before: dict[str, str]) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "before", "after", "retrained"),
     [
-        # not yet with the initial encoder's weights: clip's loss is clip's, and whose settings ask for it
+        # without the initial encoder's weights: clip's loss is read by clip, and by those whose settings ask for it
         ("methods/clip.py", "/ temperature", "* temperature", {"clip", "maskclip", WITH_CLIP}),
         ("methods/courier_losses.py", ".mean()", ".sum()", {"courier", WITH_CLIP}),
         ("methods/distillation.py", "/ teacher_temperature", "* teacher_temperature", {"maskclip"}),
         ("methods/reconstruction.py", "** 0.5", "** 0.4", {"courier", WITH_CLIP, "supervised"}),
         ("methods/supervised.py", "3 * dim", "4 * dim", {"supervised"}),
-        # SimCLR trains the initial encoder, with which all but the untrained one begin
+        # SimCLR trains the initial encoder, whose weights all except the untrained one begin with
         ("methods/simclr.py", "/ temperature", "* temperature", EVERYTHING - {"random"}),
         ("methods/two_views.py", "stretch=4 / 3", "stretch=4 / 2", EVERYTHING - {"random"}),
         ("loop.py", "_HEAD_FROM = 2048", "_HEAD_FROM = 2049", EVERYTHING),
@@ -109,14 +109,14 @@ def test_an_edited_line_retrains_what_depends_on_it(experiment, tree, module, be
     assert changed(experiment, untouched) == set()
 
 
-def test_random_weights_take_the_initial_encoder_out_of_the_key(experiment, tree):
+def test_with_random_weights_the_initial_encoder_is_not_in_the_key(experiment, tree):
     own = replace(experiment, pretrain=PretrainConfig(weights="random"))
     untouched = keys(own)
     with edited(tree / "pretrain/methods/simclr.py", "/ temperature", "* temperature"):
         assert changed(own, untouched) == {"simclr", "start"}
 
 
-def test_the_settings_of_the_initial_encoder_are_those_of_all_that_begin_with_it(experiment):
+def test_the_settings_of_the_initial_encoder_are_in_the_key_of_every_encoder_that_uses_it(experiment):
     before = keys(experiment)
     other = replace(experiment, pretrain=PretrainConfig(simclr=SimClrConfig(temperature=0.3)))
     assert changed(other, before) == EVERYTHING - {"random"}
@@ -161,7 +161,7 @@ def test_a_file_named_like_named_weights_changes_nothing(tmp_path, monkeypatch):
     assert settings_read("simclr", PretrainConfig(weights="random")) == before
 
 
-def test_code_of_a_training_alone_leaves_out_other_methods(tree):
+def test_the_code_of_a_single_training_leaves_out_other_methods(tree):
     config = PretrainConfig()
     before = {name: code_read(name, config, "pretrain.loop") for name in ENCODERS}
     with edited(tree / "pretrain/methods/courier_losses.py", ".mean()", ".sum()"):

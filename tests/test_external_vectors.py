@@ -1,4 +1,4 @@
-"""Embeddings made elsewhere, from files: every format, and every way to be wrong."""
+"""External embeddings from files: every format, and every mistake."""
 
 from itertools import product
 
@@ -14,7 +14,7 @@ from run.errors import UserError
 
 
 def write_vectors(path, ids, vectors, kind):
-    """One set of embeddings in the format that `kind` names; the path to give."""
+    """Write embeddings in the format `kind`; returns the path to pass."""
     if kind == "folder":
         write_embeddings(path, pl.Series("item_id", ids), vectors, {})
         return path
@@ -45,12 +45,12 @@ KINDS = ("txt", "npy", "csv", "parquet", "lists", "arrays", "columns", "folder")
 
 
 @pytest.mark.parametrize(("kind", "text_ids"), [*product(KINDS, [False, True]), ("tensors", False)])  # tensors hold no text
-def test_every_format_gives_each_item_its_own_row_and_zeros_to_those_it_lacks(tmp_path, capsys, kind, text_ids):
+def test_every_format_gives_each_item_its_own_row_and_missing_items_zeros(tmp_path, capsys, kind, text_ids):
     ids = [f"i{n:04d}" if text_ids else 100 + n for n in range(12)]
     vectors = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # an embeddings folder is read as unit rows
-    permuted = np.random.default_rng(1).permutation(10)  # the last two are missing
-    path = write_vectors(tmp_path / "e", [ids[row] for row in permuted], vectors[permuted], kind)
+    shuffled = np.random.default_rng(1).permutation(10)  # the last two are missing
+    path = write_vectors(tmp_path / "e", [ids[row] for row in shuffled], vectors[shuffled], kind)
     found = read_vectors(path, pl.Series("item_id", ids))
     np.testing.assert_allclose(found[:10], vectors[:10], rtol=1e-6)
     assert not found[10:].any()
@@ -141,12 +141,12 @@ def spoiled(value):
         (lambda path: path, r"vectors\.npy: no such file; an embeddings folder holds"),
     ],
 )
-def test_a_file_that_is_wrong_is_refused_with_place_value_and_fix(tmp_path, write, message):
+def test_a_wrong_file_is_refused_with_place_value_and_fix(tmp_path, write, message):
     with pytest.raises(UserError, match=message):
         read_vectors(write(tmp_path), pl.Series("item_id", [9, 4, 7, 1]))
 
 
-def test_two_files_of_ids_are_one_too_many(tmp_path):
+def test_two_files_of_ids_are_refused(tmp_path):
     path = npy(np.ones((1, 2)), ["9"])(tmp_path)
     np.save(tmp_path / "e.ids.npy", np.array([9]))
     with pytest.raises(UserError, match=r"two files of ids next to it, e\.ids\.txt and e\.ids\.npy"):
@@ -158,11 +158,11 @@ EDGES = [1e20, 1e-25, 1e30, 1e-30, 1e-42, 1e200, 1e300, 1e-300, 1e-310]
 
 @pytest.mark.parametrize("scale", EDGES)
 @pytest.mark.parametrize("kind", ["txt", "arrays", "columns", "tensors", "folder"])
-def test_directions_survive_whatever_the_length(tmp_path, scale, kind):
+def test_vectors_of_any_length_keep_their_direction(tmp_path, scale, kind):
     vectors = np.random.default_rng(0).normal(size=(6, 4))
     vectors[::2] *= scale
     path = write_vectors(tmp_path / "e", list(range(6)), vectors, kind)
-    if kind == "folder":  # one written by others: ours holds float32
+    if kind == "folder":  # written by another tool: ours holds float32
         read_embeddings(path, pl.Series("item_id", range(6)))
         np.save(path / "vectors.npy", vectors)
     found = normalise(read_vectors(path, pl.Series("item_id", range(6))))
@@ -201,7 +201,7 @@ ID_FIX = r"ids must fit 64 bits with sign; write them as text"
     ],
 )
 @pytest.mark.parametrize("kind", ["lists", "parquet", "folder"])
-def test_ids_that_are_no_64_bit_integers_are_refused_by_file_row_and_value(tmp_path, ids, message, kind):
+def test_ids_that_are_not_64_bit_integers_are_refused_by_file_row_and_value(tmp_path, ids, message, kind):
     vectors = np.eye(2, dtype=np.float32)
     path = write_vectors(tmp_path / "e", [1, 2], vectors, kind)
     ids = ids.alias("item_id")
@@ -226,7 +226,7 @@ def test_ids_at_the_limits_are_matched_exactly(tmp_path):
 
 
 @pytest.mark.parametrize(("rows", "message"), [([0, 2], "row 1, column 'row': value 2"), ([0, -1], "value -1"), ([0.0, 1.0], "value 0.0")])
-def test_rows_that_are_none_of_the_folders_vectors_are_refused(tmp_path, rows, message):
+def test_rows_outside_the_folders_vectors_are_refused(tmp_path, rows, message):
     write_vectors(tmp_path / "e", [1, 2], np.eye(2), "folder")
     pl.DataFrame({"item_id": [1, 2], "row": rows}).write_parquet(tmp_path / "e" / "items.parquet")
     with pytest.raises(UserError, match=message):
@@ -235,8 +235,8 @@ def test_rows_that_are_none_of_the_folders_vectors_are_refused(tmp_path, rows, m
 
 @pytest.mark.parametrize("name", ["vec[1]", "vec *", "vec ?", "v\u00e9c {1,2}"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_path_is_read_as_it_is_written(tmp_path, name, kind):
-    """Next to each of them is a file that its pattern would match."""
+def test_a_path_is_read_literally(tmp_path, name, kind):
+    """Next to each of them is a file that it would match as a pattern."""
     for neighbour, scale in (("vec1", -1), ("vec a", -1), (name, 1)):
         path = write_vectors(tmp_path / neighbour, [1, 2], scale * np.eye(2, dtype=np.float32), kind)
     assert (read_vectors(path, pl.Series("item_id", [1, 2])) == np.eye(2)).all()

@@ -1,4 +1,4 @@
-"""The world of real photos: measured properties, where the files come from, damaged files."""
+"""The world of real photos: measured properties, sources of the files, damaged files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from run.errors import DataError, SettingError, UserError
 from tests.made_worlds import write_idx
 
 
-def test_measured_tastes_are_alike_in_every_class(photos):
+def test_measured_properties_are_distributed_alike_in_every_class(photos):
     pixels, label = fashion_world.read_fashion(photos)
     places = taste_points(measure(pixels), label.astype(int))
     for index in range(len(CLASSES)):
@@ -39,7 +39,7 @@ def test_a_plain_centred_square_measures_as_one():
 
 
 @pytest.mark.parametrize("name", ["plain", "zipped.gz"])
-def test_idx_files_come_back(tmp_path, name):
+def test_idx_files_round_trip(tmp_path, name):
     values = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
     write_idx(tmp_path / name, values)
     assert (read_idx(tmp_path / name, axes=3) == values).all()
@@ -96,7 +96,7 @@ def test_more_items_than_photos_are_refused(tmp_path, photos):
         worlds.make_world("fashion", tmp_path / "fashion", items=701, fashion_dir=photos)
 
 
-def test_absent_photos_name_all_three_ways_to_get_them(tmp_path, monkeypatch):
+def test_missing_photos_are_refused_with_all_three_ways_to_get_them(tmp_path, monkeypatch):
     def no_network(cache: Path) -> None:
         raise OSError("network is unreachable")
 
@@ -108,7 +108,7 @@ def test_absent_photos_name_all_three_ways_to_get_them(tmp_path, monkeypatch):
         assert way in str(refusal.value)
 
 
-def test_a_downloaded_copy_is_used_where_nothing_is_installed(tmp_path, monkeypatch, photos):
+def test_a_downloaded_copy_is_used_if_none_is_installed(tmp_path, monkeypatch, photos):
     monkeypatch.setattr(fashion_world, "INSTALLED", tmp_path / "absent")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 

@@ -1,4 +1,4 @@
-"""Files and folders are complete or absent, whatever the disk, a kill or another process does meanwhile."""
+"""Files and folders are complete or absent, whatever a full disk, a kill or another process does."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ LARGE = 200_000  # bytes; more than the limit below
 
 @pytest.fixture
 def full_disk():
-    """No file may grow beyond 50 kB: what a full disk looks like to a writer, without one."""
+    """No file may grow beyond 50 kB: to a writer, this looks like a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     yield
@@ -55,7 +55,7 @@ def test_an_atomic_write_replaces_the_complete_file(tmp_path):
     assert names(tmp_path) == ["a.json"]
 
 
-def test_a_block_that_fails_leaves_what_was_there(tmp_path):
+def test_a_failed_write_leaves_the_old_file(tmp_path):
     write_atomic(tmp_path / "lock", b"old")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "old").touch()
@@ -80,7 +80,7 @@ def test_a_folder_replaces_the_one_before_it(tmp_path):
 
 
 @pytest.mark.parametrize("writer", ["replacing", "replacing_folder"])
-def test_what_a_killed_writer_left_goes_with_the_next_write_and_what_a_living_one_makes_stays(tmp_path, writer):
+def test_the_next_write_removes_what_a_killed_writer_left_but_not_what_a_running_one_is_writing(tmp_path, writer):
     code = (
         f"import sys, time; from pathlib import Path; from run.files import {writer}\n"
         f"with {writer}(Path(sys.argv[1])) as place: place.touch(); print('ready', flush=True); time.sleep(60)"
@@ -95,8 +95,8 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_and_what_a_living_on
     assert (tmp_path / "target").read_text() == "mine"
 
 
-def test_a_folder_whose_lock_is_held_elsewhere_is_left_alone_whatever_its_process_number(tmp_path):
-    """The lock decides: a maker on another host has a number that means nothing here."""
+def test_a_folder_whose_lock_is_held_is_left_alone_whatever_its_process_id(tmp_path):
+    """The lock decides: a writer on another host has a process id that means nothing here."""
     code = (
         "import sys, time; from pathlib import Path; from run.files import replacing_folder\n"
         "with replacing_folder(Path(sys.argv[1])) as place: print('ready', flush=True); sys.stdin.read(); (place / 'made').touch()"
@@ -111,7 +111,7 @@ def test_a_folder_whose_lock_is_held_elsewhere_is_left_alone_whatever_its_proces
     assert names(tmp_path / "world") == ["made"]
 
 
-def test_where_a_disk_has_no_locks_nothing_is_taken_for_abandoned(tmp_path, monkeypatch):
+def test_on_a_disk_without_locks_nothing_counts_as_abandoned(tmp_path, monkeypatch):
     import fcntl
 
     def no_locks(*_):
@@ -126,7 +126,7 @@ def test_where_a_disk_has_no_locks_nothing_is_taken_for_abandoned(tmp_path, monk
         pass
 
 
-def test_a_kill_between_the_two_renames_is_made_good_by_the_next_sweep(tmp_path, monkeypatch):
+def test_a_kill_between_the_two_renames_is_repaired_by_the_next_sweep(tmp_path, monkeypatch):
     code = (
         "import os, sys, time; from pathlib import Path; from run.files import replacing_folder\n"
         "rename = os.rename\n"
@@ -162,7 +162,7 @@ def within(path, write):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("writer", WRITERS)
-def test_every_writer_names_the_file_that_a_full_disk_refused_and_leaves_the_one_before(tmp_path, full_disk, writer):
+def test_on_a_full_disk_every_writer_names_the_file_and_leaves_the_old_one(tmp_path, full_disk, writer):
     path = tmp_path / "weights.bin"
     if writer != "allocate":
         write_atomic(path, b"before")
@@ -175,7 +175,7 @@ def test_every_writer_names_the_file_that_a_full_disk_refused_and_leaves_the_one
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_distributed_checkpoint_on_a_full_disk_is_an_error_of_its_folder(tmp_path, full_disk):
+def test_a_distributed_checkpoint_on_a_full_disk_ends_in_an_error_that_names_its_folder(tmp_path, full_disk):
     from torch.distributed import checkpoint
 
     with pytest.raises(OSError) as error, naming(tmp_path / "step-1"):
@@ -183,7 +183,7 @@ def test_a_distributed_checkpoint_on_a_full_disk_is_an_error_of_its_folder(tmp_p
     assert error.value.filename == str(tmp_path / "step-1")
 
 
-def test_on_a_full_disk_the_file_before_stays_and_the_same_write_succeeds_once_there_is_room(tmp_path):
+def test_on_a_full_disk_the_old_file_stays_and_the_same_write_succeeds_once_there_is_room(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)], capture_output=True).returncode:
@@ -206,14 +206,14 @@ def test_on_a_full_disk_the_file_before_stays_and_the_same_write_succeeds_once_t
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_naming_leaves_other_errors_and_other_files_names_alone(tmp_path):
+def test_naming_leaves_other_errors_and_the_names_of_other_files_alone(tmp_path):
     with pytest.raises(ZeroDivisionError), naming(tmp_path):
         _ = 1 / 0
     with pytest.raises(FileNotFoundError, match="elsewhere"), naming(tmp_path):
         (tmp_path / "elsewhere").read_bytes()
 
 
-def test_a_metrics_log_on_a_full_disk_ends_with_a_complete_line_and_goes_on_when_there_is_room(tmp_path, full_disk):
+def test_a_metrics_log_on_a_full_disk_ends_with_a_complete_line_and_continues_once_there_is_room(tmp_path, full_disk):
     log = MetricsLog(tmp_path)
     log.write({"step": 1, "loss": 1.0})
     with pytest.raises(OSError, match=r"metrics\.jsonl"):
@@ -224,7 +224,7 @@ def test_a_metrics_log_on_a_full_disk_ends_with_a_complete_line_and_goes_on_when
     assert [line["step"] for line in read_metrics(log.path)] == [1, 3]
 
 
-def test_tensorboard_events_that_cannot_be_written_cost_a_note(tmp_path, capsys, monkeypatch):
+def test_tensorboard_events_that_cannot_be_written_only_cause_a_note(tmp_path, capsys, monkeypatch):
     log = MetricsLog(tmp_path)
     assert log.board is not None
     log.board.path = Path("/dev/full")
@@ -251,7 +251,7 @@ def test_tensorboard_reads_the_events(tmp_path):
 
 
 def test_the_same_weights_are_the_same_bytes(tmp_path):
-    """The library's order of metadata changes from call to call."""
+    """The library changes the order of metadata from call to call."""
     metadata = {key: key + "ä" for key in "zyxwvu"}
     for name in ("first", *range(9)):
         write_weights(tmp_path / str(name), {"b": torch.arange(3.0), "a": torch.zeros(2)}, metadata)
@@ -265,7 +265,7 @@ def test_the_same_weights_are_the_same_bytes(tmp_path):
     assert stat.S_IMODE((tmp_path / "first").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
-def test_a_run_folder_that_cannot_be_one_is_refused_by_name(tmp_path):
+def test_a_path_that_cannot_be_a_run_folder_is_refused_by_name(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match=f"{folder}: cannot be used as a run folder"), locked(folder):

@@ -48,8 +48,8 @@ def test_a_group_auc_is_the_auc_of_the_groups_rows(seed, groups):
 @given(st.integers(0, 2**32))
 def test_row_order_changes_nothing(seed):
     click, score, group = log(seed)
-    permuted = np.random.default_rng(seed).permutation(len(click))
-    assert gauc(click[permuted], score[permuted], group[permuted]) == gauc(click, score, group)
+    shuffled = np.random.default_rng(seed).permutation(len(click))
+    assert gauc(click[shuffled], score[shuffled], group[shuffled]) == gauc(click, score, group)
 
 
 @given(st.integers(0, 2**32))
@@ -92,7 +92,7 @@ def test_bad_input_is_refused():
         gauc(CLICK, SCORE, GROUP, weight="user")  # pyright: ignore[reportArgumentType]
 
 
-def test_a_million_rows_take_no_loop_over_groups():
+def test_a_million_rows_need_no_loop_over_groups():
     random = np.random.default_rng(0)
     click, score = random.integers(2, size=10**6), random.random(10**6)
     group = random.integers(3 * 10**5, size=10**6)

@@ -1,4 +1,4 @@
-"""One step in chunks and over ranks has the loss and the gradients of the full batch."""
+"""A step in chunks or over several ranks has the loss and the gradients of the full batch."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def store(shop, tmp_path_factory):
 @pytest.mark.parametrize("name", TRAINED)
 def test_pictures_encoded_in_chunks_give_the_gradients_of_the_full_batch(name, backbone, shop, store):
     config = replace(CONFIG, backbone=backbone)
-    if name == "maskclip":  # its patches are places of the last feature map
+    if name == "maskclip":  # its patches are positions of the last feature map
         config = replace(config, image_size=32 if backbone == "small_cnn" else 64, store_size=96)
     loss, full = one_step(name, shop, store, config)
     in_pieces, parts = one_step(name, shop, store, replace(config, chunk=7))
@@ -97,7 +97,7 @@ def test_recomputed_blocks_give_the_same_gradients(shop, store):
 
 
 @given(pictures=st.integers(0, 500), ranks=st.integers(1, 9), chunk=st.integers(0, 60))
-def test_pieces_of_all_ranks_are_all_pictures_once_in_order(pictures, ranks, chunk):
+def test_the_pieces_of_all_ranks_hold_every_picture_once_in_order(pictures, ranks, chunk):
     pieces = [piece for rank in range(ranks) for piece in pieces_of(pictures, rank, ranks, chunk)]
     assert [place for piece in pieces for place in range(piece.start, piece.stop)] == list(range(pictures))
     if chunk:
@@ -131,7 +131,7 @@ def words_of(name, folder):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_two_ranks_give_the_losses_and_the_weights_of_one(name, folder, tmp_path):
+def test_two_ranks_give_the_losses_and_weights_of_one(name, folder, tmp_path):
     """Batches of 25 pictures do not divide by two: shares are ragged."""
     both = with_ranks(2, words_of(name, folder), tmp_path / "2")
     assert main([*words_of(name, folder), "--out", str(tmp_path / "1")]) == 0
@@ -144,7 +144,7 @@ def test_two_ranks_give_the_losses_and_the_weights_of_one(name, folder, tmp_path
     np.testing.assert_allclose([line["loss"] for line in two], [line["loss"] for line in one], rtol=1e-3, atol=1e-4)
 
 
-def test_sigterm_ends_a_training_cleanly_and_the_same_command_ends_as_if_undisturbed(folder, tmp_path):
+def test_sigterm_ends_a_training_cleanly_and_the_same_command_completes_it_to_the_same_bits(folder, tmp_path):
     words = [*words_of("simclr", folder), "--pictures", "12000", "--checkpoint-seconds", "1000"]
     stopped = with_ranks(1, words, tmp_path / "stopped")
     deadline = time.monotonic() + 100
@@ -160,7 +160,7 @@ def test_sigterm_ends_a_training_cleanly_and_the_same_command_ends_as_if_undistu
     assert (tmp_path / "full/best.safetensors").read_bytes() == (tmp_path / "stopped/best.safetensors").read_bytes()
 
 
-def test_a_step_whose_loss_is_no_number_is_saved_for_inspection(shop, store, tmp_path):
+def test_a_step_whose_loss_is_not_finite_is_saved_for_inspection(shop, store, tmp_path):
     with pytest.raises(UserError, match=r"not_a_number.npz holds the step's items and embeddings"):
         train_encoder("courier", shop, store, replace(CONFIG, learning_rate=1e30), seed=0, folder=tmp_path, threads=1)
     kept = np.load(tmp_path / "not_a_number.npz")

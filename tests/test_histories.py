@@ -1,4 +1,4 @@
-"""Histories against a slow oracle: nothing as late as the session, newest first to stay, oldest first in order."""
+"""Histories against a slow oracle: only earlier events, the newest are kept, oldest first."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Session(NamedTuple):
 
 
 def _shop(events: list[Event], sessions: list[Session]) -> Shop:
-    """A shop with nothing in it but what histories look at."""
+    """A shop with only what histories read."""
     events = sorted(events, key=lambda event: (event.user, event.time))
     sessions = sorted(sessions, key=lambda session: session.time)
     none = np.zeros(0, dtype=np.int32)
@@ -96,7 +96,7 @@ def _oracle(shop: Shop, action: str, session: int, max_items: int, *, by_categor
 
 
 def _lists(history: History, shop: Shop, **options) -> list[list[int]]:
-    """Every session's history as `padded` gives it, padding taken off."""
+    """Every session's history from `padded`, without the padding."""
     rows = padded(history, np.arange(len(shop.session_time)), session_time=shop.session_time, **options)
     return [[item for item in row if item >= 0] for row in rows.tolist()]
 
@@ -107,7 +107,7 @@ session_lists = st.lists(st.builds(Session, st.integers(0, 3), few_times, st.int
 
 
 @given(events=events_lists, sessions=session_lists, max_items=st.integers(1, 6))
-def test_no_history_item_is_as_late_as_its_session(events, sessions, max_items):
+def test_every_history_event_is_earlier_than_its_session(events, sessions, max_items):
     shop = _shop(events, sessions)
     times = [event.time for event in _events_of(shop, "click")]
     history = click_history(shop, max_items=max_items)
@@ -135,7 +135,7 @@ def test_histories_are_those_of_the_definition(events, sessions, max_items):
 
 
 @given(events=events_lists, sessions=session_lists, length=st.integers(1, 5))
-def test_a_length_keeps_the_newest_and_the_two_layouts_agree(events, sessions, length):
+def test_a_limit_keeps_the_newest_and_both_layouts_agree(events, sessions, length):
     shop = _shop(events, sessions)
     chosen = np.arange(len(sessions))[::-1]
     for history in (click_history(shop, max_items=9), cart_history(shop, max_items=9)):
@@ -181,13 +181,13 @@ def test_scope_category_shows_only_the_category_searched():
     assert _lists(click_history(shop, max_items=5, scope="category"), shop) == [[0, 2], [1, 5], []]
 
 
-def test_scope_category_without_that_column_names_the_fix(tmp_path):
+def test_scope_category_without_that_column_is_refused_with_the_fix(tmp_path):
     folder = write_shop(tmp_path, pictures=False, impressions_frame=lambda frame: frame.drop("category"))
     with pytest.raises(SettingError, match=r"impressions\.parquet has no column 'category': add it"):
         click_history(load_shop(folder), max_items=5, scope="category")
 
 
-def test_an_unknown_scope_and_a_negative_window_are_refused_and_an_empty_one_is_empty(shop_folder):
+def test_an_unknown_scope_and_a_negative_length_are_refused_and_length_0_is_empty(shop_folder):
     shop = load_shop(shop_folder)
     with pytest.raises(SettingError, match=r"'history_scope': value 'brand'; give one of all, category"):
         click_history(shop, max_items=5, scope="brand")
@@ -196,7 +196,7 @@ def test_an_unknown_scope_and_a_negative_window_are_refused_and_an_empty_one_is_
     assert (cart_history(shop, max_items=0).lengths() == 0).all()
 
 
-def test_an_item_taken_out_of_the_cart_is_gone_from_the_next_second_on():
+def test_an_item_removed_from_the_cart_is_gone_from_the_next_second():
     events = [Event(0, 1, 10, "cart"), Event(0, 2, 11, "cart"), Event(0, 1, 20, "uncart"), Event(0, 1, 30, "cart")]
     shop = _shop(events, [Session(0, 15), Session(0, 20), Session(0, 21), Session(0, 31)])
     history = cart_history(shop, max_items=5)
@@ -205,13 +205,13 @@ def test_an_item_taken_out_of_the_cart_is_gone_from_the_next_second_on():
     assert _lists(history, shop) == [[1, 2], [1, 2], [2], [2, 1]]
 
 
-def test_one_users_uncart_leaves_anothers_cart_alone():
+def test_one_users_uncart_leaves_another_users_cart_alone():
     events = [Event(0, 1, 1, "cart"), Event(1, 1, 1, "cart"), Event(1, 1, 2, "uncart")]
     shop = _shop(events, [Session(0, 9), Session(1, 9)])
     assert _lists(cart_history(shop, max_items=5), shop) == [[1], []]
 
 
-def test_a_cart_without_session_times_is_a_bug_of_the_caller(shop_folder):
+def test_a_cart_without_session_times_is_the_callers_bug(shop_folder):
     shop = load_shop(shop_folder)
     history = cart_history(shop, max_items=5)
     with pytest.raises(ValueError, match=r"session_time=shop\.session_time"):
@@ -249,19 +249,19 @@ def test_a_loaded_shop_has_the_histories_of_the_definition(shop_folder):
     assert any(_lists(cart_history(shop, max_items=4), shop))
 
 
-# orders by (group, time)
+# sorting by (group, time)
 
 wide = st.tuples(st.sampled_from([0, 1, 2**20, 2**40, 2**61]), st.sampled_from([0, 1, 7, 10**9, 10**11]))
 
 
 @given(events=st.lists(wide, max_size=20), queries=st.lists(wide, max_size=10))
-def test_orders_and_windows_hold_where_a_key_would_not_fit_64_bits(events, queries):
+def test_sorting_and_windows_hold_where_a_combined_key_exceeds_64_bits(events, queries):
     group, time = (np.array([pair[part] for pair in events], dtype=np.int64) for part in (0, 1))
-    permuted = argsort_by_group_and_time(group, time)
-    assert permuted.tolist() == sorted(range(len(events)), key=lambda row: events[row])
+    ranking = argsort_by_group_and_time(group, time)
+    assert ranking.tolist() == sorted(range(len(events)), key=lambda row: events[row])
     at_group, at_time = (np.array([pair[part] for pair in queries], dtype=np.int64) for part in (0, 1))
-    first, stop = (np.searchsorted(group[permuted], at_group, side) for side in ("left", "right"))
-    end = before(time[permuted], first, stop, at_time)
+    first, stop = (np.searchsorted(group[ranking], at_group, side) for side in ("left", "right"))
+    end = before(time[ranking], first, stop, at_time)
     ordered = sorted(events)
     for (g, t), a, b in zip(queries, first, end, strict=True):
         assert ordered[a:b] == [event for event in ordered if event[0] == g and event[1] < t]

@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, what a command costs to ask for help, what an entry module does on import."""
+"""The rules of the house: who may import whom, what `--help` costs, what a command's module does on import."""
 
 import ast
 import importlib
@@ -45,7 +45,7 @@ def test_a_package_imports_only_those_left_of_it(package):
 
 
 def modules():
-    """name -> file of every module of the line."""
+    """name -> file of every module in the packages."""
     found = {}
     for package in LINE:
         for path in (ROOT / package).rglob("*.py"):
@@ -55,7 +55,7 @@ def modules():
 
 
 def import_graph():
-    """module -> modules of the line that it imports anywhere: at its top, inside functions, or for type checkers alone."""
+    """module -> project modules that it imports anywhere: at the top, inside functions, or for type checkers only."""
     known = modules()
     graph = {}
     for name, path in known.items():
@@ -72,7 +72,7 @@ def import_graph():
 
 
 def circle(graph):
-    """One circle of a graph, as a list that ends where it begins; [] where there is none."""
+    """One circle of a graph, as a list that ends where it begins; [] if there is none."""
     done, path = set(), []
 
     def visit(node):
@@ -110,14 +110,14 @@ def test_no_rooms_import_each_other_in_a_circle():
 
 
 def functions():
-    """(place, lines) of every function of the line."""
+    """(place, lines) of every function in the packages."""
     for path in modules().values():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-def test_functions_files_and_folders_fit_in_the_head():
+def test_functions_files_and_folders_stay_small():
     assert [(place, lines) for place, lines in functions() if lines > 65] == []
     assert statistics.median(len(path.read_text().splitlines()) for path in modules().values()) < 200
     sizes = Counter(path.parent.relative_to(ROOT).as_posix() for path in modules().values())
@@ -151,7 +151,7 @@ def test_help_fits_one_screen_and_names_the_full_one(command, capsys, monkeypatc
 
 @pytest.mark.parametrize("command", ["pretrain.train", "ctr.train", "eval.compare"])
 def test_every_flag_has_a_help_text_of_its_own(command):
-    """tyro gives the comment above two fields to both, and a field without a comment nothing."""
+    """tyro gives the comment above two fields to both, and nothing to a field without a comment."""
     done = subprocess.run(
         [sys.executable, "-m", command, "--help-all"], capture_output=True, text=True, cwd=ROOT, env=os.environ | {"COLUMNS": "80"}
     )
@@ -164,11 +164,11 @@ def test_every_flag_has_a_help_text_of_its_own(command):
             texts[flag] = text
         elif line.startswith("│  ") and flag:
             texts[flag] += " " + line.strip("│ ")
-    message = [" ".join(text.split()).partition("(default:")[0] for text in texts.values()]
-    message = [text for text in message if not text.startswith("of a built-in world")]
-    assert len(message) > 25
-    assert "" not in message
-    assert len(message) == len(set(message))
+    described = [" ".join(text.split()).partition("(default:")[0] for text in texts.values()]
+    described = [text for text in described if not text.startswith("of a built-in world")]
+    assert len(described) > 25
+    assert "" not in described
+    assert len(described) == len(set(described))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -178,7 +178,7 @@ def test_an_unknown_flag_ends_with_code_2_and_no_traceback(command):
     assert "Traceback" not in done.stderr
 
 
-def test_nothing_unpickles_what_comes_from_outside():
+def test_nothing_from_outside_is_unpickled():
     wrong = []
     for package in LINE:
         for path in (ROOT / package).rglob("*.py"):

@@ -1,4 +1,4 @@
-"""A data set is its content: copies are the same one, and any change of what a run reads makes another."""
+"""A data set is its content: copies are the same data set, and any change to what a run reads makes another."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """An empty cache of this test alone."""
+    """An empty cache for this test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(hash_cache, "_in_process", {})
     return tmp_path / "cache" / "courier-toolkit" / "file-hashes"
@@ -36,7 +36,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def hashed(monkeypatch):
-    """The files that are read to be hashed."""
+    """The files that are read in order to hash them."""
     files = []
     real = hash_cache._hash
     monkeypatch.setattr(hash_cache, "_hash", lambda file: files.append(file) or real(file))
@@ -44,7 +44,7 @@ def hashed(monkeypatch):
 
 
 def new_process(monkeypatch) -> None:
-    """Forget what this process knows; the disk remembers."""
+    """Forget what this process has cached in memory, but not on disk."""
     monkeypatch.setattr(hash_cache, "_in_process", {})
     time.sleep(0.06)  # older than a tick of the disk's clock
 
@@ -52,7 +52,7 @@ def new_process(monkeypatch) -> None:
 def test_a_copied_folder_is_the_same_data_set_wherever_and_however_it_was_copied(shop_folder, tmp_path, monkeypatch):
     wanted = shop_fingerprint(shop_folder)
     shutil.copytree(shop_folder, tmp_path / "by-cp", copy_function=shutil.copyfile)
-    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.GNU_FORMAT) as tar:  # keeps times in full seconds
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.GNU_FORMAT) as tar:  # keeps times to the second
         tar.add(shop_folder, "by [tar]")
     with tarfile.open(tmp_path / "s.tar") as tar:
         tar.extractall(tmp_path, filter="data")
@@ -65,7 +65,7 @@ def test_a_copied_folder_is_the_same_data_set_wherever_and_however_it_was_copied
     assert shop_fingerprint(shop_folder) == wanted
 
 
-def test_names_composed_or_decomposed_on_the_disk_are_one_data_set(tmp_path):
+def test_composed_and_decomposed_file_names_are_one_data_set(tmp_path):
     name = "café.png"
     for folder, form in (("linux", "NFC"), ("mac", "NFD")):
         write_shop(tmp_path / folder, items_frame=lambda items: items.with_columns(image=pl.lit(normalize("NFC", name))), pictures=False)
@@ -114,7 +114,7 @@ def test_any_change_of_what_a_run_reads_is_another_data_set(shop_folder, monkeyp
     assert shop_fingerprint(shop_folder) != before
 
 
-def test_a_folder_that_cannot_be_read_has_a_fingerprint_too(tmp_path, shop_folder):
+def test_an_unreadable_folder_has_a_fingerprint_too(tmp_path, shop_folder):
     (shop_folder / "items.parquet").write_bytes(b"no table")
     assert len(shop_fingerprint(shop_folder)) == len(shop_fingerprint(tmp_path / "absent")) == 16
 
@@ -226,7 +226,7 @@ def test_identity_depends_on_no_world_and_no_reader_of_the_log():
     assert names <= {"data.identity", "data.hash_cache", "data.picture_paths"}
 
 
-def test_one_folder_is_one_loaded_shop_however_its_path_is_written(shop_folder, monkeypatch):
+def test_one_folder_is_loaded_once_however_its_path_is_spelled(shop_folder, monkeypatch):
     monkeypatch.chdir(shop_folder.parent)
     spellings = ("./shop", "./shop/", f"../{shop_folder.parent.name}/shop", str(shop_folder))
     shops = [SourceConfig(data=data, ingest="memory").shop(shop_folder / "run") for data in spellings]

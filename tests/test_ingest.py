@@ -1,4 +1,4 @@
-"""A shop ingested to the disk is the shop that is read into memory, and is refused in the same words."""
+"""A shop ingested to disk equals the shop read into memory, and is refused with the same messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.shops import write_shop
 from tests.test_malformed import FOLDERS, TABLES, split_column
 
 ROOT = Path(__file__).parents[1]
-STRETCH = 130  # rows at a time: the 600 impressions of `write_shop` come in five stretches
+STRETCH = 130  # rows at a time: the 600 impressions of `write_shop` come in five chunks
 
 
 def frame_of(table) -> pl.DataFrame:
@@ -91,7 +91,7 @@ SHOPS = {
 
 
 @pytest.mark.parametrize("changes", SHOPS.values(), ids=SHOPS.keys())
-def test_an_ingested_shop_is_the_shop_in_memory(changes, tmp_path):
+def test_an_ingested_shop_equals_the_shop_in_memory(changes, tmp_path):
     folder = write_shop(tmp_path / "shop", pictures=False, **changes)
     stored = ingest(folder, tmp_path / "log", stretch=STRETCH)
     assert_same_shop(load_shop(folder), stored)
@@ -101,7 +101,7 @@ def test_an_ingested_shop_is_the_shop_in_memory(changes, tmp_path):
 
 
 @pytest.mark.parametrize("changes", [SHOPS["as written"], SHOPS["a user of most events"]])
-def test_histories_of_an_ingested_shop_are_those_in_memory_and_click_windows_share_the_logs_own_array(changes, tmp_path):
+def test_histories_of_an_ingested_shop_equal_those_in_memory_and_click_windows_share_the_logs_array(changes, tmp_path):
     folder = write_shop(tmp_path / "shop", pictures=False, **changes)
     one, two = load_shop(folder), ingest(folder, tmp_path / "log", stretch=STRETCH)
     for make in (
@@ -117,7 +117,7 @@ def test_histories_of_an_ingested_shop_are_those_in_memory_and_click_windows_sha
         assert click_history(shop, max_items=4).item is shop.events.logs[0].item
 
 
-def test_mapped_arrays_cannot_be_written_to(shop_folder, tmp_path):
+def test_mapped_arrays_are_read_only(shop_folder, tmp_path):
     shop = ingest(shop_folder, tmp_path / "log", stretch=STRETCH)
     for array in (shop.item, shop.click, shop.events.logs[0].item, shop.rows("train")):
         with pytest.raises(ValueError, match="read-only"):
@@ -149,7 +149,7 @@ def test_a_bad_folder_is_refused_in_the_same_words(spoil, tmp_path):
 
 
 def worse(frame: pl.DataFrame) -> pl.DataFrame:
-    """Faults of several kinds, the one that counts first in the last row."""
+    """Faults of several kinds; the one that takes precedence is in the last row."""
     row, last = pl.int_range(pl.len()), pl.len() - 1
     return frame.with_columns(
         pl.when(row == 3).then(float("inf")).otherwise("discount").alias("discount"),
@@ -172,14 +172,14 @@ def worse_events(frame: pl.DataFrame) -> pl.DataFrame:
     ("changes", "place"),
     [({"impressions_frame": worse}, "row 599, column 'user_id'"), ({"events_frame": worse_events}, "column 'item_id': value 5")],
 )
-def test_of_several_faults_in_different_stretches_both_name_the_same_one(changes, place, tmp_path):
+def test_with_faults_in_several_chunks_both_ways_name_the_same_one(changes, place, tmp_path):
     folder = write_shop(tmp_path / "shop", pictures=False, **changes)
     message = message_of(lambda: ingest(folder, tmp_path / "log", stretch=STRETCH))
     assert place in message
     assert message == message_of(lambda: load_shop(folder))
 
 
-def test_nothing_but_skips_or_clicks_counts_before_later_faults(tmp_path):
+def test_a_log_of_one_class_is_reported_before_later_faults(tmp_path):
     def change(frame: pl.DataFrame) -> pl.DataFrame:
         return worse(frame).with_columns(pl.lit(0).alias("click"), frame["user_id"], frame["timestamp"])
 
@@ -216,7 +216,7 @@ def test_a_killed_ingest_is_rebuilt(module, name, shop_folder, tmp_path):
 
 @contextmanager
 def room_for(size: int):
-    """No file may grow beyond `size` bytes: the error that a full disk gives, by another number."""
+    """No file may grow beyond `size` bytes: the error of a full disk, with another errno."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -242,7 +242,7 @@ def many(folder: Path) -> EventParts:
         pytest.param(many, "parts/000000.bin", id="parts of events"),
     ],
 )
-def test_what_does_not_fit_on_the_disk_is_an_error_that_names_the_file(write, name, tmp_path):
+def test_a_full_disk_ends_in_an_error_that_names_the_file(write, name, tmp_path):
     with room_for(8192), pytest.raises(OSError) as error:
         write(tmp_path)
     assert error.value.filename == str(tmp_path / name)
@@ -250,7 +250,7 @@ def test_what_does_not_fit_on_the_disk_is_an_error_that_names_the_file(write, na
 
 
 @pytest.mark.parametrize("size", [500, 3000, 4800])
-def test_an_ingest_that_does_not_fit_leaves_nothing_and_can_be_made_once_it_does(size, shop_folder, tmp_path):
+def test_an_ingest_that_does_not_fit_leaves_nothing_and_succeeds_once_there_is_room(size, shop_folder, tmp_path):
     with room_for(size), pytest.raises(OSError, match="File too large") as error:
         ingest(shop_folder, tmp_path / "log", stretch=10)
     assert error.value.filename == str(tmp_path / "log")
@@ -272,7 +272,7 @@ def test_the_source_gives_the_same_shop_from_memory_and_from_the_disk(shop_folde
     assert len(list((tmp_path).glob("log-*/stage.json"))) == 1
 
 
-def test_a_log_goes_to_the_disk_by_itself_above_a_number_of_rows(shop_folder, tmp_path, monkeypatch):
+def test_a_log_above_a_number_of_rows_is_ingested_automatically(shop_folder, tmp_path, monkeypatch):
     rows = log_rows(shop_folder)
     assert rows == 600 + pl.read_parquet(shop_folder / "events.parquet").height
     for large, logs in ((rows, 0), (rows - 1, 1)):
@@ -296,7 +296,7 @@ rows_of_events = st.lists(st.tuples(few, st.integers(0, 9), st.integers(0, 6), s
 
 @settings(max_examples=30, deadline=None)
 @given(rows=rows_of_events, most=st.integers(1, 30), cuts=st.lists(st.integers(1, 5), max_size=4, unique=True), pieces=st.integers(1, 5))
-def test_events_sorted_in_parts_are_those_sorted_at_once(rows, most, cuts, pieces, tmp_path_factory):
+def test_events_sorted_in_parts_equal_those_sorted_at_once(rows, most, cuts, pieces, tmp_path_factory):
     folder = tmp_path_factory.mktemp("parts")
     table = np.array(rows, dtype=np.int64).reshape(-1, 4)
     events = EventRows(*(table[:, n].astype(kind) for n, kind in enumerate((np.int32, np.int32, np.int64, np.int8))))
@@ -315,7 +315,7 @@ def test_events_sorted_in_parts_are_those_sorted_at_once(rows, most, cuts, piece
 
 @settings(max_examples=30, deadline=None)
 @given(counts=st.lists(st.integers(0, 12), min_size=1, max_size=30), most=st.integers(1, 15))
-def test_even_cuts_keep_all_users_and_no_range_of_several_holds_twice_as_many_events(counts, most):
+def test_even_cuts_keep_all_users_and_no_range_of_several_users_holds_twice_the_events(counts, most):
     cuts = even_cuts(np.array(counts), 5, most)
     assert (cuts[0], cuts[-1]) == (5, 5 + len(counts))
     assert np.all(np.diff(cuts) > 0)

@@ -33,14 +33,14 @@ def world(random, *, seeds, seed_noise=0.0, users=60, sessions=3, size=4, signal
     user, group = np.arange(rows) // (sessions * size), np.arange(rows) // size
     click = (np.arange(rows) % size == 0).astype(np.int8)
     shared = random.normal(size=rows)  # luck that both models share
-    predictions, truth = [], []
+    by_model, truth = [], []
     for signal in signals:
         by_user = random.normal(size=users) * taste
         by_seed = random.normal(size=(seeds, 1)) * seed_noise
         luck = (shared + random.normal(size=rows)) / math.sqrt(2)
-        predictions.append(click * (signal + by_user[user] + by_seed) + luck)
+        by_model.append(click * (signal + by_user[user] + by_seed) + luck)
         truth.append(normal_cdf(signal / math.sqrt(2 + taste**2 + seed_noise**2)))
-    return click, predictions[0], predictions[1], group, user, truth[0] - truth[1]
+    return click, by_model[0], by_model[1], group, user, truth[0] - truth[1]
 
 
 def log(seed, seeds=2):
@@ -48,7 +48,7 @@ def log(seed, seeds=2):
 
 
 @pytest.mark.parametrize("seeds, seed_noise", [(1, 0.0), (3, 0.22)])  # 0.22: the seeds' noise is that of the users
-def test_the_interval_covers_the_true_difference_as_often_as_it_says(seeds, seed_noise):
+def test_the_interval_covers_the_true_difference_as_often_as_it_promises(seeds, seed_noise):
     covered = np.zeros(2)
     for number in range(300):
         random = np.random.default_rng([number, seeds])
@@ -58,7 +58,7 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says(seeds, seed
         by_gauc = difference(gauc_draws(click, a, group, resamples), gauc_draws(click, b, group, resamples))
         covered += [i.low <= truth <= i.high for i in (by_auc, by_gauc)]
     assert (covered / 300 >= 0.90).all()
-    assert (covered / 300 < 1).all()  # an interval that never misses says nothing
+    assert (covered / 300 < 1).all()  # an interval that never misses is too wide
 
 
 def test_models_that_are_equally_good_rarely_look_different():
@@ -70,7 +70,7 @@ def test_models_that_are_equally_good_rarely_look_different():
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_identical_scores_differ_by_exactly_nothing(seeds):
+def test_identical_scores_differ_by_exactly_zero(seeds):
     click, a, _, group, user = log(0, seeds)
     for interval in (
         difference_of_auc(click, a, a.copy(), user, resamples=100),
@@ -81,7 +81,7 @@ def test_identical_scores_differ_by_exactly_nothing(seeds):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([1, 3]))
-def test_swapping_the_models_turns_the_interval_round(seed, seeds):
+def test_swapping_the_models_mirrors_the_interval(seed, seeds):
     click, a, b, group, user = log(seed, seeds)
     forth = difference_of_gauc(click, a, b, group, user, resamples=100, seed=seed)
     back = difference_of_gauc(click, b, a, group, user, resamples=100, seed=seed)
@@ -92,16 +92,16 @@ def test_swapping_the_models_turns_the_interval_round(seed, seeds):
 @given(st.integers(0, 2**32))
 def test_row_order_and_the_spelling_of_user_ids_change_nothing(seed):
     click, a, b, group, user = log(seed)
-    permuted = np.random.default_rng(seed).permutation(len(click))
+    shuffled = np.random.default_rng(seed).permutation(len(click))
     name = np.array([f"user {u:04d}" for u in user])
     for first, second in (
         (
             difference_of_gauc(click, a, b, group, user, resamples=50),
-            difference_of_gauc(click[permuted], a[:, permuted], b[:, permuted], group[permuted], name[permuted], resamples=50),
+            difference_of_gauc(click[shuffled], a[:, shuffled], b[:, shuffled], group[shuffled], name[shuffled], resamples=50),
         ),
         (
             difference_of_auc(click, a, b, user, resamples=50),
-            difference_of_auc(click[permuted], a[:, permuted], b[:, permuted], name[permuted], resamples=50),
+            difference_of_auc(click[shuffled], a[:, shuffled], b[:, shuffled], name[shuffled], resamples=50),
         ),
     ):
         np.testing.assert_allclose([first.low, first.high], [second.low, second.high], atol=1e-12)
@@ -132,10 +132,10 @@ def test_a_drawn_metric_is_the_metric_of_the_repeated_rows(seed, levels):
 def test_chunks_change_nothing(monkeypatch):
     click, a, _, group, user = log(0)
     resamples = Resamples(user, 50)
-    full = auc_draws(click, a, resamples).drawn, gauc_draws(click, a, group, resamples).drawn
+    at_once = auc_draws(click, a, resamples).drawn, gauc_draws(click, a, group, resamples).drawn
     monkeypatch.setattr(intervals, "CHUNK", 700)
-    np.testing.assert_array_equal(auc_draws(click, a, resamples).drawn, full[0])
-    np.testing.assert_allclose(gauc_draws(click, a, group, resamples).drawn, full[1], rtol=1e-14)
+    np.testing.assert_array_equal(auc_draws(click, a, resamples).drawn, at_once[0])
+    np.testing.assert_allclose(gauc_draws(click, a, group, resamples).drawn, at_once[1], rtol=1e-14)
 
 
 def test_one_seed_gives_the_bootstrap_error_of_a_mean():
@@ -168,7 +168,7 @@ def test_two_seeds_alone_have_a_p_value_in_closed_form():
     assert interval.p_value == pytest.approx(math.erf(1) / 2, abs=0.01)  # P(|Z| <= sqrt(2)) / 2
 
 
-def test_more_users_than_pools_give_the_same_error(monkeypatch):
+def test_more_users_than_pools_give_the_same_standard_error(monkeypatch):
     click, a, b, group, user, _ = world(np.random.default_rng(0), seeds=1, users=3000)
     exact = difference_of_gauc(click, a, b, group, user)
     monkeypatch.setattr(intervals, "MAX_POOLS", 1000)

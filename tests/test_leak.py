@@ -13,7 +13,7 @@ from tests.shops import write_shop
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """A shop, the same shop with everything changed from some moment on, and that moment."""
+    """A shop, the same shop with everything changed from some moment onwards, and that moment."""
     folder = tmp_path_factory.mktemp("leak")
     shop = load_shop(write_shop(folder / "shop", sessions=300, pictures=False))
     moment = int(np.quantile(shop.session_time, 0.5))
@@ -33,18 +33,18 @@ def pair(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", [click_history, purchase_history, cart_history])
-def test_a_history_knows_nothing_of_its_own_time_or_later(pair, kind):
+def test_a_history_holds_nothing_from_its_own_time_or_later(pair, kind):
     shop, changed, moment = pair
     known = np.flatnonzero(shop.session_time <= moment)
     assert len(known) > 100
     one, two = (padded(kind(s, max_items=50), known, length=50, session_time=s.session_time) for s in (shop, changed))
     assert (one == two).all()
-    afterwards = np.flatnonzero(shop.session_time > moment)
-    one, two = (padded(kind(s, max_items=50), afterwards, length=50, session_time=s.session_time) for s in (shop, changed))
+    later_sessions = np.flatnonzero(shop.session_time > moment)
+    one, two = (padded(kind(s, max_items=50), later_sessions, length=50, session_time=s.session_time) for s in (shop, changed))
     assert (one != two).any()
 
 
-def test_an_items_own_later_click_never_reaches_its_score(pair):
+def test_an_items_later_click_never_reaches_its_own_score(pair):
     shop, changed, moment = pair
     rows = np.flatnonzero(shop.session_time[shop.session] <= moment)
     vectors = np.random.default_rng(0).normal(size=(len(shop.items), 4))

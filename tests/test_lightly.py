@@ -1,4 +1,4 @@
-"""Parity with lightly 1.6.0: the same numbers from its losses and from ours."""
+"""Parity with lightly 1.6.0: its losses and ours give the same numbers."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from pretrain.methods.simsiam import SimSiam, negative_cosine
 
 @pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_nt_xent_is_lightlys(seed, temperature):
+def test_nt_xent_equals_lightlys(seed, temperature):
     torch.manual_seed(seed)
     first, second = torch.randn(2, 17, 9, dtype=torch.float64).requires_grad_().unbind()
     ours, theirs = nt_xent(first, second, temperature=temperature), NTXentLoss(temperature=temperature)(first, second)
@@ -22,14 +22,14 @@ def test_nt_xent_is_lightlys(seed, temperature):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_negative_cosine_is_lightlys(seed):
+def test_negative_cosine_equals_lightlys(seed):
     torch.manual_seed(seed)
     prediction, projection = torch.randn(2, 17, 9, dtype=torch.float64)
     assert negative_cosine(prediction, projection).item() == pytest.approx(NegativeCosineSimilarity()(prediction, projection).item())
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_simsiams_loss_is_lightlys_over_both_directions(seed):
+def test_simsiams_loss_equals_lightlys_over_both_directions(seed):
     method = SimSiam(np.arange(40), PretrainConfig(dim=8, batch_pictures=16), seed)
     method.heads.double()
     step = method.step(0)

@@ -21,7 +21,7 @@ Change = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 def cell(column: str, row: int, value: object) -> Change:
-    """Put `value` in one cell; the column keeps a type that can hold it."""
+    """Put `value` in one cell; the column gets a type that can hold it."""
     return lambda frame: frame.with_columns(
         pl.when(pl.int_range(pl.len()) == row).then(pl.lit(value)).otherwise(pl.col(column)).alias(column)
     )
@@ -33,13 +33,13 @@ def column(name: str, values: object) -> Change:
     return lambda frame: frame.with_columns(written.alias(name))
 
 
-def same_again(column_name: str, row: int) -> Change:
+def repeat_row_0(column_name: str, row: int) -> Change:
     """Give `row` the value of row 0."""
     return lambda frame: cell(column_name, row, frame[column_name][0])(frame)
 
 
 def split_column(*names: str | None) -> Change:
-    """A `split` column: 120 sessions of 5 rows in equal runs of `names`."""
+    """A `split` column: 120 sessions of 5 rows, divided equally and in order among `names`."""
     return column("split", pl.Series([name for name in names for _ in range(600 // len(names))]))
 
 
@@ -71,9 +71,9 @@ TABLES: list[tuple[str, dict, tuple[str, ...]]] = [
      ("impressions.parquet", "row 9", "column 'session_id'", "value None")),
     ("nothing but null ids", {"impressions_frame": column("user_id", None)},
      ("impressions.parquet", "row 0", "column 'user_id'", "every row needs an id")),
-    ("item twice", {"items_frame": same_again("item_id", 7)},
+    ("item twice", {"items_frame": repeat_row_0("item_id", 7)},
      ("items.parquet", "row 7", "column 'item_id'", "value 100", "keep one row for each id")),
-    ("user twice", {"users_frame": same_again("user_id", 3)},
+    ("user twice", {"users_frame": repeat_row_0("user_id", 3)},
      ("users.parquet", "row 3", "column 'user_id'", "value 7", "keep one row for each id")),
     ("float ids", {"items_frame": column("item_id", pl.col("item_id") + 0.5)},
      ("items.parquet", "column 'item_id'", "Float64", "integers or text")),
@@ -134,7 +134,7 @@ TABLES: list[tuple[str, dict, tuple[str, ...]]] = [
     ("before 1970", {"impressions_frame": column("timestamp", datetime(1969, 5, 1))},
      ("row 0", "column 'timestamp'", "value 1969-05-01 00:00:00", "before 1970")),
     # sessions
-    ("one session, two users", {"impressions_frame": same_again("user_id", 9)},
+    ("one session, two users", {"impressions_frame": repeat_row_0("user_id", 9)},
      ("impressions.parquet", "row 9", "column 'user_id'", "value 7", "one session belongs to one user", "session_id")),
     ("one session, two categories", {"impressions_frame": cell("category", 6, "hat")},
      ("impressions.parquet", "row 6", "column 'category'", "value 'hat'", "one category")),
@@ -188,7 +188,7 @@ TABLES: list[tuple[str, dict, tuple[str, ...]]] = [
      ("row 595", "column 'split'", "value 'valid'", "after 'test' began (row 200", "--allow-unordered-split")),
     ("two sessions", {"impressions_frame": lambda f: f.head(10)},
      ("impressions.parquet", "2 sessions", "more sessions or other --split-fractions")),
-    # forms that are reserved, not read
+    # names that are reserved but not read yet
     ("history list", {"impressions_frame": column("history", pl.concat_list("item_id"))},
      ("impressions.parquet", "column 'history'", "not read yet", "events.parquet")),
 ]  # fmt: skip
@@ -298,7 +298,7 @@ def test_a_bad_setting_is_refused_by_name(flags, shop_folder, capsys):
     assert_refused([str(shop_folder), *flags], (f"setting '{flags[0].strip('-').replace('-', '_')}'", "give a"), capsys)
 
 
-def test_the_folder_that_all_these_start_from_is_accepted(shop_folder, capsys):
+def test_the_folder_behind_all_these_cases_is_accepted(shop_folder, capsys):
     assert main([str(shop_folder)]) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
@@ -306,7 +306,7 @@ def test_the_folder_that_all_these_start_from_is_accepted(shop_folder, capsys):
         assert piece in shown.out
 
 
-def test_the_flags_that_messages_name_are_taken(tmp_path, capsys):
+def test_the_flags_that_messages_name_exist(tmp_path, capsys):
     three_sessions = write_shop(tmp_path / "three", pictures=False, impressions_frame=lambda f: f.head(15))
     assert main([str(three_sessions), "--no-images"]) == 2
     main([str(three_sessions), "--no-images", "--split-fractions", "0", "0.34", "0.33", "0.33"])
@@ -335,7 +335,7 @@ def test_a_picture_folder_named_images_within_images_is_a_path_like_any_other(tm
     assert "39 files read, 0 unreadable" in capsys.readouterr().out
 
 
-def test_another_table_is_never_proposed_for_a_missing_one(tmp_path, capsys):
+def test_another_table_is_never_suggested_for_a_missing_one(tmp_path, capsys):
     (write_shop(tmp_path / "shop", pictures=False) / "items.parquet").unlink()
     listed = "there are: events.parquet, impressions.parquet, users.parquet"
     assert_refused([str(tmp_path / "shop")], ("items.parquet: no such file", listed), capsys)

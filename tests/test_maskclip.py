@@ -83,7 +83,7 @@ def test_a_feature_map_pooled_and_projected_is_the_embedding(name, size, places)
     assert features.shape[2] * features.shape[3] == places
 
 
-def test_three_in_four_places_are_masked_and_the_draw_belongs_to_the_picture():
+def test_three_in_four_positions_are_masked_by_a_draw_keyed_by_the_picture():
     items = np.arange(50)
     masked = masked_places(items, 16, 0.75, seed=1, number=3)
     assert (masked.sum(1) == 12).all()
@@ -94,7 +94,7 @@ def test_three_in_four_places_are_masked_and_the_draw_belongs_to_the_picture():
         assert (masked_places(items, 4, share, seed=1, number=3).sum(1) == count).all()
 
 
-def test_masked_patches_and_no_other_pixels_become_the_learned_tile():
+def test_only_masked_patches_become_the_learned_tile():
     pictures = torch.randn(2, 3, 24, 24)
     hidden = HiddenPatches()
     torch.nn.init.normal_(hidden.tile)
@@ -120,7 +120,7 @@ def test_the_distillation_loss_is_the_mean_cross_entropy_of_soft_codes():
     np.testing.assert_allclose(fast.numpy(), slow, rtol=1e-5)
 
 
-def test_a_student_without_an_opinion_pays_log_of_the_codewords_and_a_perfect_one_the_codes_entropy():
+def test_a_uniform_student_has_a_loss_of_log_codewords_and_a_perfect_one_the_entropy_of_the_codes():
     teacher = torch.randn(2, 3, 8)
     loss = distillation_loss(torch.ones(2, 3, 8), teacher, student_temperature=0.1, teacher_temperature=0.5)
     torch.testing.assert_close(loss, torch.full((2,), math.log(8)))
@@ -128,7 +128,7 @@ def test_a_student_without_an_opinion_pays_log_of_the_codewords_and_a_perfect_on
     torch.testing.assert_close(distillation_loss(teacher, teacher, student_temperature=0.5, teacher_temperature=0.5), entropy)
 
 
-def test_the_decoder_predicts_masked_places_from_the_others_alone():
+def test_the_decoder_predicts_masked_positions_from_the_others_alone():
     decoder = FeatureDecoder(32, 4)
     masked = torch.tensor([[True, False, True, False], [False, True, True, False]])
     features = torch.randn(2, 4, 32)
@@ -163,7 +163,7 @@ def test_a_teacher_follows_by_the_formula_and_its_centre_a_step_late():
     torch.testing.assert_close(teacher.centre, 0.25 * torch.tensor([2.0, 2.0, 2.0]))
 
 
-def test_a_teacher_starts_as_its_student_and_is_moved_by_no_gradient(shop, store):
+def test_a_teacher_starts_as_its_student_and_gets_no_gradient(shop, store):
     run = a_training("maskclip", shop, store)
     student, teacher = run.parts["backbone"], run.method.teacher
     body = dict(teacher.body.named_parameters())
@@ -193,7 +193,7 @@ def test_one_word_in_five_is_masked_and_at_least_one(shop):
     assert (masked != masked_words(titles, rows, 0.2, seed=0, number=1)).any()
 
 
-def test_masked_words_are_predicted_from_the_others_alone_and_cost_log_of_the_vocabulary_where_nothing_is_known(shop, store):
+def test_masked_words_are_predicted_from_the_others_alone_and_a_uniform_guess_costs_log_vocabulary(shop, store):
     method = make_method("maskclip", shop, store.present, CONFIG, 0)
     step = method.step(0)
     torch.nn.init.zeros_(method.words.out.weight)
@@ -210,7 +210,7 @@ def test_masked_words_are_predicted_from_the_others_alone_and_cost_log_of_the_vo
     assert torch.equal(method.words(method.tower.model(other, present), present, words), logits)
 
 
-def test_the_loss_is_clips_and_a_twentieth_of_each_other(shop, store):
+def test_the_loss_is_clips_plus_a_twentieth_of_each_other_part(shop, store):
     method = make_method("maskclip", shop, store.present, CONFIG, 0)
     step = method.step(0)
     outputs = method.encode(backbone("small_cnn", dim=8, seed=0), pictures_of(method, store, step), step)
@@ -253,7 +253,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bits(name, shop, store, tmp_p
     assert all(torch.equal(weight, ends[1][key]) for key, weight in ends[0].items())
 
 
-def test_a_feature_map_of_one_place_is_refused_with_the_fix(shop, store):
+def test_a_feature_map_of_one_position_is_refused_with_the_fix(shop, store):
     with pytest.raises(SettingError, match="value 24; maskclip masks places of the last feature map, and resnet18's has one; give more"):
         make_method("maskclip", shop, store.present, replace(CONFIG, backbone="resnet18"), 0)
 

@@ -1,4 +1,4 @@
-"""Slices merged give what one comparison gives."""
+"""Comparisons made in parts merge to the results of one."""
 
 import json
 
@@ -47,18 +47,18 @@ def complete():
     return results, sums, click, predictions, session, user
 
 
-def write_slice(path, results, sums, rows):
+def write_part(path, results, sums, rows):
     kept = [row for row in results["rows"] if (row["encoder"], row["image_feature"]) in rows]
     write_json(path, {**results, "rows": kept, "pairs": []})
     write_users(users_file(path), {row: sums[row] for row in rows}, SEEDS)
     return path
 
 
-def test_slices_by_encoder_give_the_results_of_one_comparison(complete, tmp_path):
+def test_parts_by_encoder_merge_to_the_results_of_one_comparison(complete, tmp_path):
     results, sums = complete[:2]
     files = [
-        write_slice(tmp_path / "a/results.json", results, sums, [ROWS[3], ROWS[0]]),
-        write_slice(tmp_path / "simclr.json", results, sums, [ROWS[1], ROWS[2]]),
+        write_part(tmp_path / "a/results.json", results, sums, [ROWS[3], ROWS[0]]),
+        write_part(tmp_path / "simclr.json", results, sums, [ROWS[1], ROWS[2]]),
     ]
     merged = merge(files)
     assert merged["rows"] == results["rows"]
@@ -67,15 +67,15 @@ def test_slices_by_encoder_give_the_results_of_one_comparison(complete, tmp_path
     assert (tmp_path / "simclr.users.parquet").exists()
 
 
-def test_a_form_in_a_later_slice_may_be_the_selected_one(complete, tmp_path):
+def test_a_form_in_a_later_part_can_be_selected(complete, tmp_path):
     results, sums = complete[:2]
-    files = [write_slice(tmp_path / f"{n}.json", results, sums, [row]) for n, row in enumerate([ROWS[1], ROWS[2], ROWS[0]])]
+    files = [write_part(tmp_path / f"{n}.json", results, sums, [row]) for n, row in enumerate([ROWS[1], ROWS[2], ROWS[0]])]
     merged = merge(files)
     assert [row["selected"] for row in merged["rows"]] == [False, True, True]
     assert [(pair["a"], pair["b"]) for pair in merged["pairs"]] == [(list(ROWS[2]), list(ROWS[0]))]
 
 
-def test_sums_on_disk_give_the_very_interval_of_the_scores(complete, tmp_path):
+def test_sums_on_disk_give_the_same_interval_as_the_predictions(complete, tmp_path):
     _, sums, click, predictions, session, user = complete
     write_users(tmp_path / "users.parquet", sums, SEEDS)
     read = read_users(tmp_path / "users.parquet", ROWS, SEEDS)
@@ -86,14 +86,14 @@ def test_sums_on_disk_give_the_very_interval_of_the_scores(complete, tmp_path):
     assert pairs[0]["delta_gauc"]["ci95"] == [expected.low, expected.high]
 
 
-def test_slices_of_a_copy_of_the_data_in_another_place_are_of_one_comparison(complete, tmp_path):
+def test_parts_made_on_copies_of_the_data_merge(complete, tmp_path):
     results, sums = complete[:2]
-    first = write_slice(tmp_path / "first.json", {**results, "data": "/here/shop"}, sums, ROWS[:1])
-    other = write_slice(tmp_path / "other.json", {**results, "data": "/there/copy"}, sums, ROWS[1:2])
+    first = write_part(tmp_path / "first.json", {**results, "data": "/here/shop"}, sums, ROWS[:1])
+    other = write_part(tmp_path / "other.json", {**results, "data": "/there/copy"}, sums, ROWS[1:2])
     assert merge([first, other])["data"] == "/here/shop"
 
 
-def test_what_slices_differ_in_is_listed_and_pointed_out(complete, tmp_path):
+def test_differences_between_parts_are_listed_and_noted(complete, tmp_path):
     results, sums = complete[:2]
     own = {"encoder": "courier", "loss": {"lowest": [0, 0], "highest": [0, 0]}, "std": [0.3, 0.3], "dim": 8}
     parts = [
@@ -102,7 +102,7 @@ def test_what_slices_differ_in_is_listed_and_pointed_out(complete, tmp_path):
          "pictures_unreadable": 4},
         {**results, "commit": "c2"},
     ]  # fmt: skip
-    merged = merge([write_slice(tmp_path / f"{n}.json", part, sums, [ROWS[n]]) for n, part in enumerate(parts)])
+    merged = merge([write_part(tmp_path / f"{n}.json", part, sums, [ROWS[n]]) for n, part in enumerate(parts)])
     assert (merged["commit"], merged["versions"]) == ("c1, c2", {"numpy": "1", "torch": "2, 3"})
     assert [each["encoder"] for each in merged["encoders"]] == ["courier", "simclr"]
     assert merged["pictures_unreadable"] == 4
@@ -117,10 +117,10 @@ def test_what_slices_differ_in_is_listed_and_pointed_out(complete, tmp_path):
         ({"baseline": {"auc": {"per_seed": [0.6, 0.61]}, "gauc": {"per_seed": [0.55, 0.57]}}}, "its baseline is not that of"),
     ],
 )
-def test_slices_of_another_comparison_are_refused_by_name(complete, tmp_path, change, message):
+def test_parts_of_another_comparison_are_refused_by_name(complete, tmp_path, change, message):
     results, sums = complete[:2]
-    first = write_slice(tmp_path / "first.json", results, sums, ROWS[:1])
-    other = write_slice(tmp_path / "other.json", {**results, **change}, sums, ROWS[1:2])
+    first = write_part(tmp_path / "first.json", results, sums, ROWS[:1])
+    other = write_part(tmp_path / "other.json", {**results, **change}, sums, ROWS[1:2])
     with pytest.raises(UserError, match=message) as error:
         merge([first, other])
     assert "other.json" in str(error.value)
@@ -154,22 +154,22 @@ def test_the_merged_files_are_complete_before_anything_is_printed_and_have_the_n
 
 def test_a_row_with_two_results_is_refused(complete, tmp_path):
     results, sums = complete[:2]
-    first = write_slice(tmp_path / "first.json", results, sums, ROWS[:1])
+    first = write_part(tmp_path / "first.json", results, sums, ROWS[:1])
     changed = json.loads(json.dumps(results))
     changed["rows"][0]["gauc"]["per_seed"][0] += 0.01
     with pytest.raises(UserError, match="courier as sim_score has another result"):
-        merge([first, write_slice(tmp_path / "second.json", changed, sums, ROWS[:1])])
+        merge([first, write_part(tmp_path / "second.json", changed, sums, ROWS[:1])])
 
 
-def test_a_row_with_one_result_in_two_slices_counts_once(complete, tmp_path):
+def test_a_row_with_one_result_in_two_parts_counts_once(complete, tmp_path):
     results, sums = complete[:2]
-    files = [write_slice(tmp_path / "first.json", results, sums, ROWS[:2]), write_slice(tmp_path / "second.json", results, sums, ROWS[1:])]
+    files = [write_part(tmp_path / "first.json", results, sums, ROWS[:2]), write_part(tmp_path / "second.json", results, sums, ROWS[1:])]
     assert merge(files)["rows"] == results["rows"]
 
 
-def test_a_slice_given_twice_is_refused(complete, tmp_path, monkeypatch, capsys):
+def test_a_part_given_twice_is_refused(complete, tmp_path, monkeypatch, capsys):
     results, sums = complete[:2]
-    first = write_slice(tmp_path / "first.json", results, sums, ROWS[:1])
+    first = write_part(tmp_path / "first.json", results, sums, ROWS[:1])
     (tmp_path / "link.json").symlink_to(first)
     with pytest.raises(UserError, match=r"link\.json: is given twice, also as .*first\.json; name each slice once"):
         merge([first, tmp_path / "link.json"])
@@ -181,12 +181,12 @@ def test_a_slice_given_twice_is_refused(complete, tmp_path, monkeypatch, capsys)
     assert "give at least one results.json" in capsys.readouterr().err
 
 
-def test_files_that_are_no_slices_are_refused(complete, tmp_path):
+def test_files_that_are_not_results_are_refused(complete, tmp_path):
     results, sums = complete[:2]
     write_json(tmp_path / "x.json", {"a": 1})
     with pytest.raises(UserError, match="holds no 'data'"):
         merge([tmp_path / "x.json"])
-    path = write_slice(tmp_path / "y.json", results, sums, ROWS[:1])
+    path = write_part(tmp_path / "y.json", results, sums, ROWS[:1])
     pl.DataFrame({"weight": [1.0]}).write_parquet(users_file(path))
     with pytest.raises(DataError, match=r"y.users.parquet: column 'courier\|sim_score\|0'"):
         merge([path])
@@ -199,17 +199,17 @@ def pair(a, b, mean, low, high):
     return {"a": [a, "vector"], "b": [b, "vector"], "delta_gauc": {"mean": mean, "ci95": [low, high], "p_value": 0.1}}
 
 
-def test_of_many_pairs_those_of_the_best_row_are_shown_from_its_side():
+def test_of_many_pairs_only_those_of_the_best_row_are_shown_from_its_side():
     names = ["a", "b", "c", "d"]
     rows = [{"encoder": n, "image_feature": "vector", "selected": True, "valid_gauc": 0.6 + 0.1 * (n == "c")} for n in names]
     pairs = [pair(a, b, 0.01, -0.01, 0.03) for i, a in enumerate(names) for b in names[i + 1 :]]
-    message = pairs_shown({"rows": rows, "pairs": pairs})
-    assert [(p["a"][0], p["b"][0]) for p in message] == [("c", "d"), ("c", "a"), ("c", "b")]
-    assert message[0]["delta_gauc"]["ci95"] == [-0.01, 0.03]
-    assert message[1]["delta_gauc"] == {"mean": -0.01, "ci95": [-0.03, 0.01], "p_value": 0.1}
+    shown = pairs_shown({"rows": rows, "pairs": pairs})
+    assert [(p["a"][0], p["b"][0]) for p in shown] == [("c", "d"), ("c", "a"), ("c", "b")]
+    assert shown[0]["delta_gauc"]["ci95"] == [-0.01, 0.03]
+    assert shown[1]["delta_gauc"] == {"mean": -0.01, "ci95": [-0.03, 0.01], "p_value": 0.1}
 
 
-def test_the_papers_numbers_have_a_column_with_three_of_its_encoders_or_more():
+def test_with_three_of_its_encoders_or_more_the_papers_numbers_have_a_column():
     assert not has_published({"rows": [{"encoder": name} for name in ("courier", "simclr", "random")]})
     assert has_published({"rows": [{"encoder": name} for name in ("courier", "simclr", "clip")]})
     assert max(TABLE_5, key=lambda name: TABLE_5[name].gauc) == "courier"

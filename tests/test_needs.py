@@ -1,4 +1,4 @@
-"""What a method can learn nothing from is refused before anything is trained, and what it can learn little from is reported."""
+"""A shop that a method can learn nothing from is refused before training; one that it can learn little from causes a warning."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -35,12 +35,12 @@ def with_items(shop, **columns):
 
 
 def leaves(shop):
-    """The shop with a category for each item."""
+    """The shop with its own category for each item."""
     return replace(shop, item_category=np.arange(len(shop.items)))
 
 
 @pytest.mark.parametrize("name", [*CONTRASTS, "simsiam", "supervised", "random"])
-def test_a_sound_shop_is_taken_without_a_word(shop, name, capsys):
+def test_a_sound_shop_is_accepted_without_a_message(shop, name, capsys):
     check_needs(name, shop, CONFIG)
     assert capsys.readouterr().err == ""
 
@@ -73,7 +73,7 @@ def test_courier_without_a_contrast_needs_no_competitors(shop):
     check_needs("courier", leaves(shop), replace(CONFIG, courier=CourierConfig(loss="hinge"), mask_same_item=False))
 
 
-def test_mostly_lonely_pictures_are_reported_with_their_share(shop, capsys, monkeypatch):
+def test_a_large_share_of_pictures_without_competitors_is_reported(shop, capsys, monkeypatch):
     monkeypatch.setattr(table, "_warned", set())
     category = np.arange(len(shop.items))
     category[:4] = 0
@@ -85,7 +85,7 @@ def test_mostly_lonely_pictures_are_reported_with_their_share(shop, capsys, monk
         assert "% of" in message
         assert "have no competitor in their category" in message
     check_needs("simclr", few, replace(CONFIG, batch_pictures=100))
-    assert capsys.readouterr().err == ""  # once is enough
+    assert capsys.readouterr().err == ""  # a warning is printed once
 
 
 @pytest.mark.parametrize("name", ["clip", "maskclip", "simclr", "simsiam"])
@@ -137,7 +137,7 @@ def test_the_chance_of_none_is_the_share_of_draws_without_one(marked, drawn, tot
     assert none_of(marked, drawn, total) == pytest.approx(np.mean([not any(thing < marked for thing in draw) for draw in draws]))
 
 
-def test_shares_by_hand():
+def test_shares_equal_those_counted_by_hand():
     group = np.array([0, 0, 1, 2, 3, 4])
     assert lonely_pictures(np.arange(6), 6, group)[0].startswith("67 % of pictures of an average step")
     assert lonely_pictures(np.arange(6), 6, group // 2) == []

@@ -1,4 +1,4 @@
-"""The same loss as open_clip's, on the same embeddings."""
+"""Our CLIP loss equals open_clip's on the same embeddings."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ loss = pytest.importorskip("open_clip.loss")
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
-def test_the_loss_and_its_gradients_are_open_clips(temperature):
+def test_the_loss_and_its_gradients_equal_open_clips(temperature):
     first = torch.randn(2, 64, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     image, text = (part.clone().requires_grad_() for part in first)
     theirs_image, theirs_text = (part.clone().requires_grad_() for part in first)

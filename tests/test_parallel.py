@@ -1,4 +1,4 @@
-"""Work in processes comes back in order, with its errors; nothing but its own workers is ended."""
+"""Results of worker processes come back in order, with their errors; only our own workers are ended."""
 
 import errno
 import multiprocessing
@@ -62,7 +62,7 @@ def test_results_come_in_order_and_other_children_live_on():
 
 
 def ended_within(seconds, *others):
-    """Whether all children but these have ended."""
+    """Whether all children except these have ended."""
     until = time.monotonic() + seconds
     while len(multiprocessing.active_children()) > len(others):
         if time.monotonic() > until:

@@ -1,4 +1,4 @@
-"""Pictures decoded from files at every reading: the pixels of the store, and the same rules for unreadable ones."""
+"""Pictures decoded from files whenever they are read: the pixels of the store, and the same rules for unreadable ones."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ KINDS = ("jpg", "png", "webp")
 
 
 def with_kinds(items: pl.DataFrame) -> pl.DataFrame:
-    """Pictures of all kinds, by their number."""
+    """Pictures of all kinds, chosen by number."""
     names = [name and name.replace("png", KINDS[row % 3]) for row, name in enumerate(items["image"].to_list())]
     return items.with_columns(pl.Series("image", names))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """40 items: pictures of three kinds, larger than the store's, two of them turned by EXIF or partly clear, the last item without."""
+    """40 items: pictures of three kinds, larger than the store's, some rotated by EXIF or partly transparent; the last item has none."""
     folder = write_shop(tmp_path_factory.mktemp("shop"), sessions=300, items_frame=with_kinds, pictures=False)
     names = pl.read_parquet(folder / "items.parquet")["image"].drop_nulls().to_list()
     write_pictures(folder / "images", names, size=120)
@@ -55,7 +55,7 @@ def shop(folder):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """A shop of 20 items, of which row 3 has no file, row 5 no picture in its file, and row 7 a picture cut off in its pixels."""
+    """A shop of 20 items: row 3 has no file, row 5 a file that is not a picture, row 7 a picture with truncated pixels."""
     folder = write_shop(tmp_path / "shop", items=20, items_frame=with_kinds, pictures=False)
     names = pl.read_parquet(folder / "items.parquet")["image"].to_list()
     write_pictures(folder / "images", [name for name in names if name], size=60)
@@ -79,13 +79,13 @@ def both(shop, tmp_path_factory):
 
 @settings(max_examples=25, deadline=None)
 @given(items=st.lists(st.integers(0, 39), max_size=12))
-def test_files_have_the_pixels_of_the_store_in_any_order_and_as_often_as_asked(both, items):
+def test_files_have_the_pixels_of_the_store_in_any_order_and_with_repeats(both, items):
     store, files = both
     items = np.array(items, dtype=np.int64)
     np.testing.assert_array_equal(files.read(items), store.read(items))
 
 
-def test_a_picture_asked_for_twice_is_decoded_once(shop, tmp_path, monkeypatch):
+def test_a_picture_requested_twice_is_decoded_once(shop, tmp_path, monkeypatch):
     decoded = []
     real = reader.read_picture
     monkeypatch.setattr(reader, "read_picture", lambda folder, image, **options: decoded.append(image) or real(folder, image, **options))
@@ -112,19 +112,19 @@ def test_unreadable_pictures_of_a_catalogue_are_zero_rows_and_listed(damaged, tm
     assert files.bad == store.bad
 
 
-def test_too_many_unreadable_pictures_stop_the_catalogue_when_all_are_read(damaged, tmp_path):
+def test_too_many_unreadable_pictures_are_refused_once_all_are_read(damaged, tmp_path):
     files = picture_files(damaged, tmp_path, size=SIZE, workers=2, max_bad_images=0.1)
     with pytest.raises(DataError, match=r"3 of 19 pictures are unreadable .*raise --max-bad-images"):
         embed(backbone("small_cnn", dim=8, seed=0), files, CONFIG, batch=4)
     assert len(listed(tmp_path)) == 3
 
 
-def test_training_draws_from_pictures_whose_headers_were_read(damaged, tmp_path):
+def test_training_draws_from_pictures_with_readable_headers(damaged, tmp_path):
     files = checked_files(damaged, tmp_path, size=SIZE, workers=2, max_bad_images=0.2)
     assert np.flatnonzero(~files.present).tolist() == [3, 5, 19]  # row 7 is damaged after its header
     assert not files.read(np.array([7])).any()
     assert files.unreadable().tolist() == [3, 5, 7]
-    assert files.present[7]  # a resumed run, which has not met it yet, draws the same
+    assert files.present[7]  # a resumed run, which has not read it yet, draws the same
     with pytest.raises(DataError, match="2 of 19 pictures are unreadable"):
         checked_files(damaged, tmp_path, size=SIZE, workers=2, max_bad_images=0.1)
 
@@ -144,7 +144,7 @@ def test_headers_are_read_once_for_the_same_files(damaged, tmp_path, monkeypatch
     assert len(looked) == 2 * 19
 
 
-def test_a_training_from_files_is_that_from_the_store_and_leaves_no_pixels(folder, tmp_path):
+def test_training_from_files_equals_training_from_the_store_and_stores_no_pixels(folder, tmp_path):
     words = (  # noqa: SIM905 - as one types it
         "--encoder simclr --weights random --image-size 16 --store-size 24 --dim 8 --pictures 200 --batch-pictures 32 --checkpoints 1"
     ).split()
@@ -173,6 +173,6 @@ def test_too_many_unreadable_pictures_leave_no_embeddings(folder, damaged, tmp_p
     assert len(listed(tmp_path / "out")) == 3
 
 
-def test_another_place_to_read_from_is_refused():
+def test_an_unknown_place_to_read_from_is_refused():
     with pytest.raises(SettingError, match="pictures_from"):
         SourceConfig(pictures_from="disk")

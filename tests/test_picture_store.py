@@ -45,7 +45,7 @@ def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
 
 
 def png_header_only(width: int, height: int) -> bytes:
-    """A tiny file that says it is huge."""
+    """A tiny file whose header claims a huge picture."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -64,7 +64,7 @@ def folder_with(tmp_path: Path, files: dict[str, bytes]) -> Path:
 
 
 def shop_of(folder: Path, images: list[str | None]) -> SimpleNamespace:
-    """What the store needs of a shop."""
+    """What the store needs from a shop."""
     return SimpleNamespace(folder=folder, items=pl.DataFrame({"image": pl.Series(images, dtype=pl.String)}))
 
 
@@ -151,7 +151,7 @@ def test_any_damage_gives_pixels_or_a_reason(tmp_path_factory, kind, data):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_the_content_says_what_a_file_is_not_its_name(tmp_path, kind):
+def test_the_format_is_known_by_content_not_by_name(tmp_path, kind):
     folder = folder_with(tmp_path, {"name.txt": encoded(Image.new("RGB", (8, 8), (200, 40, 60)), kind)})
     assert np.abs(read_picture(folder, "name.txt").astype(int) - (200, 40, 60)).max() <= 6
 
@@ -173,7 +173,7 @@ def test_every_pixel_format_becomes_the_same_rgb(tmp_path):
         assert np.abs(read_picture(folder, name).astype(int) - expected).max() <= 1, name
 
 
-def test_what_is_transparent_shows_white(tmp_path):
+def test_transparent_pixels_show_white(tmp_path):
     half = Image.new("RGBA", (8, 8), (255, 0, 0, 128))
     palette = Image.new("P", (8, 8), 0)
     palette.putpalette([255, 0, 0] + [0] * 765)
@@ -197,7 +197,7 @@ def test_what_is_transparent_shows_white(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_photo_is_shown_upright(tmp_path, orientation):
     upright = np.zeros((20, 30, 3), dtype=np.uint8)
-    upright[:10, :15] = 255  # white in the corner at the upper left
+    upright[:10, :15] = 255  # white in the upper left corner
     turns = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
@@ -301,7 +301,7 @@ def test_a_store_decoded_by_other_code_is_decoded_again_and_the_old_one_stays_un
     assert (tmp_path / "store" / "pixels.npy").read_bytes() == written
 
 
-def test_a_store_goes_with_its_run_and_its_data_to_another_place(tmp_path, monkeypatch):
+def test_a_store_can_be_moved_with_its_run_and_its_data(tmp_path, monkeypatch):
     folder = folder_with(tmp_path, {"a.png": encoded(picture())})
     build_store(shop_of(folder, ["a.png"]), tmp_path / "store", size=8, workers=1)
     shutil.copytree(folder, tmp_path / "there" / "shop", copy_function=shutil.copyfile)
@@ -331,7 +331,7 @@ def test_a_name_is_found_in_either_unicode_form(tmp_path, named, on_disk):
     folder = folder_with(tmp_path, {f"sous/{on_disk}": encoded(picture())})
     assert read_picture(folder, f"sous/{named}").shape == (30, 40, 3)
     both = folder_with(tmp_path, {f"sous/{named}": encoded(picture(20, 20))})
-    assert read_picture(both, f"sous/{named}").shape == (20, 20, 3)  # the very name wins
+    assert read_picture(both, f"sous/{named}").shape == (20, 20, 3)  # an exact match wins
 
 
 def test_no_unicode_form_leads_out_of_images(tmp_path):
@@ -342,7 +342,7 @@ def test_no_unicode_form_leads_out_of_images(tmp_path):
         read_picture(folder, f"{COMPOSED}/secret.png")
 
 
-def test_a_missing_file_hints_at_one_of_nearly_the_same_name(tmp_path):
+def test_for_a_missing_file_one_of_nearly_the_same_name_is_suggested(tmp_path):
     folder = folder_with(tmp_path, {"a/Shoe.PNG": encoded(picture())})
     for image, reason in [
         ("a/shoe.png", "no such file; there is 'Shoe.PNG': upper and lower case differ"),
@@ -388,15 +388,15 @@ def test_a_killed_build_resumes_and_ends_with_the_same_bytes(tmp_path):
     with pytest.raises(UserError, match="holds no finished picture store"):
         open_store(tmp_path / "killed")
     state = np.load(tmp_path / "killed.partial" / "state.npy")
-    assert (state != 0).sum() == 20  # two chunks were done, the third was not
+    assert (state != 0).sum() == 20  # two chunks were complete, the third was not
     build_store(shop_of(folder, list(files)), tmp_path / "killed", size=8, workers=3, max_bad_images=1.0)
     for name in ("pixels.npy", "state.npy", "bad_pictures.csv", "store.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "complete" / name).read_bytes(), name
     assert sorted(path.name for path in tmp_path.iterdir()) == ["complete", "killed", "shop"]
 
 
-def test_a_disk_without_room_is_one_error_and_the_same_call_works_once_there_is_room(tmp_path):
-    """A limit on the size of files acts as a full disk does: the blocks of a file cannot be allocated."""
+def test_a_full_disk_is_one_error_and_the_same_call_works_once_there_is_room(tmp_path):
+    """A limit on file sizes acts like a full disk: the blocks of a file cannot be allocated."""
     files = {f"{index}.png": encoded(picture(seed=index)) for index in range(10)}
     folder = folder_with(tmp_path, files)
     build_store(shop_of(folder, list(files)), tmp_path / "complete", size=32, workers=1)
@@ -422,7 +422,7 @@ def test_a_disk_without_room_is_one_error_and_the_same_call_works_once_there_is_
         assert (tmp_path / "full" / name).read_bytes() == (tmp_path / "complete" / name).read_bytes(), name
 
 
-def test_a_disk_that_fills_up_after_decoding_costs_no_decoding(tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_after_decoding_does_not_repeat_the_decoding(tmp_path, monkeypatch):
     folder = folder_with(tmp_path, {"a.png": encoded(picture()), "b.png": b"words"})
     shop, options = shop_of(folder, ["a.png", "b.png"]), {"size": 8, "workers": 1, "max_bad_images": 1.0}
     complete = build_store(shop, tmp_path / "complete", **options)
@@ -433,7 +433,7 @@ def test_a_disk_that_fills_up_after_decoding_costs_no_decoding(tmp_path, monkeyp
     read = []
     monkeypatch.setattr("data.pictures.store.read_picture", lambda *args, **words: read.append(args[1]) or read_picture(*args, **words))
     store = build_store(shop, tmp_path / "store", **options)
-    assert read == ["b.png"]  # once more, for its reason
+    assert read == ["b.png"]  # read again to report the reason
     assert (store.pixels == complete.pixels).all()
     assert store.bad == complete.bad
 
@@ -446,7 +446,7 @@ def test_a_large_jpeg_may_be_decoded_small_but_never_below_what_is_needed(tmp_pa
     assert np.abs(cover(small, 50) - full).mean() < 1.5
 
 
-def test_a_damaged_store_is_named_not_trusted(tmp_path):
+def test_a_damaged_store_is_refused_by_name(tmp_path):
     folder = folder_with(tmp_path, {"a.png": encoded(picture())})
     build_store(shop_of(folder, ["a.png"]), tmp_path / "store", size=8, workers=1)
     (tmp_path / "store" / "pixels.npy").write_bytes(b"no array")

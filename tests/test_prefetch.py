@@ -15,7 +15,7 @@ def test_values_come_in_order():
         assert list(values) == list(range(50))
 
 
-def test_an_error_is_raised_where_its_value_would_have_been():
+def test_an_error_is_raised_in_place_of_its_value():
     def broken():
         yield 1
         yield 2

@@ -1,4 +1,4 @@
-"""Encoder training end to end: rows that may enter, no leak, resume to the bit, the choice of a checkpoint."""
+"""Encoder training end to end: which rows are used, no leak, bit-exact resuming, the choice of a checkpoint."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def test_newest_keeps_the_last_entries_in_order():
 
 @pytest.mark.parametrize("encoder", ["courier", "simclr"])
 def test_clicks_after_the_validation_change_no_weight(folder, encoder, shop, store, tmp_path):
-    """The choice of a checkpoint, like the weights, knows nothing of test clicks."""
+    """The choice of a checkpoint, like the weights, does not depend on test clicks."""
     train_encoder(encoder, shop, store, CONFIG, seed=0, folder=tmp_path / "a", threads=1)
     test = shop.session_split[shop.session] == SPLITS.index("test")
     first_test = int(shop.session_time[shop.session_split == SPLITS.index("test")].min())
@@ -119,11 +119,11 @@ def test_clicks_after_the_validation_change_no_weight(folder, encoder, shop, sto
 
 
 def test_a_run_stopped_anywhere_ends_with_the_same_bits(shop, store, tmp_path):
-    full_run = train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "full", threads=1)
+    full_run = train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "undisturbed", threads=1)
     resumed = train_with_a_stop("courier", Courier, 17, shop, store, CONFIG, tmp_path / "killed")
     assert {**resumed, "seconds": 0} == {**full_run, "seconds": 0}
-    assert (tmp_path / "full/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
-    assert read_metrics(tmp_path / "full/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")
+    assert (tmp_path / "undisturbed/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
+    assert read_metrics(tmp_path / "undisturbed/metrics.jsonl") == read_metrics(tmp_path / "killed/metrics.jsonl")
 
 
 def test_a_run_in_half_precision_resumes_with_its_loss_scale(shop, store, tmp_path, monkeypatch):
@@ -132,15 +132,15 @@ def test_a_run_in_half_precision_resumes_with_its_loss_scale(shop, store, tmp_pa
         return Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
 
     monkeypatch.setattr(loop, "set_up", half_precision)
-    train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "full", threads=1)
+    train_encoder("courier", shop, store, CONFIG, seed=1, folder=tmp_path / "undisturbed", threads=1)
     train_with_a_stop("courier", Courier, 17, shop, store, CONFIG, tmp_path / "killed")
-    full_run, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("full", "killed"))
+    full_run, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("undisturbed", "killed"))
     steps = full_run["state"]["step"]
     assert full_run["scaler"]["scale"] == 2.0 ** (8 + steps // 6)  # it doubles after 6 steps without an overflow
     assert resumed["scaler"] == full_run["scaler"]
 
 
-def test_a_checkpoint_without_a_loss_scale_is_resumed(shop, store, tmp_path):
+def test_a_checkpoint_without_a_loss_scale_can_be_resumed(shop, store, tmp_path):
     config = replace(CONFIG, pictures=200, checkpoints=1)
     first = train_encoder("simclr", shop, store, config, seed=0, folder=tmp_path, threads=1)
     saved = load_checkpoint(tmp_path / "last.pt")
@@ -149,7 +149,7 @@ def test_a_checkpoint_without_a_loss_scale_is_resumed(shop, store, tmp_path):
     assert train_encoder("simclr", shop, store, config, seed=0, folder=tmp_path, threads=1) == first
 
 
-def test_every_encoder_of_a_seed_begins_with_the_same_weights_and_encodes_as_many_pictures(shop, store, tmp_path):
+def test_all_encoders_of_a_seed_begin_with_the_same_weights_and_encode_as_many_pictures(shop, store, tmp_path):
     results = {name: train_encoder(name, shop, store, CONFIG, seed=0, folder=tmp_path / name, threads=1) for name in ("courier", "simclr")}
     for result in results.values():
         assert CONFIG.pictures <= result["pictures"] < CONFIG.pictures + 64
@@ -174,12 +174,12 @@ def test_a_log_too_short_for_courier_is_refused(tmp_path):
         train_encoder("courier", few, small, CONFIG, seed=0, folder=tmp_path / "x", threads=1)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(shop, store, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(shop, store, tmp_path):
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+"):
         train_encoder("courier", shop, store, replace(CONFIG, learning_rate=1e30), seed=0, folder=tmp_path, threads=1)
 
 
-def test_embeddings_with_first_weights_are_spread_and_its_loss_is_near_that_of_chance(shop, store):
+def test_initial_embeddings_are_spread_and_their_loss_is_near_chance(shop, store):
     views = page_views(shop, page_items=5, history_items=5, has_picture=store.present)
     method = Courier(views, CONFIG, seed=0)
     net = first_weights(CONFIG.courier.head_common, shop, store, CONFIG, seed=0)
@@ -238,7 +238,7 @@ def test_the_rate_rises_then_falls_to_zero():
     assert learning_rate(0.25, config, begins=0.2) == pytest.approx(0.5)
 
 
-def test_random_pictures_of_one_kind_have_no_spread_and_score_half(shop):
+def test_random_pictures_of_one_kind_have_no_spread_and_an_auc_of_one_half(shop):
     same = np.ones((len(shop.items), 4))
     rows = shop.rows("valid")
     assert collapse(same) == 0
@@ -272,33 +272,33 @@ def test_bad_settings_of_courier_are_refused_on_construction(settings, message):
         CourierConfig(**settings)
 
 
-def test_the_command_resumes_after_a_real_kill(folder, tmp_path):
+def test_the_command_resumes_after_sigkill(folder, tmp_path):
     words = ["--encoder", "simclr", "--data", str(folder), "--image-size", "16", "--store-size", "24", "--dim", "8", "--pictures", "8000",
              "--batch-pictures", "32", "--checkpoints", "3", "--checkpoint-seconds", "0.2", "--start-pictures", "500"]  # fmt: skip
     command = [sys.executable, "-m", "pretrain.train", *words]
     root, one_thread = Path(__file__).parent.parent, os.environ | {"OMP_NUM_THREADS": "1"}
 
-    def start(out):
+    def launch(out):
         return subprocess.Popen(
             [*command, "--out", str(out)], cwd=root, env=one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
-    full_run = start(tmp_path / "full")
-    killed = start(tmp_path / "killed")
+    full_run = launch(tmp_path / "undisturbed")
+    killed = launch(tmp_path / "killed")
     deadline = time.monotonic() + 100
     while not (tmp_path / "killed/last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "killed/result.json").exists()
-    assert start(tmp_path / "killed").wait() == 0
+    assert launch(tmp_path / "killed").wait() == 0
     assert full_run.wait() == 0
-    full_result, resumed = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("full", "killed"))
+    full_result, resumed = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("undisturbed", "killed"))
     assert {**resumed, "seconds": 0} == {**full_result, "seconds": 0}
-    assert (tmp_path / "full/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
+    assert (tmp_path / "undisturbed/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
 
 
-def test_flags_of_another_method_are_named():
+def test_flags_of_another_method_are_reported():
     config = TrainConfig(
         encoder="simclr", pretrain=PretrainConfig(courier=CourierConfig(with_clip=True), clip=ClipConfig(heads=4, width=32))
     )
@@ -309,7 +309,7 @@ def test_flags_of_another_method_are_named():
     )
 
 
-def test_flags_of_the_initial_encoder_are_read_where_there_is_one():
+def test_flags_of_the_initial_encoder_apply_where_there_is_one():
     config = PretrainConfig(distortion=DistortionConfig(strength=0.1))
     assert unread(TrainConfig(encoder="courier", pretrain=config)) == []
     assert unread(TrainConfig(encoder="courier", pretrain=replace(config, weights="random"))) == ["--distortion.strength"]

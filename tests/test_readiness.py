@@ -1,4 +1,4 @@
-"""What a comparison needs is required before any training, in the words of `data.validate`."""
+"""What a comparison needs is required before any training, with the messages of `data.validate`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LACKS = [
 
 @pytest.mark.parametrize(("columns", "words"), [pytest.param(columns, words, id=name) for name, columns, words in LACKS])
 @pytest.mark.parametrize("trains_encoders", [True, False])
-def test_what_a_comparison_lacks_is_refused_in_the_words_of_its_first_problem(columns, words, trains_encoders, tmp_path):
+def test_an_unready_shop_is_refused_with_the_message_of_its_first_problem(columns, words, trains_encoders, tmp_path):
     lacking = shop(tmp_path, columns=columns)
     first = next(problems(lacking, trains_encoders=trains_encoders))
     assert words in first
@@ -58,7 +58,7 @@ def test_a_shop_without_pictures_is_refused_only_if_encoders_are_trained_on_it(t
         require_ready(bare, trains_encoders=True)
 
 
-def test_one_ctr_model_needs_a_train_split_of_both_classes_and_a_split_that_can_be_ranked(tmp_path):
+def test_a_ctr_model_needs_a_train_split_of_both_classes_and_a_split_that_can_be_ranked(tmp_path):
     check_learnable(shop(tmp_path / "a"))
     with pytest.raises(UserError, match="the train split, and it has no click"):
         check_learnable(shop(tmp_path / "b", columns={"click": clicks(TRAIN, 0)}))

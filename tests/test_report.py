@@ -54,7 +54,7 @@ RESULTS = {
     "baseline": {"auc": metric(0.7011, 0.7013), "gauc": metric(0.6799, 0.6801)},
     "rows": [
         row("courier", "cluster_id", (0.6881, 0.6885), 0.69, selected=True),
-        row("courier", "vector", (0.6891, 0.6897), 0.68),  # better on test, but validation did not choose it
+        row("courier", "vector", (0.6891, 0.6897), 0.68),  # better on test, but not selected on validation
         row("simclr", "sim_score", (0.6811, 0.6813), 0.685, selected=True),
         row("shuffled courier", "cluster_id", (0.6795, 0.6797), 0.70, selected=True),
         row("baseline (other seeds)", "none", (0.6802, 0.6804), 0.684),
@@ -76,7 +76,7 @@ CURVES = {
 
 
 class Page(HTMLParser):
-    """The text of a page and of its table rows; asserts that tags nest and that nothing outside is asked for."""
+    """The text of a page and of its table rows; asserts that tags nest and that nothing external is loaded."""
 
     def __init__(self, html):
         super().__init__()
@@ -134,7 +134,7 @@ def pictures(*shape):
     return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
 
 
-def test_the_page_begins_with_the_purpose_the_answer_and_what_it_rests_on(page):
+def test_the_page_begins_with_the_purpose_the_answer_and_its_evidence(page):
     text = page().text
     assert "Do pictures lift the CTR model on shop? Encoders: courier, simclr." in text
     assert "Fed as: cluster_id, vector, sim_score." in text
@@ -142,9 +142,9 @@ def test_the_page_begins_with_the_purpose_the_answer_and_what_it_rests_on(page):
     assert "2 seeds; test sessions scored 3,912, one-class 1,020 left out" in text
 
 
-def test_every_row_is_there_with_the_numbers_of_the_results(page):
+def test_every_row_shows_the_numbers_of_the_results(page):
     rows = {tuple(cells[:2]): cells[2:] for cells in page().rows if len(cells) == 8}
-    assert len(rows) == 2 + len(RESULTS["rows"])  # the heading and the baseline too
+    assert len(rows) == 2 + len(RESULTS["rows"])  # plus the heading and the baseline
     assert rows["baseline ", "none "][0] == "0.7012 0.7011 0.7013 "
     for expected in RESULTS["rows"]:
         form = expected["image_feature"]
@@ -169,11 +169,11 @@ def test_bold_means_selected_as_in_the_terminal_and_the_page_says_so(page, tmp_p
     assert selected == [("courier", "cluster_id"), ("simclr", "sim_score")]
 
 
-def test_forests_and_pairs_hold_every_difference(page):
+def test_forests_and_pairs_show_every_difference(page):
     text = page().text
     for expected in RESULTS["rows"]:
-        message = f"{percentage_points(expected['delta_gauc']['mean'])} {bounds(expected['delta_gauc'])}"
-        assert text.count(message) >= 2  # table and forest
+        lift = f"{percentage_points(expected['delta_gauc']['mean'])} {bounds(expected['delta_gauc'])}"
+        assert text.count(lift) >= 2  # table and forest
     assert "courier as cluster_id minus simclr as sim_score +0.71 [+0.40, +1.02]" in text
 
 
@@ -182,11 +182,11 @@ def test_simulated_clicks_are_called_so_and_real_ones_are_not(page):
     assert "simulated" not in page(RESULTS | {"simulated": False, "oracle": None}).text
 
 
-def test_the_ceiling_comes_with_what_the_best_row_gains_of_it(page):
+def test_the_ceiling_is_shown_with_the_share_that_the_best_row_reaches(page):
     assert "+4.00 percentage points of GAUC above the baseline. courier as cluster_id gains 21 % of that." in page().text
 
 
-def test_pictures_are_inside_and_no_more_than_twelve_a_cluster(page):
+def test_pictures_are_embedded_and_at_most_twelve_per_cluster(page):
     clusters = [ClusterPictures(cluster=7, size=1234, pictures=pictures(20, 130, 100, 3))]
     weights = np.array([0.2, 0.7, 0.1])
     example = AttentionExample(target=pictures(8, 8, 3), history=pictures(3, 8, 8, 3), weights=weights)
@@ -217,7 +217,7 @@ def test_curves_are_drawn_for_encoders_the_baseline_and_selected_forms(page):
     assert page(everything).curves[2:] == ["baseline", "courier cluster_id", "courier vector"]
 
 
-def test_names_and_notes_cannot_act(page):
+def test_names_and_notes_are_escaped(page):
     results = copy.deepcopy(RESULTS)
     results |= {"data": HOSTILE, "preset": HOSTILE, "commit": HOSTILE, "versions": {HOSTILE: HOSTILE}}
     results["rows"][0] |= {"encoder": HOSTILE, "image_feature": HOSTILE, "seconds": {HOSTILE: 1.0}}
@@ -265,11 +265,11 @@ def test_one_training_is_hedged_in_the_headline_and_directly_under_it(page):
     undecided = copy.deepcopy(one)
     undecided["rows"][0]["delta_gauc"] = delta(0.001, -0.001, 0.003)
     assert answer(undecided).startswith("No lift shown in this one training: courier")
-    for message in (page().text, printed(RESULTS), answer(RESULTS)):
-        assert "this one training" not in message
-        assert "One seed" not in message
+    for words in (page().text, printed(RESULTS), answer(RESULTS)):
+        assert "this one training" not in words
+        assert "One seed" not in words
     alone = one | {"rows": [], "pairs": []}
-    assert ONE_SEED not in page(alone).text  # no lift to be cautious about
+    assert ONE_SEED not in page(alone).text  # no lift to hedge
 
 
 def test_terminal_and_report_say_that_p_values_are_not_adjusted(page):
@@ -300,7 +300,7 @@ SOUND = {"users_scored": 900, "split_is_ordered": True, "encoders": [trained()]}
     ({"commit": "abc, def"}, "made by different code (commits abc, def)"),
     ({"versions": {"numpy": "2.3, 2.4", "torch": "2.14"}}, "made with different versions (numpy 2.3, 2.4)"),
 ])  # fmt: skip
-def test_what_speaks_against_a_result_is_in_terminal_and_notes(changed, expected):
+def test_caveats_are_in_terminal_and_notes(changed, expected):
     assert caveats(RESULTS | SOUND) == []
     assert "Before believing it" not in printed(RESULTS | SOUND)
     (found,) = caveats(RESULTS | SOUND | changed)
@@ -310,7 +310,7 @@ def test_what_speaks_against_a_result_is_in_terminal_and_notes(changed, expected
     assert found in notes(RESULTS | SOUND | changed)
 
 
-def test_ctr_models_that_were_best_at_their_last_step_are_doubted_from_one_half_on():
+def test_a_caveat_is_given_once_half_of_the_ctr_models_were_best_at_their_last_step():
     def results(*best):
         rows = [one | {"best_step": [best[1 + n]], "steps": [750]} for n, one in enumerate(RESULTS["rows"][: len(best) - 1])]
         return RESULTS | {"baseline": RESULTS["baseline"] | {"best_step": [best[0]], "steps": [750]}, "rows": rows}
@@ -352,11 +352,11 @@ def test_the_terminal_table_has_every_row_within_120_columns():
     assert any(SIMULATED[:60] in line for line in lines)
 
 
-def test_a_name_that_cannot_be_encoded_is_printed_in_its_place():
+def test_a_name_that_cannot_be_encoded_is_printed_escaped():
     results = copy.deepcopy(RESULTS)
     results["rows"][0]["encoder"] = "file:wörter-\udcff-字.npy"
     raw = io.BytesIO()
-    out = io.TextIOWrapper(raw, encoding="ascii", errors="backslashreplace")  # as every command has it
+    out = io.TextIOWrapper(raw, encoding="ascii", errors="backslashreplace")  # as in every command
     print_table(results, Console(file=out, width=120, force_terminal=False))
     out.flush()
     assert rb"file:w\xf6rter-\udcff" in raw.getvalue().replace(b"\n", b"")
@@ -369,7 +369,7 @@ def test_a_narrow_terminal_loses_no_number(width):
     assert max(map(len, printed(RESULTS, width).splitlines())) <= width
 
 
-def test_a_name_that_is_no_text_is_in_the_report(page):
+def test_a_name_that_is_not_valid_text_is_in_the_report(page):
     results = copy.deepcopy(RESULTS)
     results["rows"][0]["encoder"] = "file:\udcff.npy"
     assert "file:\\udcff.npy" in page(results).text
@@ -403,7 +403,7 @@ def test_the_markdown_table_has_every_row_and_names_cannot_break_it():
     (61, 149, [80, 100, 120, 140]),
     (5, 5, [5]),
 ])  # fmt: skip
-def test_ticks_are_round_and_within(low, high, expected):
+def test_ticks_are_round_numbers_within_the_range(low, high, expected):
     assert ticks(low, high) == pytest.approx(expected)
 
 
@@ -420,13 +420,13 @@ def test_a_forest_puts_each_interval_at_its_place():
     assert at["width"] == pytest.approx(100 * 2 / 2.2, abs=0.01)
 
 
-def test_a_forest_draws_no_place_for_what_is_not_finite():
+def test_a_forest_leaves_out_what_is_not_finite():
     nan = float("nan")
     (drawn,) = forest([ForestRow(label="a", mean=nan, low=nan, high=nan, text="n/a")])["rows"]
     assert (drawn["bar"], drawn["mark"], drawn["text"]) == (None, None, "n/a")
 
 
-def test_a_long_line_keeps_its_mean_and_loses_what_is_not_finite():
+def test_a_long_line_keeps_its_mean_and_drops_what_is_not_finite():
     y = np.arange(1001.0)
     y[0] = np.nan
     short = binned(Line(name="loss", x=np.arange(1001), y=y, colour="red"))

@@ -28,7 +28,7 @@ def test_keyed_numbers_depend_on_their_keys_alone_and_are_uniform():
     assert (np.sort(permutation(50, 1, "epoch", 2)) == np.arange(50)).all()
 
 
-def test_parts_of_one_name_get_the_same_initial_weights_in_any_model():
+def test_parts_of_the_same_name_get_the_same_initial_weights_in_any_model():
     from torch import nn
 
     small = nn.ModuleDict({"head": nn.Linear(4, 3)})
@@ -97,7 +97,7 @@ def test_two_runs_cannot_share_a_folder_at_once(tmp_path):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_folders_hash_depends_on_names_and_contents_and_not_on_its_place(tmp_path):
+def test_a_folders_hash_depends_on_names_and_contents_not_on_its_path(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "config.json").write_text("{}")

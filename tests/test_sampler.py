@@ -1,4 +1,4 @@
-"""The order of sessions: each once per epoch, permuted at once when few, in pools of blocks when many; ranks' shares make up each batch."""
+"""The order of sessions: each once per epoch, a full permutation if they fit one pool, else pools of blocks; ranks share each batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ sizes = {"places": st.integers(0, 90), "batch": st.integers(2, 20), "pool": st.i
 
 @settings(max_examples=50, deadline=None)
 @given(**sizes, seed=st.integers(0, 3), epoch=st.integers(0, 3))
-def test_each_place_is_in_one_batch_of_an_epoch_and_all_but_the_last_are_full(places, batch, pool, block, seed, epoch):
+def test_each_session_is_in_one_batch_of_an_epoch_and_all_except_the_last_are_full(places, batch, pool, block, seed, epoch):
     batches = list(Epoch(places, batch, seed=seed, epoch=epoch, pool=pool, block=block))
     assert sorted(np.concatenate([*batches, np.zeros(0, np.int64)]).tolist()) == list(range(places))
     assert [len(found) for found in batches[:-1]] == [batch] * (len(batches) - 1)
@@ -28,7 +28,7 @@ def test_each_place_is_in_one_batch_of_an_epoch_and_all_but_the_last_are_full(pl
 
 @settings(max_examples=50, deadline=None)
 @given(**sizes, seed=st.integers(0, 3))
-def test_any_batch_may_be_asked_for_first(places, batch, pool, block, seed):
+def test_batches_can_be_read_in_any_order(places, batch, pool, block, seed):
     epoch = Epoch(places, batch, seed=seed, epoch=1, pool=pool, block=block)
     forwards = [found.tolist() for found in epoch]
     for number in reversed(range(len(epoch))):
@@ -40,32 +40,32 @@ def test_any_batch_may_be_asked_for_first(places, batch, pool, block, seed):
 
 @settings(max_examples=50, deadline=None)
 @given(places=st.integers(1, 200), batch=st.integers(1, 50), seed=st.integers(0, 3), epoch=st.integers(0, 3))
-def test_what_fits_one_pool_is_permuted_at_once(places, batch, seed, epoch):
+def test_sessions_that_fit_one_pool_get_a_full_permutation(places, batch, seed, epoch):
     found = np.concatenate(list(Epoch(places, batch, seed=seed, epoch=epoch, pool=places)))
     assert found.tolist() == permutation(places, seed, "ctr order", epoch).tolist()
 
 
 @settings(max_examples=50, deadline=None)
 @given(**sizes)
-def test_a_pool_holds_complete_blocks_and_no_more_places_than_it_may(places, batch, pool, block):
+def test_a_pool_holds_complete_blocks_and_stays_within_its_size(places, batch, pool, block):
     epoch = Epoch(places, batch, seed=0, epoch=0, pool=pool, block=block)
-    permuted = np.concatenate([*epoch, np.zeros(0, np.int64)]).astype(int)
+    positions = np.concatenate([*epoch, np.zeros(0, np.int64)]).astype(int)
     if places > pool:
-        for members in np.split(permuted, epoch.ends[:-1]):
+        for members in np.split(positions, epoch.ends[:-1]):
             assert len(members) <= max(pool, block)
             blocks, count = np.unique(members // block, return_counts=True)
             assert all(n == min(block, places - b * block) for b, n in zip(blocks, count, strict=True))
 
 
-def test_epochs_and_seeds_differ_and_places_of_a_block_are_far_apart_in_its_pool():
+def test_epochs_and_seeds_differ_and_sessions_of_a_block_are_far_apart_in_its_pool():
     orders = [np.concatenate(list(Epoch(4000, 64, seed=s, epoch=e, pool=1000, block=100))) for s, e in ((0, 0), (0, 1), (1, 0))]
     assert all((a != b).any() for a, b in zip(orders, orders[1:] + orders[:1], strict=True))
-    where = np.argsort(orders[0])  # of each place
+    where = np.argsort(orders[0])  # of each session
     spread = [np.ptp(where[first : first + 100]) for first in range(0, 4000, 100)]
     assert min(spread) > 800
 
 
-def test_an_epoch_of_a_thousand_million_sessions_is_never_listed():
+def test_an_epoch_of_a_billion_sessions_is_never_listed():
     epoch = Epoch(10**9, 4096, seed=0, epoch=0)
     assert len(epoch) == 244_141
     assert len(epoch.blocks) == 976_563
@@ -77,7 +77,7 @@ def test_an_epoch_of_a_thousand_million_sessions_is_never_listed():
 
 @settings(max_examples=50, deadline=None)
 @given(places=st.integers(0, 40), ranks=st.integers(1, 9))
-def test_shares_of_a_batch_follow_one_another_and_differ_by_one_place_at_most(places, ranks):
+def test_shares_of_a_batch_are_contiguous_and_differ_by_one_session_at_most(places, ranks):
     batch = np.arange(places) * 3
     shares = [share(batch, rank, ranks) for rank in range(ranks)]
     assert np.concatenate(shares).tolist() == batch.tolist()
@@ -85,7 +85,7 @@ def test_shares_of_a_batch_follow_one_another_and_differ_by_one_place_at_most(pl
     assert max(lengths) - min(lengths) <= 1
 
 
-def test_shares_are_empty_only_where_ranks_outnumber_places():
+def test_shares_are_empty_only_if_ranks_outnumber_sessions():
     assert [len(share(np.arange(3), rank, 4)) for rank in range(4)].count(0) == 1
     assert all(len(share(np.arange(4), rank, 4)) == 1 for rank in range(4))
 
@@ -104,8 +104,8 @@ def test_a_part_has_the_rows_of_each_session_of_its_split(split):
 
 
 @pytest.mark.parametrize("pieces", [("train", "valid", "test"), ("train", "valid", "train", "test")])
-def test_parts_of_an_ingested_log_are_those_of_one_in_memory(pieces, tmp_path):
-    """The second division goes back in time, so that a split's sessions are no run."""
+def test_parts_of_an_ingested_log_equal_those_of_one_in_memory(pieces, tmp_path):
+    """The second division goes back in time: a split's sessions are then not contiguous."""
 
     def change(frame):
         rows = np.array(pieces)[np.arange(600) // (600 // len(pieces))]
@@ -120,7 +120,7 @@ def test_parts_of_an_ingested_log_are_those_of_one_in_memory(pieces, tmp_path):
             assert (a.dtype, a.tolist()) == (b.dtype, b.tolist())
 
 
-def test_batches_in_order_are_all_places_oldest_first():
+def test_unshuffled_batches_hold_all_sessions_oldest_first():
     shop, _ = make_shop()
     part = split_sessions(shop, "train")
     assert np.concatenate(list(in_order(part, 7))).tolist() == list(range(len(part.sessions)))

@@ -38,13 +38,13 @@ torch.save(program(*torch.load(sys.argv[2], weights_only=True)), sys.argv[3])
 """
 
 
-def full(history):
-    """The first session's items, oldest first; of an empty history one that is padding."""
+def history_places(history):
+    """The first session's items, oldest first; a single padding item for an empty history."""
     return torch.tensor(items_of(history, 0) or [-1])
 
 
-def model_inputs(inputs, batch):
-    """A batch of one session as the serving model's question."""
+def serving_inputs(inputs, batch):
+    """A batch of one session as inputs of the serving model."""
     keys = batch.ids.to_dict()
     items = len(batch.present)
 
@@ -62,9 +62,9 @@ def model_inputs(inputs, batch):
         title_start=torch.cumsum(lengths[:items], 0) - lengths[:items],
         vectors=torch.zeros(items, 0) if batch.vectors is None else batch.vectors,
         present=batch.present,
-        clicks=full(batch.histories[0]),
-        purchases=full(batch.histories[1]),
-        cart=full(batch.histories[2]),
+        clicks=history_places(batch.histories[0]),
+        purchases=history_places(batch.histories[1]),
+        cart=history_places(batch.histories[2]),
         candidates=batch.target,
         query_words=words[cut:],
         context_rows=rows(inputs.layout.context),
@@ -88,7 +88,7 @@ def test_the_exported_program_gives_the_trained_models_logits(form, pooling, sco
     with torch.no_grad():
         for session in range(25):
             batch = assemble(inputs, part, np.array([session]))
-            asked = model_inputs(inputs, batch)
+            asked = serving_inputs(inputs, batch)
             lengths.add(tuple(len(part) for part in (asked.clicks, asked.purchases, asked.cart)))
             logits = model(batch)
             torch.testing.assert_close(serving(*asked), logits, atol=1e-5, rtol=0)
@@ -97,7 +97,7 @@ def test_the_exported_program_gives_the_trained_models_logits(form, pooling, sco
     assert (part.count[:25] == 1).any()
 
 
-def test_weights_of_another_model_are_refused_by_a_name():
+def test_weights_of_another_model_are_refused_by_name():
     shop, style = make_shop()
     config = CtrConfig(**PRESETS["tiny"])
     inputs = encode(shop, pictures(style, "none"), config)
@@ -108,7 +108,7 @@ def test_weights_of_another_model_are_refused_by_a_name():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A function from a form and flags of training to (shop folder, run folder, export folder); each is made once."""
+    """A function from a form and training flags to (shop folder, run folder, export folder), each built once."""
     root, there = tmp_path_factory.mktemp("serving"), {}
 
     def of(form, *flags):
@@ -146,7 +146,7 @@ def test_known_candidates_score_as_offline(made, kind):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_item_taken_out_of_the_catalogue_scores_as_offline_with_its_picture_handed_in(made, form, tmp_path):
+def test_an_item_removed_from_the_catalogue_scores_as_offline_if_its_picture_is_sent(made, form, tmp_path):
     folder, run, _ = made(form)
     shop = load_shop(folder)
     out_of_it = shop.items["item_id"][int(np.bincount(shop.item[shop.rows("test")]).argmax())]
@@ -221,7 +221,7 @@ def test_the_command_prints_items_and_probabilities_as_json(made, tmp_path, caps
     assert set(found) == fields == {"items", "probabilities", "unknown_user", "unknown_items", "without_picture", "refused_pictures"}
 
 
-def test_pictures_of_a_request_file_are_found_next_to_it_and_its_errors_begin_with_its_path(made, tmp_path, monkeypatch):
+def test_pictures_are_found_next_to_the_request_file_and_errors_begin_with_its_path(made, tmp_path, monkeypatch):
     folder, _, out = made("vector")
     scorer = Scorer.load(out)
     shutil.copyfile(folder / "images/0003.png", tmp_path / "new.png")
@@ -239,17 +239,17 @@ def test_pictures_of_a_request_file_are_found_next_to_it_and_its_errors_begin_wi
     here = scorer.score(user=7, candidates=[100, 101], pictures={100: "new.png", 101: "absent.png"})
     assert here.probabilities.tolist() == found.probabilities.tolist()
     assert 100 not in here.without_picture
-    for fields, message in (
+    for fields, expected in (
         ({"query": 5}, "query: value 5; give a text"),
         ({"usr": 1}, "usr: no such field; did you mean 'user'?"),
         ({"pictures": {"7": "x.png"}}, "pictures.7: no candidate and no item of the histories as read; leave it out"),
     ):
         with pytest.raises(UserError) as error:
             scorer.score_file(asked(**fields))
-        assert str(error.value) == f"{path}: {message}"
+        assert str(error.value) == f"{path}: {expected}"
 
 
-def test_pictures_that_cannot_be_read_count_as_none_and_say_why(made, tmp_path):
+def test_unreadable_pictures_count_as_missing_and_the_answer_says_why(made, tmp_path):
     folder, _, out = made("vector")
     shop, scorer = load_shop(folder), Scorer.load(out)
     _, request = asked_of(shop, sessions_of(shop)[0])
@@ -264,7 +264,7 @@ def test_pictures_that_cannot_be_read_count_as_none_and_say_why(made, tmp_path):
     assert {first, second, third} <= set(found.without_picture)
 
 
-def test_a_user_never_seen_and_no_history_have_a_score(made):
+def test_an_unseen_user_without_history_gets_a_score(made):
     _, _, out = made("sim_score")
     found = Scorer.load(out).score(user=-5, candidates=[100])
     assert 0 < found.probabilities[0] < 1
@@ -272,7 +272,7 @@ def test_a_user_never_seen_and_no_history_have_a_score(made):
 
 
 @pytest.mark.parametrize("kind", [("none",), HALVED])
-def test_a_visitor_without_an_id_has_a_score_and_may_have_a_history(made, kind):
+def test_a_visitor_without_an_id_gets_a_score_and_may_have_a_history(made, kind):
     folder, _, out = made(*kind)
     shop, scorer = load_shop(folder), Scorer.load(out)
     _, request = asked_of(shop, sessions_of(shop)[0])
@@ -280,13 +280,13 @@ def test_a_visitor_without_an_id_has_a_score_and_may_have_a_history(made, kind):
     assert found.unknown_user
     assert ((found.probabilities > 0) & (found.probabilities < 1)).all()
     unknown = scorer.score(**request | {"user": -5}).probabilities
-    assert (unknown.tolist() == found.probabilities.tolist()) == (kind == ("none",))  # by a hash, an unknown id has a row of its own
+    assert (unknown.tolist() == found.probabilities.tolist()) == (kind == ("none",))  # with hashing, an unknown id has a row like any other
     assert scorer.score(**request | {"user": None, "history": {}}).probabilities.tolist() != found.probabilities.tolist()
-    given = shop.users.drop("user_id").row(0, named=True)
-    assert not scorer.score(**request | {"user": {"user_id": None, **given}}).unknown_user
+    columns = shop.users.drop("user_id").row(0, named=True)
+    assert not scorer.score(**request | {"user": {"user_id": None, **columns}}).unknown_user
 
 
-def test_a_user_given_in_full_scores_as_the_known_one(made):
+def test_a_user_described_like_a_known_one_gets_its_score(made):
     folder, _, out = made("none")
     shop, scorer = load_shop(folder), Scorer.load(out)
     _, request = asked_of(shop, sessions_of(shop)[0])
@@ -298,7 +298,7 @@ def test_a_user_given_in_full_scores_as_the_known_one(made):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "expected"),
     [
         ({"candidates": []}, r"candidates: value \[\]; give at least one item"),
         ({"candidates": [100, "101"]}, r"candidates\[1\]: value '101'; item ids of this model are integers"),
@@ -318,13 +318,13 @@ def test_a_user_given_in_full_scores_as_the_known_one(made):
         ({"usr": 1}, r"usr: no such field; did you mean 'user'\?"),
     ],
 )
-def test_a_malformed_request_names_the_field_and_the_fix(made, change, message):
+def test_a_malformed_request_is_refused_with_the_field_and_the_fix(made, change, expected):
     _, _, out = made("cluster_id")
-    with pytest.raises(UserError, match=f"^request: {message}"):
+    with pytest.raises(UserError, match=f"^request: {expected}"):
         Scorer.load(out).score(**{"user": 7, "candidates": [100, 101]} | change)
 
 
-def test_an_export_is_written_into_no_run_be_it_unfinished(made, tmp_path, capsys):
+def test_an_export_is_never_written_into_a_run_finished_or_not(made, tmp_path, capsys):
     _, run, _ = made("cluster_id")
     (tmp_path / "config.toml").touch()
     for out in (run, tmp_path):

@@ -1,4 +1,4 @@
-"""The rendered shop: only pictures show style, and they show it in any scene."""
+"""The rendered shop: only pictures show style, and they do in any scene."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.made_worlds import table
 
 
 def chance_of(values: np.ndarray, groups: np.ndarray) -> float:
-    """Permutation test: how often shuffled groups explain as much of the values' variance as these groups do."""
+    """Permutation test: how often shuffled groups explain as much of the values' variance as the real ones."""
     codes = np.unique(groups, return_inverse=True)[1]
     count = np.bincount(codes)
     rng = np.random.default_rng(0)
@@ -25,7 +25,7 @@ def chance_of(values: np.ndarray, groups: np.ndarray) -> float:
     return np.mean([explained(rng.permutation(centred)) >= explained(centred) for _ in range(500)])
 
 
-def test_style_is_in_no_other_column(tmp_path):
+def test_no_other_column_shows_the_style(tmp_path):
     folder = worlds.make_world("shop", tmp_path / "shop", users=40, items=600, sessions=20, seed=5)
     items, truth = table(folder, "items"), table(folder, "truth/items")
     words = items["title"].fill_null("").str.split(" ")
@@ -47,7 +47,7 @@ def test_style_is_in_no_other_column(tmp_path):
             assert chance_of(values, groups) > 0.001, (column, name)
 
 
-def test_oklch_knows_the_primaries():
+def test_oklch_gives_the_published_values_of_the_primaries():
     # Ottosson's published values for sRGB red, green and blue
     lightness, chroma = np.array([0.62796, 0.86644, 0.45201]), np.array([0.25768, 0.29483, 0.31321])
     colours = oklch(lightness, chroma, np.array([29.234, 142.495, 264.052]) / 360)
@@ -55,7 +55,7 @@ def test_oklch_knows_the_primaries():
 
 
 @pytest.mark.parametrize("category", SILHOUETTES)
-def test_a_thing_stays_in_its_picture_and_changes_with_its_cut(category):
+def test_an_object_stays_within_its_picture_and_changes_with_its_cut(category):
     place = np.linspace(-1, 1, 64, dtype=np.float32)
     cut = np.linspace(0, 1, 5, dtype=np.float32)[:, None, None]
     u, v = np.broadcast_arrays(place[None, None, :], place[None, :, None])

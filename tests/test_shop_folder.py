@@ -1,4 +1,4 @@
-"""A shop folder in memory."""
+"""A shop folder loaded into memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _load(folder, **changes) -> Shop:
 
 
 def _impressions(rows: list[tuple]) -> pl.DataFrame:
-    """Rows of (session_id, user_id, item_id, timestamp, click), with the splits that a shop needs."""
+    """Rows of (session_id, user_id, item_id, timestamp, click), with the `split` column that so few sessions need."""
     return pl.DataFrame(rows, schema=["session_id", "user_id", "item_id", "timestamp", "click"], orient="row")
 
 
@@ -68,7 +68,7 @@ def test_rows_of_a_split_come_by_session_then_row_and_the_splits_share_out_all_r
 
 
 @pytest.mark.parametrize("dtype", [pl.Int16, pl.UInt32, pl.UInt64, pl.Int64])
-def test_every_integer_type_of_ids_will_do(tmp_path, dtype):
+def test_ids_may_be_of_every_integer_type(tmp_path, dtype):
     shop = _load(tmp_path, items_frame=lambda frame: frame.with_columns(pl.col("item_id").cast(dtype)))
     assert shop.items["item_id"].dtype == pl.Int64
     assert len(shop.item) == 600
@@ -100,7 +100,7 @@ def test_a_datetime_is_the_same_second_as_its_unix_time(tmp_path, unit, zone):
     assert shop.events.rows().time.tolist() == plain.events.rows().time.tolist()
 
 
-def test_a_zone_moves_a_time_and_fractions_of_a_second_are_cut_off(tmp_path):
+def test_time_zones_are_converted_and_fractions_of_a_second_are_dropped(tmp_path):
     half_past = datetime(2024, 1, 1, 9, 0, 0, 999_999, tzinfo=timezone(timedelta(hours=9)))
     rows = [(n, 7, 100, half_past + timedelta(days=n), n % 2) for n in range(3)]
     shop = _tiny(tmp_path, rows)
@@ -114,7 +114,7 @@ def test_clicks_may_be_written_in_any_type_that_holds_0_and_1(tmp_path, dtype):
     assert shop.click.tolist() == expected.to_list()
 
 
-def test_missing_values_of_features_pass(tmp_path):
+def test_features_may_have_missing_values(tmp_path):
     def holes(name: str):
         gaps = [(0, None), (1, float("nan"))]
         return lambda frame: frame.with_columns(pl.Series(name, [dict(gaps).get(n, 1.5) for n in range(frame.height)], dtype=pl.Float64))
@@ -124,7 +124,7 @@ def test_missing_values_of_features_pass(tmp_path):
     assert shop.items["price"].is_nan().sum() == 1
 
 
-def test_a_shop_without_any_picture_title_or_category_passes(tmp_path):
+def test_a_shop_without_any_picture_title_or_category_is_accepted(tmp_path):
     shop = _load(
         tmp_path,
         items_frame=lambda frame: frame.select("item_id", pl.lit(None).alias("image"), pl.lit(None).alias("title")),
@@ -146,7 +146,7 @@ def test_without_a_users_table_users_are_those_seen_in_ascending_order(tmp_path)
     assert shop.users["user_id"].to_list() == sorted(set(seen.to_list()))
 
 
-def test_without_a_users_table_events_of_users_never_seen_are_left_out(tmp_path):
+def test_without_a_users_table_events_of_unseen_users_are_left_out(tmp_path):
     stranger = pl.DataFrame({"user_id": [-1], "item_id": [100], "timestamp": [START], "action": ["click"]})
     without = _load(tmp_path / "a", users_frame=None)
     shop = _load(tmp_path / "b", users_frame=None, events_frame=lambda frame: pl.concat([stranger, frame]))
@@ -190,7 +190,7 @@ def test_without_events_the_clicks_are_those_of_impressions_at_their_own_time(tm
     assert set(shop.events.rows().action.tolist()) == {ACTIONS.index("click")}
 
 
-def test_events_without_clicks_are_joined_by_the_clicks_of_impressions(tmp_path):
+def test_events_without_clicks_are_completed_by_the_clicks_of_impressions(tmp_path):
     cart = pl.DataFrame({"user_id": [7], "item_id": [105], "timestamp": [150], "action": ["cart"]})
     shop = _tiny(tmp_path, ROWS, events_frame=cart)
     assert shop.items["item_id"].gather(shop.events.rows().item).to_list() == [100, 105, 102]
@@ -205,7 +205,7 @@ def test_events_with_a_click_are_the_complete_log(tmp_path):
     assert shop.clicks_from == "events.parquet"
 
 
-def test_other_columns_of_events_are_of_no_concern(tmp_path):
+def test_other_columns_of_events_are_ignored(tmp_path):
     shop = _load(tmp_path, events_frame=lambda frame: frame.with_columns(pl.concat_list("item_id").alias("odd")))
     assert len(shop.events) > 0
 
@@ -264,7 +264,7 @@ def test_a_folder_may_have_any_name(tmp_path):
     assert shop.folder == folder
 
 
-def test_a_name_may_be_given_as_text(tmp_path):
+def test_a_path_may_be_given_as_text(tmp_path):
     assert load_shop(str(write_shop(tmp_path, pictures=False))).folder == tmp_path
 
 

@@ -1,4 +1,4 @@
-"""NT-Xent by closed forms and by the paper's double sum; SimCLR's views."""
+"""NT-Xent in closed form and as the paper's double sum; SimCLR's views."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_pictures_of_other_groups_do_not_compete():
     assert nt_xent(first, second, temperature=0.2, group=torch.zeros(6)).item() == nt_xent(first, second, temperature=0.2).item()
 
 
-def test_a_collapsed_encoder_pays_log_of_the_other_views():
+def test_a_collapsed_encoder_has_a_loss_of_log_other_views():
     ones = torch.ones(8, 4)
     assert nt_xent(ones, ones, temperature=0.2).item() == pytest.approx(math.log(2 * 8 - 1), rel=1e-6)
 
@@ -72,7 +72,7 @@ def test_a_crop_of_everything_is_the_picture(pixels):
     torch.testing.assert_close(same, to_float(pixels).contiguous(), atol=1e-5, rtol=0)
 
 
-def test_no_distortion_leaves_the_picture_except_for_grey(pixels):
+def test_with_strength_0_only_grey_changes_the_picture(pixels):
     keys = (0, np.arange(6))
     plain = to_float(pixels).contiguous()
     out = distorted(plain, keys, strength=0.0, blur=False)

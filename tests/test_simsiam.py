@@ -1,4 +1,4 @@
-"""SimSiam by closed forms and by the paper's algorithm 1 in NumPy; what its gradient is and is not."""
+"""SimSiam in closed form and as the paper's algorithm 1 in NumPy; where its gradient flows and where not."""
 
 from dataclasses import replace
 
@@ -100,7 +100,7 @@ def test_exchanging_the_views_changes_nothing():
     assert method.loss({"embedding": exchanged}, step)[0].item() == pytest.approx(method.loss({"embedding": embeddings}, step)[0].item())
 
 
-def test_alike_opposite_and_right_angled_views_have_closed_forms():
+def test_equal_opposite_and_orthogonal_views_have_closed_forms():
     p = torch.randn(5, 3, dtype=torch.float64)
     assert negative_cosine(p, 7 * p).item() == pytest.approx(-1)
     assert negative_cosine(p, -p).item() == pytest.approx(1)
@@ -109,7 +109,7 @@ def test_alike_opposite_and_right_angled_views_have_closed_forms():
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10**6), length=st.floats(1e-3, 1e3))
-def test_the_loss_lies_between_minus_one_and_one_and_knows_no_lengths(seed, length):
+def test_the_loss_lies_between_minus_1_and_1_and_ignores_lengths(seed, length):
     p, z = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, 6, 4)))
     loss = negative_cosine(p, z).item()
     assert -1 <= loss <= 1
@@ -137,7 +137,7 @@ def test_no_gradient_goes_into_the_projection():
     assert p.grad.any()
 
 
-def test_the_gradient_is_that_of_projections_put_in_as_numbers():
+def test_the_gradient_treats_projections_as_constants():
     method, step, embeddings = some_method()
     embeddings.requires_grad_()
     found = torch.autograd.grad(method.loss({"embedding": embeddings}, step)[0], embeddings)[0]
@@ -154,7 +154,7 @@ def test_the_gradient_is_that_of_projections_put_in_as_numbers():
 
 
 def test_batch_norm_centres_each_view_over_all_pictures():
-    """What all embeddings of a view have in common is gone after the projector's first layer."""
+    """The common part of a view's embeddings is gone after the projector's first layer."""
     method, step, embeddings = some_method()
     shifted = embeddings + torch.randn(CONFIG.dim, dtype=torch.float64)
     assert method.loss({"embedding": shifted}, step)[0].item() == pytest.approx(method.loss({"embedding": embeddings}, step)[0].item())

@@ -1,4 +1,4 @@
-"""The log of a built-in world: sessions, launches and events, and time that runs forwards."""
+"""The log of a built-in world: sessions, launches and events in the order of time."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_a_session_has_one_user_one_search_and_different_items(world):
     assert (each["category"] == 1).all()
     assert (each["item_id"] == each["shown"]).all()
     assert each["shown"].max() == 12
-    assert (each["shown"] >= 8).mean() > 0.8  # fewer where a category, here of some 24 items, is short of them
+    assert (each["shown"] >= 8).mean() > 0.8  # fewer if a category, here of some 24 items, does not have enough
     assert each["in_order"].all()
     assert each["steady"].all()
     assert each["time"].is_sorted()
     assert each["session_id"].to_list() == list(range(1_000_000, 1_000_000 + SIZES["sessions"]))
 
 
-def test_events_are_every_click_and_what_follows_from_it(world):
+def test_events_are_every_click_and_what_follows_it(world):
     events = table(world, "events")
     clicked = table(world, "impressions").filter(pl.col("click") == 1).select("user_id", "item_id", "timestamp")
     keys = ["timestamp", "user_id", "item_id"]
@@ -62,9 +62,9 @@ def test_events_are_every_click_and_what_follows_from_it(world):
     assert 0.2 < share["cart"] < 0.3
     assert 0 < share["uncart"] < 0.1
     assert 0.04 < share["purchase"] < 0.12
-    for cause, effect, longest in (("click", "cart", 90), ("cart", "purchase", 86_400), ("cart", "uncart", 6 * 3600)):
-        before = events.filter(pl.col("action") == cause).with_columns(seen=pl.col("timestamp"))
-        after = events.filter(pl.col("action") == effect)
+    for earlier, follow_up, longest in (("click", "cart", 90), ("cart", "purchase", 86_400), ("cart", "uncart", 6 * 3600)):
+        before = events.filter(pl.col("action") == earlier).with_columns(seen=pl.col("timestamp"))
+        after = events.filter(pl.col("action") == follow_up)
         joined = after.join_asof(before, on="timestamp", by=["user_id", "item_id"], check_sortedness=False)
         assert joined["seen"].null_count() == 0
         assert (joined["timestamp"] - joined["seen"] <= longest).all()

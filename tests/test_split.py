@@ -1,4 +1,4 @@
-"""Sessions to splits."""
+"""Sessions are divided into splits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ parts = st.lists(st.integers(0, 10), min_size=4, max_size=4).filter(any)
 
 
 def _columned(names: list[str]):
-    """A `split` column: the 120 sessions of the tiny shop, 5 rows each, in equal runs of `names`."""
+    """A `split` column: the 120 sessions of the tiny shop, 5 rows each, divided equally and in order among `names`."""
     column = pl.Series("split", [name for name in names for _ in range(600 // len(names))])
     return lambda frame: frame.with_columns(column)
 
@@ -43,7 +43,7 @@ def test_splits_follow_time_and_each_gets_its_fraction_to_within_a_session(sizes
 
 
 @given(sizes=sizes_of_sessions)
-def test_a_split_with_fraction_nought_is_empty(sizes):
+def test_a_split_with_fraction_0_is_empty(sizes):
     assert not np.any(split_by_time(np.array(sizes), (0.0, 0.5, 0.0, 0.5)) % 2 == 0)
 
 
@@ -52,7 +52,7 @@ def test_the_default_cuts_ten_equal_sessions_4_4_1_1():
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.4, 0.4, 0.1, 0.2), (1.2, -0.2, 0.0, 0.0), (np.nan, 0.4, 0.1, 0.1)])
-def test_fractions_that_are_no_division_are_refused(fractions, shop_folder):
+def test_fractions_that_do_not_add_up_are_refused(fractions, shop_folder):
     with pytest.raises(SettingError, match=r"'split_fractions'.* --split-fractions 0.4 0.4 0.1 0.1"):
         load_shop(shop_folder, fractions=fractions)
 
@@ -60,7 +60,7 @@ def test_fractions_that_are_no_division_are_refused(fractions, shop_folder):
 def test_a_shop_is_cut_in_time_at_session_borders(shop_folder):
     shop = load_shop(shop_folder)
     spans = _spans(shop)
-    assert all(one[1] < following[0] for one, following in pairwise(spans))
+    assert all(earlier[1] < after[0] for earlier, after in pairwise(spans))
     counts = [len(shop.rows(name)) for name in SPLITS]
     assert counts == [round(600 * fraction) for fraction in FRACTIONS]
     assert shop.split_is_ordered
@@ -76,7 +76,7 @@ def test_a_split_column_is_honoured(tmp_path):
     assert shop.split_is_ordered
 
 
-def test_a_split_back_in_time_passes_only_when_allowed_and_is_marked(tmp_path):
+def test_a_split_that_goes_back_in_time_is_accepted_only_when_allowed_and_is_marked(tmp_path):
     folder = write_shop(tmp_path, pictures=False, impressions_frame=_columned(["test", "train", "valid"]))
     with pytest.raises(DataError, match="allow-unordered-split"):
         load_shop(folder)

@@ -49,9 +49,9 @@ def edit(monkeypatch):
     """Pretend that one character of a module's code has changed."""
 
     def change(module):
-        full = source_code._code
+        original = source_code._code
         assert source_code.modules_of(module)
-        monkeypatch.setattr(source_code, "_code", lambda name: full(name) + "+" * (name == module))
+        monkeypatch.setattr(source_code, "_code", lambda name: original(name) + "+" * (name == module))
 
     return change
 
@@ -70,7 +70,7 @@ def edit(monkeypatch):
         ("eval.stages", set()),
     ],
 )
-def test_changed_code_moves_the_stages_that_run_it_and_no_other(comparison, edit, module, expected):
+def test_changed_code_moves_only_the_stages_that_run_it(comparison, edit, module, expected):
     before = hashes(comparison)
     edit(module)
     assert moved(before, hashes(comparison)) == expected
@@ -128,19 +128,19 @@ def test_a_warm_start_is_in_the_key_of_every_row_that_starts_from_it(comparison)
     assert moved(hashes(comparison, [*ROWS, WARM]), hashes(warm, [*ROWS, WARM])) == set(ROWS)
 
 
-def test_the_seeds_of_the_a_a_row_are_no_seeds_of_the_comparison():
+def test_the_seeds_of_the_a_a_row_are_not_seeds_of_the_comparison():
     assert ctr_seed(OTHER_SEEDS, 3) == 3 + OTHER
     assert ctr_seed(BASELINE, 3) == ctr_seed(("simclr", FORM_NAMES[0]), 3) == 3
 
 
-def test_the_stages_come_in_the_order_in_which_they_fail_soonest(comparison, tmp_path):
+def test_stages_are_ordered_so_that_failures_come_early(comparison, tmp_path):
     (tmp_path / "vectors.npy").write_bytes(b"any")
     file = f"file:{tmp_path / 'vectors.npy'}"
     rows = rows_of(["resnet18@random", file, "simclr"], FORM_NAMES[:1], controls_of="simclr")
     tasks = comparison_tasks(replace(comparison, start="warm"), ["resnet18@random", file, "simclr"], rows, range(2), jobs=1)
     found = [[task.title for task in wave] for wave in waves(tasks)]
     form = FORM_NAMES[0]
-    assert found[0] == [f"embeddings {file}", "embeddings resnet18@random"]  # a file is read at once
+    assert found[0] == [f"embeddings {file}", "embeddings resnet18@random"]  # a file is read immediately
     assert found[1] == [""]  # the picture store
     assert found[2:4] == [[f"{kind} seed {seed}" for seed in range(2)] for kind in ("initial encoder", "encoder simclr")]
     assert found[4] == [f"ctr {WARM[0]} none seed {seed}" for seed in range(2)]
@@ -158,7 +158,7 @@ def test_rows_by_name():
     assert [encoder_of(row[0]) for row in rows if is_shuffled(row[0])] == ["a", "a"]
 
 
-def test_a_folder_of_a_stage_has_a_safe_name(comparison):
+def test_a_stages_folder_has_a_safe_name(comparison):
     stage = ctr_stage(comparison, OTHER_SEEDS, 2)
     assert stage.folder == Path(comparison.root) / f"ctr/baseline-other-seeds-none-seed2-{stage.hash}"
 

@@ -1,4 +1,4 @@
-"""Supervised by a slow click model in NumPy, one page item at a time; which rows enter, and what padding must not do."""
+"""Supervised against a slow click model in NumPy, one page item at a time; which rows are used; padding changes nothing."""
 
 import math
 from dataclasses import replace
@@ -38,7 +38,7 @@ def store(shop, tmp_path_factory):
 
 
 def some_views(rng, *, rows=6, page_items=5, history_items=4, fewest=0):
-    """Page views with pages of 1 item up to all places, histories of `fewest` to all, and any number of clicks."""
+    """Page views with pages of 1 item up to full width, histories of `fewest` up to full width, and any number of clicks."""
     page = np.full((rows, page_items), -1)
     history = np.full((rows, history_items), -1)
     for row in range(rows):
@@ -108,7 +108,7 @@ def test_the_loss_is_that_of_a_slow_click_model(seed, heads):
     assert loss_of(method, vectors).item() == pytest.approx(slow_loss(method, vectors, views), rel=1e-9)
 
 
-def test_a_model_that_says_one_half_pays_log_two():
+def test_a_model_that_predicts_one_half_has_a_loss_of_log_2():
     views = some_views(np.random.default_rng(0))
     method = method_of(views)
     for weight in method.heads["click"][-1].parameters():
@@ -124,7 +124,7 @@ def test_the_gradient_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(lambda v: loss_of(method, v), vectors)
 
 
-def test_padding_moves_nothing():
+def test_padding_changes_nothing():
     """Wider tables, with the same entries, give the same loss: padding is neither a page item nor a click to attend to."""
     rng = np.random.default_rng(2)
     views = some_views(rng)
@@ -175,7 +175,7 @@ def test_a_picture_that_occurs_in_many_places_is_encoded_once_and_gets_the_gradi
     torch.testing.assert_close(torch.zeros_like(together).index_add_(0, torch.tensor(copies), apart), together, rtol=1e-9, atol=1e-12)
 
 
-def test_page_views_without_a_click_enter_and_those_with_one_are_couriers(shop, store):
+def test_page_views_without_a_click_are_used_and_those_with_one_are_couriers(shop, store):
     sizes = {"page_items": 5, "history_items": 4, "has_picture": store.present}
     few, all_views = page_views(shop, **sizes), page_views(shop, **sizes, unclicked=True)
     with_click = all_views.clicked.any(1)

@@ -1,4 +1,4 @@
-"""Warnings of `data.validate`: found where they should be, and not in sound logs."""
+"""Warnings of `data.validate` are given where they should be, and not for sound logs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SESSIONS, SHOWN, ITEMS, USERS = 500, 6, 60, 40
 
 @pytest.fixture(scope="module")
 def log() -> dict[str, pl.DataFrame]:
-    """A sound log: clicks depend on what an item is worth to all; 40 impressions of each item."""
+    """A sound log: clicks depend on an item's worth, the same for all users; 40 impressions per item."""
     random = np.random.default_rng(0)
     worth = random.normal(-1, 0.7, ITEMS)
     item = np.stack([random.choice(ITEMS, SHOWN, replace=False) for _ in range(SESSIONS)]).ravel()
@@ -38,7 +38,7 @@ def log() -> dict[str, pl.DataFrame]:
 
 @pytest.fixture
 def found(log, tmp_path):
-    """A function: the warnings of the log with changed tables."""
+    """A function that returns the warnings of the log with changed tables."""
 
     def run(**changes) -> list[str]:
         for name, frame in log.items():
@@ -52,7 +52,7 @@ def add(**columns):
     return lambda frame: frame.with_columns(**columns)
 
 
-def test_a_sound_log_has_no_warning_in_whatever_order_its_rows_are(found):
+def test_a_sound_log_has_no_warning_whatever_the_order_of_its_rows(found):
     assert found() == []
     assert found(impressions=lambda f: f.sample(fraction=1, shuffle=True, seed=3)) == []
 
@@ -108,7 +108,7 @@ def test_rows_that_should_not_be_there_are_found(change, words, found):
     assert words in texts[0]
 
 
-def test_an_item_shown_twice_on_few_pages_in_different_places_is_no_twin(found):
+def test_an_item_shown_twice_on_a_few_pages_is_not_reported(found):
     """Once clicked and once not, at the same second, in 8 of some 900 clicks."""
 
     def change(frame: pl.DataFrame) -> pl.DataFrame:
@@ -118,7 +118,7 @@ def test_an_item_shown_twice_on_few_pages_in_different_places_is_no_twin(found):
     assert found(impressions=change) == []
 
 
-def test_events_loaded_twice_are_found_and_two_of_the_same_purchase_are_not(tmp_path):
+def test_events_loaded_twice_are_found_and_one_repeated_purchase_is_not(tmp_path):
     def change(frame: pl.DataFrame) -> pl.DataFrame:
         return pl.concat([frame, frame.filter(pl.col("action") == "click"), frame.filter(pl.col("action") == "purchase").head(1)])
 
@@ -141,7 +141,7 @@ def test_a_repeat_names_the_first_row_and_the_one_it_repeats():
     assert repeats(pl.DataFrame({"a": [1, None, 2]}), ["a"]) is None
 
 
-def test_twins_are_counted_by_clicks():
+def test_twins_are_counted_in_clicks():
     result = twins(pl.DataFrame({"a": values, "click": [0, 1, 1, 1, 1, 1]}), ["a"])
     assert result is not None
     assert (result.clicks, result.click, result.skip) == (2, 2, 0)
@@ -195,7 +195,7 @@ def test_features_like_others_are_not_suspected():
 
 
 def rate(log, *, rows=slice(None), smoothing=0.0):
-    """A column of items: their click rate in some rows."""
+    """An item column: click rates over some rows."""
     part = log["impressions"][rows]
     shown, clicks = (np.bincount(part["item_id"], weights=weight, minlength=ITEMS) for weight in (None, part["click"].to_numpy()))
     return pl.Series((clicks + 0.3 * smoothing) / (shown + smoothing))
@@ -242,12 +242,12 @@ def test_a_user_column_made_of_the_clicks_of_the_full_log_is_found(log, found):
         pytest.param(lambda log: log["items"]["worth"] * 2, id="what clicks depend on"),
     ],
 )
-def test_what_was_known_before_is_no_leak(made, log, found):
+def test_what_was_known_before_is_not_a_leak(made, log, found):
     assert found(items=add(popularity=made(log))) == []
 
 
-def test_an_items_true_worth_is_no_leak_in_logs_of_any_size():
-    """Of 60 logs, short ones and long ones, none is suspected of the very thing that its clicks depend on."""
+def test_an_items_true_worth_is_not_a_leak_in_logs_of_any_size():
+    """None of 60 logs, short and long, causes a warning about the very column that its clicks depend on."""
     from data.suspicions.leaks import EXPLAINED, SURER, _rank_correlation
 
     random, suspected = np.random.default_rng(5), 0
@@ -310,7 +310,7 @@ def test_categories_that_differ_only_by_case_or_normal_form_are_found(found):
         ("a.png", "a.png/b.png", None),
     ],
 )
-def test_a_missing_picture_is_hinted_at_by_one_that_looks_the_same(there, asked, hint, tmp_path):
+def test_for_a_missing_picture_one_that_looks_the_same_is_suggested(there, asked, hint, tmp_path):
     (tmp_path / "images" / there).parent.mkdir(parents=True)
     (tmp_path / "images" / there).write_bytes(b"")
     assert picture_hint(tmp_path, asked) == hint

@@ -1,4 +1,4 @@
-"""A list of tasks is made in waves: in order, neighbours of a kind side by side, nothing before what it needs."""
+"""A list of tasks runs in waves: in order, neighbours of a kind in parallel, nothing before what it needs."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from run.folder import Stage
 
 
 def make(log, stage):
-    """What a task of these tests runs: it writes down that it did."""
+    """What the tasks of these tests run: it records that it did."""
     log.append(stage.folder.name.rsplit("-", 1)[0])
     stage.finish({})
 
@@ -38,7 +38,7 @@ def test_a_wave_ends_where_the_kind_changes_or_a_task_needs_one_of_it(task):
     assert titles([first, second, third, fourth, other]) == [["first", "second"], ["third", "fourth"], ["other"]]
 
 
-def test_what_no_earlier_task_makes_is_needed_in_vain_unless_it_is_done(task):
+def test_a_need_that_no_earlier_task_makes_is_an_error_unless_it_is_done(task):
     late = task("late")
     early = task("early", needs=(late.stage,))
     with pytest.raises(ValueError, match=r"make early needs .*late-"):
@@ -47,7 +47,7 @@ def test_what_no_earlier_task_makes_is_needed_in_vain_unless_it_is_done(task):
     assert titles([early]) == [["early"]]
 
 
-def test_only_what_is_not_done_is_made_and_counted(task, capsys):
+def test_only_unfinished_tasks_are_run_and_counted(task, capsys):
     tasks = [task("one"), task("two"), task("three"), task("four", kind="b")]
     tasks[1].stage.finish({})
     run_tasks(tasks, jobs=1)
@@ -72,7 +72,7 @@ def test_a_wave_of_tasks_that_run_alone_stays_in_this_process(task):
     assert task.log == ["one", "two"]
 
 
-def test_a_stage_that_a_worker_names_otherwise_is_noticed_at_once(task):
+def test_a_stage_that_a_worker_names_differently_is_noticed_at_once(task):
     made, other = task("made"), task("other")
     with pytest.raises(UserError, match="make made: code or data changed while this command ran"):
         run_tasks([replace(made, arguments=(task.log, other.stage)), task("never", kind="b")], jobs=1)

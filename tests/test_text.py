@@ -44,8 +44,8 @@ def tokens_of(titles, item):
     return titles.tokens[row, : titles.lengths[row]].tolist()
 
 
-def test_words_are_known_by_frequency_and_those_of_one_title_alone_are_unknown(titles):
-    # coat 4, red 3, blue 2, scarf 2 (twice in one title); warm, lonely and single letters once
+def test_words_are_ranked_by_frequency_and_those_of_a_single_title_are_unknown(titles):
+    # titles with coat 4, red 3, blue 2, scarf 2 (twice in one of them); warm, lonely and single letters 1
     coat, red, blue, scarf = (MASK + n for n in (1, 2, 3, 4))
     assert tokens_of(titles, 1) == [red, coat, UNKNOWN]
     assert tokens_of(titles, 3) == [blue, coat]
@@ -66,7 +66,7 @@ def test_titles_that_read_the_same_are_one_and_a_title_without_words_is_none(tit
     assert (titles.words.sum(1) == titles.lengths).all()
 
 
-def test_only_titles_of_the_given_items_teach_words(shop):
+def test_only_titles_of_the_given_items_enter_the_vocabulary(shop):
     few = read_titles(shop, np.array([0, 1, 2]), CONFIG)
     assert few.size == MASK + 3  # coat and red
     assert tokens_of(few, 4) == [UNKNOWN] * 3
@@ -90,20 +90,20 @@ def test_a_title_has_the_same_embedding_alone_as_next_to_longer_ones(titles):
     assert together.isfinite().all()
 
 
-def test_the_order_of_words_counts(shop, tmp_path):
+def test_the_order_of_words_matters(shop, tmp_path):
     turned = read_titles(shop_with(["red coat", "coat red", "red", "coat"], tmp_path / "shop"), np.arange(4), CONFIG)
     first, second = embed_titles(text_tower(turned, CONFIG, dim=5, seed=0), turned, np.array([0, 1]), CPU)
     assert (first - second).abs().max() > 1e-4
 
 
-def test_initial_weights_belong_to_the_seed(titles):
+def test_initial_weights_depend_on_the_seed(titles):
     first, same, other = (text_tower(titles, CONFIG, dim=5, seed=seed).state_dict() for seed in (0, 0, 1))
     assert all((first[name] == same[name]).all() for name in first)
     assert (first["model.word.weight"] != other["model.word.weight"]).any()
     assert (first["model.blocks.0.inward.weight"] != other["model.blocks.0.inward.weight"]).any()
 
 
-def test_a_shop_without_titles_is_asked_for_some(tmp_path):
+def test_a_shop_without_titles_is_refused(tmp_path):
     shop = load_shop(write_shop(tmp_path / "shop", pictures=False, items_frame=lambda frame: frame.drop("title")))
     with pytest.raises(UserError, match=r"items\.parquet: column 'title': there is no such column"):
         read_titles(shop, np.arange(3), CONFIG)
@@ -130,7 +130,7 @@ def test_a_hugging_face_encoder_from_a_folder_reads_titles_with_its_own_tokenise
     assert tokens_of(titles, 4) == [2, 7, 8, 9, 8, 3]  # [CLS] blue sca ##rf sca [SEP], cut at 6
     row = titles.of_item[8]
     assert tokens_of(titles, 8) == [2, 1, 3]
-    assert titles.words[row].tolist() == [False, True, False, False, False, False]  # an unknown word is a word, marks are none
+    assert titles.words[row].tolist() == [False, True, False, False, False, False]  # an unknown word counts as a word, punctuation does not
     assert (titles.mask, titles.size) == (4, 10)
     tower = text_tower(titles, config, dim=5, seed=0).train()
     items = np.array([4, 0, 2, 5])
@@ -171,14 +171,14 @@ def test_weights_that_need_unpickling_are_refused(shop, bert, tmp_path):
         text_tower(titles, config, dim=5, seed=0)
 
 
-def test_a_folder_that_is_no_model_is_named_with_the_fix(shop, tmp_path):
+def test_a_folder_that_is_not_a_model_is_refused_with_the_fix(shop, tmp_path):
     with pytest.raises(UserError, match=r"no such folder; --clip\.text-model takes the folder"):
         read_titles(shop, np.arange(3), replace(CONFIG, text_model=tmp_path / "nowhere"))
     with pytest.raises(UserError, match="no Hugging Face text encoder"):
         read_titles(shop, np.arange(3), replace(CONFIG, text_model=tmp_path))
 
 
-def test_without_transformers_its_installation_is_named(shop, bert, monkeypatch):
+def test_without_transformers_the_error_names_its_installation(shop, bert, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"pip install transformers=="):
         read_titles(shop, np.arange(3), replace(CONFIG, text_model=bert))

@@ -1,4 +1,4 @@
-"""A method of the user's own, from a file outside the packages: the documented example trained, and every mistake in one line."""
+"""A user's own method, from a file outside the packages: the documented example is trained, and every mistake is reported in one line."""
 
 import json
 import re
@@ -28,7 +28,7 @@ PLAIN = "from pretrain.methods.method import Method\n"
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
-    """The documented file, where a newcomer would have it."""
+    """The documented file in a folder of the user's own."""
     path = tmp_path_factory.mktemp("own code") / "barlow.py"
     found = re.search(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
     assert found
@@ -69,7 +69,7 @@ def test_it_begins_with_the_shared_weights_like_the_others(example):
     assert not needs_initial_encoder(name, CONFIG)
 
 
-def test_its_key_is_of_its_code_and_its_settings_not_of_its_place(example, experiment, tmp_path):
+def test_its_key_depends_on_its_code_and_settings_not_on_its_path(example, experiment, tmp_path):
     def key(path, text="", query=""):
         if text:
             path.write_text(text)
@@ -120,7 +120,7 @@ def test_a_loss_is_all_that_a_method_needs_and_its_run_is_embedded_from_any_fold
     assert np.load("embeddings [1]/vectors.npy").shape == (40, 8)
 
 
-def test_a_contrast_of_ones_own_is_refused_where_nothing_competes(tmp_path):
+def test_a_users_contrast_is_refused_where_nothing_competes(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(PLAIN + "class Mine(Method):\n    contrasts = True\n    def loss(self, outputs, step): ...\n")
     lonely = write_shop(tmp_path / "shop", items_frame=lambda frame: frame.with_columns(category=frame["image"]))
@@ -145,7 +145,7 @@ def test_a_contrast_of_ones_own_is_refused_where_nothing_competes(tmp_path):
         (PLAIN, "Mine?t", "give module:PATH.py:NAME, and settings after it"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path, text, name, message):
+def test_a_mistake_is_reported_in_one_line(tmp_path, text, name, message):
     path = tmp_path / "mine.py"
     if text is not None:
         path.write_text(text)

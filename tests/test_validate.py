@@ -17,7 +17,7 @@ from tests.shops import Change, write_shop
 
 @pytest.fixture
 def validated(tmp_path, capsys, monkeypatch):
-    """A function: write a shop with changed frames, validate it without its pictures -> (exit code, what was printed)."""
+    """A function that writes a shop with changed frames and validates it without its pictures -> (exit code, output)."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*flags: str, folder: Path | None = None, **changes: Change | int) -> tuple[int, str]:
@@ -42,7 +42,7 @@ def _clicks_of_events(rows: int):
         (_clicks_of_events(1), "events.parquet: 1 in place of the 180 of impressions.parquet"),
     ],
 )
-def test_it_says_which_clicks_the_history_holds(validated, events, source):
+def test_it_reports_which_clicks_the_history_holds(validated, events, source):
     _, printed = validated(events_frame=events)
     assert source in next(line for line in printed.splitlines() if "click history from" in line)
 
@@ -88,7 +88,7 @@ def test_what_a_comparison_lacks_is_a_problem_with_its_fix_and_exit_code_1(valid
     assert printed.splitlines()[-1].startswith("not ok: ")
 
 
-def test_what_the_pretraining_period_lacks_is_what_courier_refuses(tmp_path):
+def test_problems_of_the_pretraining_period_are_what_courier_refuses(tmp_path):
     """The count in `data.readiness` and the page views of COURIER are the same, as long as no history is cut."""
     found = set()
     for users in (30, *range(41, 49)):
@@ -108,7 +108,7 @@ def test_a_shop_that_can_be_used_has_neither_warnings_nor_problems(validated):
     assert printed.splitlines()[-1] == "ok: the folder can be used"
 
 
-def test_sessions_of_the_users_are_warned_of(validated):
+def test_sessions_that_are_users_are_warned_of(validated):
     code, printed = validated(impressions_frame=lambda f: f.drop("category").with_columns(session_id="user_id"))
     assert re.search(r"warning: .*column 'session_id': \d+ of 30 sessions last longer than a day; is it the user's?", printed)
     assert code in (0, 1)

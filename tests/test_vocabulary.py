@@ -1,4 +1,4 @@
-"""Vocabularies and standardisation: fitted, applied, kept; hashed ids."""
+"""Vocabularies and standardisation: fitted, applied and stored; hashed ids."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ PINNED_TEXTS = [14795979229280269310, 7416890410717197571, 14120563727619882872,
 
 
 def by_rank(column, weight, min_count):
-    """The rule of a table's rows in one go, through ranks of the sorted values: what fitting and applying must come to."""
+    """A table's rows computed directly, as ranks of the sorted values: fitting and applying must give the same."""
     codes = column.rank("dense").fill_null(0).to_numpy().astype(np.int64)
     known = np.bincount(codes, weights=weight) >= min_count
     return np.where(known, np.cumsum(known), 0).astype(np.int32)[codes], int(known.sum()) + 1
@@ -54,7 +54,7 @@ def seen_of(shop, train):
 
 
 @pytest.mark.parametrize("columns", [True, False])
-def test_fitting_and_applying_give_the_bits_that_ranks_of_sorted_values_give(columns):
+def test_fitting_and_applying_equal_ranks_of_sorted_values_to_the_bit(columns):
     shop, style = make_shop(columns=columns)
     inputs = encode(shop, pictures(style, "none"), TINY)
     train = shop.rows("train")
@@ -120,7 +120,7 @@ def test_values_seen_too_rarely_share_row_0_and_the_others_keep_their_order():
 
 
 @pytest.mark.parametrize("values", [list("b-ab-"), [7, "-", -3, 7, "-"], [True, "-", False, True, "-"]])
-def test_null_is_a_value_like_others(values):
+def test_null_is_an_ordinary_value(values):
     column = pl.Series([None if value == "-" else value for value in values])
     assert fit_values(column, np.ones(5), 2).rows(column).tolist() == [2, 1, 0, 2, 1]
 
@@ -134,7 +134,7 @@ def test_a_value_of_later_splits_moves_no_row():
     assert fitted.size == 3
 
 
-def test_an_integer_that_the_vocabulary_cannot_hold_is_unknown_and_no_null():
+def test_an_integer_that_the_vocabulary_cannot_hold_is_unknown_not_null():
     fitted = fit_values(pl.Series([None, 3, 3, None], dtype=pl.Int8), np.ones(4), 1)
     assert fitted.rows(pl.Series([None, 3, 400])).tolist() == [1, 2, 0]
 
@@ -146,11 +146,11 @@ def test_a_column_of_another_kind_is_refused_by_name(late):
         fitted.rows(late, "items.parquet")
 
 
-def test_a_column_that_is_gone_is_named():
+def test_a_missing_column_is_named():
     shop, style = make_shop()
-    without = dataclasses.replace(shop, impressions=shop.impressions.drop("position"))
+    without_position = dataclasses.replace(shop, impressions=shop.impressions.drop("position"))
     with pytest.raises(DataError, match=r"impressions\.parquet: column 'position': no such column"):
-        encode(without, pictures(style, "none"), TINY, fit(shop, TINY))
+        encode(without_position, pictures(style, "none"), TINY, fit(shop, TINY))
 
 
 def test_words_are_runs_of_letters_and_single_characters_of_scripts_without_spaces():
@@ -159,7 +159,7 @@ def test_words_are_runs_of_letters_and_single_characters_of_scripts_without_spac
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 1 << 20])
-def test_words_of_titles_and_queries_share_a_table_and_lists_keep_their_places(monkeypatch, chunk):
+def test_words_of_titles_and_queries_share_a_table_and_texts_keep_their_positions(monkeypatch, chunk):
     monkeypatch.setattr("ctr.inputs.vocabulary._CHUNK", chunk)
     titles, queries = pl.Series(["red dress", None, "red shoe"]), pl.Series(["dress", "hat"])
     words = fit_words([titles, queries], [np.ones(3), np.ones(2)], 8, 2)
@@ -192,7 +192,7 @@ def test_numbers_are_standardised_on_known_rows_and_a_missing_one_is_the_mean_wi
 
 
 def splitmix(seed, *words):
-    """run.randomness.hashed in Python's integers."""
+    """run.randomness.hashed with Python integers."""
     golden, mask = 0x9E3779B97F4A7C15, 2**64 - 1
 
     def mix(state):
@@ -206,12 +206,12 @@ def splitmix(seed, *words):
     return state
 
 
-def test_hashes_are_these_for_ever():
+def test_hashes_never_change():
     assert hash64(pl.Series([0, 1, -1]), "item").tolist() == PINNED_INTEGERS
     assert hash64(pl.Series(["", "a", "abcdefgh", "日本語のテスト"]), "item").tolist() == PINNED_TEXTS
 
 
-def test_a_text_hashes_as_its_length_and_its_bytes_by_eight():
+def test_a_text_hashes_as_its_length_and_its_bytes_in_words_of_eight():
     from zlib import crc32
 
     for text in ("", "a", "abcdefgh", "abcdefghi", "日本語のテスト"):
@@ -231,7 +231,7 @@ def test_a_hash_depends_on_its_own_value_alone(texts):
 
 
 @pytest.mark.parametrize("ids", [pl.Series(range(20_000)), pl.Series([f"item-{n}" for n in range(20_000)])])
-def test_as_many_ids_share_a_row_as_chance_has_it(ids):
+def test_as_many_ids_share_a_row_as_chance_predicts(ids):
     rows = Hashed(key="item", size=10_000).rows(ids)
     assert rows.min() >= 0
     assert rows.max() < 10_000
@@ -240,7 +240,7 @@ def test_as_many_ids_share_a_row_as_chance_has_it(ids):
     assert abs(taken - expected) < 5 * np.sqrt(10_000 * np.exp(-2.0) * (1 - 3 * np.exp(-2.0)))
 
 
-def test_with_hashed_ids_an_item_never_seen_has_a_row_and_no_row_stands_for_the_unknown():
+def test_with_hashed_ids_an_unseen_item_has_a_row_and_none_is_reserved_for_unknown_ids():
     shop, style = make_shop()
     config = dataclasses.replace(TINY, hash_ids=1000)
     inputs = encode(shop, pictures(style, "none"), config)
@@ -253,13 +253,13 @@ def test_with_hashed_ids_an_item_never_seen_has_a_row_and_no_row_stands_for_the_
     assert (inputs.users.rows[0] != hash64(shop.users["user_id"], "item") % 1000).any()  # users have a hash of their own
 
 
-def test_an_id_never_seen_has_row_0_of_a_vocabulary():
+def test_an_unseen_id_has_row_0_of_a_vocabulary():
     assert Vocabulary(values=pl.Series([5, 9])).rows(pl.Series([9, 7, 5])).tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize("hash_ids", [0, 50])
 @pytest.mark.parametrize("form", ["none", "vector", "cluster_id", "sim_score"])
-def test_what_a_run_knew_is_read_back_and_gives_the_same_arrays(tmp_path, form, hash_ids):
+def test_a_runs_vocabularies_are_read_back_and_give_the_same_arrays(tmp_path, form, hash_ids):
     shop, style = make_shop()
     config = dataclasses.replace(TINY, hash_ids=hash_ids, init_from=tmp_path / "a")
     feature = learned(style, form)
@@ -311,7 +311,7 @@ def test_any_finite_numbers_are_standardised_to_finite_ones(extreme):
     assert np.isfinite(fit_scale(pl.Series("price", one_sentinel), np.ones(50, bool)).deviation)
 
 
-def test_ordinary_numbers_have_their_plain_moments_and_a_constant_column_says_nothing():
+def test_ordinary_numbers_have_their_plain_moments_and_a_constant_column_becomes_zeros():
     values = np.random.default_rng(2).lognormal(size=100)
     scale = fit_scale(pl.Series("price", values), np.ones(100, bool))
     assert (scale.mean, scale.deviation) == (values.mean(), values.std())
@@ -319,7 +319,7 @@ def test_ordinary_numbers_have_their_plain_moments_and_a_constant_column_says_no
     assert (constant.mean, constant.deviation) == (0.1, 1.0)
 
 
-def test_columns_named_as_tables_of_ours_have_tables_of_their_own():
+def test_columns_named_like_our_tables_have_tables_of_their_own():
     names = ["item", "word", "image_cluster", "a.b", "a_b", "a%2Eb", "", "context:x", "x/y", "long" * 100]
     rules = Rules(kind="item", ids=None, categorical={name: Vocabulary(values=pl.Series(["v"])) for name in names}, numeric=())
     tables = [table.name for table in rules.tables(TINY)]

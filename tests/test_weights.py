@@ -1,4 +1,4 @@
-"""Initial weights of a backbone: what fits is loaded completely, what does not is refused by name, nothing is unpickled."""
+"""Initial weights of a backbone: what fits is loaded completely, anything else is refused by name, and nothing is unpickled."""
 
 import pickle
 from urllib.error import URLError
@@ -18,7 +18,7 @@ PICTURES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture(scope="module")
 def resnet18_file(tmp_path_factory):
-    """torchvision's resnet18 with random weights and statistics of its own, and its file."""
+    """torchvision's resnet18 with random weights and running statistics, and its file."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         net = models.resnet18()
@@ -32,7 +32,7 @@ def resnet18_file(tmp_path_factory):
 
 
 def body(net, pictures):
-    """The input of the last linear layer."""
+    """The input of torchvision's last linear layer."""
     seen = []
     hook = linear_head(net).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_a_random_resnet18_has_group_norm_alone():
 
 
 @pytest.mark.parametrize("norm", ["group norm", "batch norm"])
-def test_what_was_trained_here_is_loaded_with_its_own_norm_and_head(resnet18_file, tmp_path, norm):
+def test_an_encoder_trained_here_is_loaded_with_its_own_norm_and_head(resnet18_file, tmp_path, norm):
     net = backbone("resnet18", dim=8, seed=0, weights=str(resnet18_file[1]) if norm == "batch norm" else "random").eval()
     save_file({key: value.contiguous() for key, value in net.state_dict().items()}, tmp_path / "best.safetensors")
     again = backbone("resnet18", dim=8, seed=1, weights=str(tmp_path / "best.safetensors")).eval()
@@ -80,7 +80,7 @@ def test_imagenet_weights_are_taken_from_torchs_own_cache_without_their_classifi
 
 
 @pytest.mark.parametrize("name", ["swin_t", "resnet18"])
-def test_without_internet_the_error_says_both_ways(tmp_path, monkeypatch, name):
+def test_without_internet_the_error_names_both_ways_to_get_weights(tmp_path, monkeypatch, name):
     def no_net(*_, **__):
         raise URLError("no route")
 
@@ -120,7 +120,7 @@ def test_weights_of_another_network_are_refused_by_the_first_key(change, fault):
         fit(Body(), state, name="body", source="there")
 
 
-def test_a_resnet34_is_no_resnet18_though_it_holds_all_of_its_weights(tmp_path):
+def test_a_resnet34_is_not_taken_for_a_resnet18_though_it_holds_all_its_keys(tmp_path):
     torch.save(models.resnet34().state_dict(), tmp_path / "resnet34.pth")
     with pytest.raises(UserError, match=r"not weights of resnet18: 'layer1\.2.* is none of its weights"):
         backbone("resnet18", dim=8, seed=0, weights=str(tmp_path / "resnet34.pth"))
@@ -136,7 +136,7 @@ def test_a_head_of_another_length_or_none_is_left_new():
 
 
 @pytest.mark.parametrize("wrapped", ["bare", "state_dict", "model", "module."])
-def test_a_state_is_found_in_its_wrapping(tmp_path, wrapped):
+def test_a_state_dict_is_found_in_its_wrapping(tmp_path, wrapped):
     state = Body().state_dict()
     found = {"bare": state, "module.": {f"module.{key}": value for key, value in state.items()}}.get(wrapped, {wrapped: state, "epoch": 3})
     torch.save(found, tmp_path / "state.pt")
@@ -156,7 +156,7 @@ def test_a_pickle_is_not_opened(tmp_path):
     assert not (tmp_path / "touched").exists()
 
 
-def test_files_that_are_no_state_are_refused(tmp_path):
+def test_files_without_a_state_dict_are_refused(tmp_path):
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(UserError, match="holds no state_dict"):
         read_state(tmp_path / "list.pt")

@@ -22,7 +22,7 @@ from tests.shops import write_shop
 
 TINY = CtrConfig(**PRESETS["tiny"])
 ENCODER = PretrainConfig(image_size=16, store_size=24, dim=8)
-TRAINING = (  # noqa: SIM905 - as typed in a shell; long enough for every input to matter in the predictions
+TRAINING = (  # noqa: SIM905 - as typed in a shell; long enough that every input affects the predictions
     "--preset tiny --epochs 6 --patience 99 --ema 0 --batch-sessions 8 --clusters 6 --min-count 1 --table-learning-rate 0.5 "
     "--learning-rate 0.01 --threads 1"
 ).split()
@@ -52,7 +52,7 @@ def make_run(folder: Path, form: str, *flags: str) -> Path:
 
 
 def asked_of(shop: Shop, session: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """The rows of a session's impressions, and the request with the session's user, histories, candidates and context."""
+    """The rows of a session's impressions, and a request with its user, histories, candidates and context."""
     rows = np.flatnonzero(shop.session == session)
     ids = shop.items["item_id"]
     histories = {}
@@ -74,5 +74,5 @@ def asked_of(shop: Shop, session: int) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def as_object(shop: Shop, item: int) -> dict[str, Any]:
-    """An item as an object: its columns except the picture."""
+    """An item as a JSON object: its columns except the picture."""
     return shop.items.filter(pl.col("item_id") == item).drop("image").row(0, named=True)

@@ -37,10 +37,10 @@ def one_step(encoder: str, shop: Shop, store: PictureStore, config: PretrainConf
 def train_with_a_stop(
     encoder: str, kind: type[Method], at: int, shop: Shop, store: PictureStore, config: PretrainConfig, folder: Path
 ) -> dict[str, Any]:
-    """A training interrupted when it draws its `at`-th step, and resumed; what `train_encoder` returns.
+    """Interrupt a training when it draws its `at`-th step and resume it; returns what `train_encoder` does.
 
     Args:
-        kind: the encoder's class, whose `step` is replaced for a while.
+        kind: the encoder's class, whose `step` is replaced temporarily.
     """
     drawn = 0
     draw = kind.step
