@@ -43,7 +43,7 @@ def main() -> None:
             for pictures in (0,) if form == "none" or slow else (0, PICTURES):
                 seconds = latency(scorer, requests, pictures)
                 print(json.dumps(percentiles(name, pictures, seconds)), flush=True)
-            model_inputs, _ = scorer.catalogue.question(scorer.catalogue.check(request(0, 0)), {})
+            model_inputs, _ = scorer.catalogue.model_inputs(scorer.catalogue.check(request(0, 0)), {})
             with torch.inference_mode():
                 rounds = 1 if slow else 5 if form == "sim_score" else 20
                 ours, peer = in_turn(lambda: scorer.program(*model_inputs), lambda: eager(*model_inputs), rounds=rounds)  # noqa: B023

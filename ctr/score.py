@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctr.serving.scorer import Scorer as Scorer  # the library's name for what this command does
-from ctr.serving.scorer import Scores as Scores
+from ctr.serving.scorer import ScoreResult as ScoreResult
 from run.config import parse
 from run.errors import SettingError, entry
 
