@@ -52,9 +52,9 @@ def empty_like(impressions: Frame, column: str) -> pl.Series:
 
 
 def require_impression_columns(schema: pl.Schema) -> None:
-    """Refuse impressions that lack a column, or hold one that is not read yet."""
+    """Refuse impressions that lack a column, or hold one that is not supported yet."""
     if isinstance(schema.get("history"), (pl.List, pl.Array)):
-        fix = "a list of items in place of events.parquet is not read yet; write the events as events.parquet"
+        fix = "a list of items in place of events.parquet is not supported yet; write the events as events.parquet"
         raise DataError(IMPRESSIONS, column="history", fix=fix)
     require_columns(IMPRESSIONS, schema.names(), ("session_id", "user_id", "item_id", "timestamp", "click"))
 
@@ -69,7 +69,7 @@ def checked_impressions(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def impression_checks(schema: pl.Schema) -> Iterator[tuple[str, Callable[[pl.Series, int], pl.Series]]]:
-    """Columns, each once, and what checks and converts their values from row `first` on, in the order in which faults are reported."""
+    """Columns, each once, with the check that converts their values from row `first` on, in the order in which faults are reported."""
     known = [("session_id", checks.ids), ("user_id", checks.ids), ("item_id", checks.ids), ("timestamp", checks.times)]
     known += [("click", checks.clicks), ("query", checks.text), ("category", checks.search_categories), ("split", checks.written)]
     for column, check in known:

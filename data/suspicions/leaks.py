@@ -35,10 +35,10 @@ def warnings(shop: Shop) -> Iterator[str]:
     for name, (side, other, value) in one_sided_columns(shop).items():
         if name not in leaky:
             yield (
-                f"{IMPRESSIONS}, column '{name}': it is {value!r} for all {side}, but varies among {other}; were {side} made apart, "
+                f"{IMPRESSIONS}, column '{name}': it is {value!r} for all {side}, but varies among {other}; were {side} made separately, "
                 "as sampled negatives are? Fill it the same way for both, or drop it"
             )
-    for leak in whole_log_columns(shop):
+    for leak in full_log_columns(shop):
         yield (
             f"{leak.file}, column '{leak.column}': its rank correlation with the {leak.what} of each {leak.entity} is {leak.full:.3f} over "
             f"the full log, but {leak.early:.3f} before validation begins; was it computed from the full log, test clicks included? "
@@ -87,18 +87,18 @@ def one_sided_columns(shop: Shop) -> dict[str, tuple[str, str, object]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WholeLogColumn:
-    """A column that agrees with counts of the full log better than any column known before its end could."""
+class FullLogColumn:
+    """A column that agrees with counts of the full log better than any column known before the log's end could."""
 
     file: str
     column: str
     entity: str  # item | user
-    what: str  # it agrees with
+    what: str  # what it agrees with
     full: float  # rank correlation with that over the full log
     early: float  # and over the log without validation and test
 
 
-def whole_log_columns(shop: Shop) -> Iterator[WholeLogColumn]:
+def full_log_columns(shop: Shop) -> Iterator[FullLogColumn]:
     """Columns of items, users, and impressions (those with one value for each item or user) that are counts or rates of the full log.
 
     A column that is not made from later clicks can agree with the full log only through what both have in common with the earlier log:
@@ -114,7 +114,7 @@ def whole_log_columns(shop: Shop) -> Iterator[WholeLogColumn]:
                     continue
                 now, before = (_rank_correlation(values[usable], counted[usable]) for counted in (full, early))
                 if now**2 >= EXPLAINED and 1 - before**2 > max(SURER * (1 - now**2), 1e-6):
-                    yield WholeLogColumn(file=where, column=name, entity=entity, what=what, full=now, early=before)
+                    yield FullLogColumn(file=where, column=name, entity=entity, what=what, full=now, early=before)
                     break
 
 
@@ -150,7 +150,7 @@ def _numbers(shop: Shop, file: str, frame: Frame, index: np.ndarray) -> Iterator
 
 
 def _rank_correlation(one: np.ndarray, two: np.ndarray) -> float:
-    """Spearman's, ties at their mean rank; 0 where one of both is constant."""
+    """Spearman's, ties at their mean rank; 0 if either is constant."""
     value = pl.select(pl.corr(pl.Series(one), pl.Series(two), method="spearman")).item()
     return float(value) if value is not None and np.isfinite(value) else 0.0
 

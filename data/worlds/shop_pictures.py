@@ -135,7 +135,7 @@ def oklch(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> np.ndar
 
 
 def _develop(picture: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Light falls on the whole scene, the sensor adds noise, the file holds sRGB."""
+    """Light falls on the entire scene, the sensor adds noise, the file holds sRGB."""
     x, y = _grid(SIDE)
     angle = scene.light_angle[:, None, None]
     light = 1 + scene.light_fall[:, None, None] * (np.cos(angle) * x + np.sin(angle) * y)
