@@ -11,7 +11,7 @@ from pathlib import Path
 from run.config import parse, positive
 from run.errors import UserError, entry
 
-ABOUT = """Predict all impressions of a shop folder, or of a parquet file of sessions, of any time, of the shop that the model knows.
+ABOUT = """Predict all impressions of a shop folder, or of a parquet file of sessions, from any time, of the shop that the model knows.
 Such a file needs session_id, user_id, item_id, timestamp and the columns that the model was trained with; a column `click` is not needed
 and not read. Its users may be new; its items are those of the shop.
 
@@ -29,8 +29,8 @@ class BulkConfig:
     out: Path = Path("runs/bulk")  # folder of the parts; the same command resumes where a killed one stopped
     embeddings: Path | None = None  # embeddings folder of the shop's items; None: the run's own
     shop: str = ""  # shop folder whose items, users and events a parquet file belongs to; empty: the run's own
-    part_rows: int = 1_000_000  # impressions in a part, about: sessions are not cut, and memory is bounded by a part
-    threads: int = 0  # CPU threads; 0: torch's choice. Scores are the same bits for the same number
+    part_rows: int = 1_000_000  # about how many impressions a part has: sessions are not cut, and memory is bounded by a part
+    threads: int = 0  # CPU threads; 0: torch's choice. the same number gives bit-equal scores
 
     def __post_init__(self):
         positive("part_rows", self.part_rows)
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 
     is_file = config.data.endswith(".parquet")
     if not is_file and Path(config.data).is_file():
-        raise UserError(f"--data {config.data}: is a file that is not .parquet; give a shop folder or a .parquet file")
+        raise UserError(f"--data {config.data}: not a .parquet file; give a shop folder or a .parquet file")
     if config.shop and not is_file:
         raise UserError(f"--shop {config.shop}: goes with a .parquet file in --data; give the shop folder itself as --data")
     with locked(config.out):

@@ -14,12 +14,12 @@ from run.source_code import code_hash
 POOLINGS = ("self", "target")
 HISTORY_SCOPES = ("all", "category")
 SCORE_PLACES = ("before", "after")
-PRECISIONS = ("32-true", "bf16-mixed")  # no loss scaling: it has no place on tables
+PRECISIONS = ("32-true", "bf16-mixed")  # no loss scaling, which tables do not support
 TABLE_OPTIMIZERS = ("adagrad", "rowwise_adagrad", "sgd")
 TABLE_PRECISIONS = ("fp32", "fp16", "bf16")
 SHARDINGS = ("auto", "table_wise", "row_wise")
 LARGEST = 2**31 - 1  # table rows and counts are 32-bit integers
-# settings that change no result, so that a run may be resumed with others; `init_from` counts by its content, not its path
+# settings that change no result, so that a run may be resumed with others; `init_from` is compared by content, not by path
 NO_RESULT = ("checkpoint_seconds", "keep_checkpoints", "threads", "table_sharding", "init_from")
 SETTINGS = "settings.json"  # what a finished run was trained with
 
@@ -47,7 +47,7 @@ class CtrConfig:
     cart_items: int = 10  # newest items in the cart
     history_scope: str = "all"  # all | category: clicks in the searched category only (the paper's; column `category`)
     min_count: int = 2  # an ID, value or word seen less often in the train split shares row 0 with all unknown ones
-    hash_ids: int = 0  # rows of the item IDs' and of the user IDs' table by a hash, for IDs without bound; 0: a row an ID (min_count)
+    hash_ids: int = 0  # rows of the item ID table and of the user ID table, found by a hash, for unbounded IDs; 0: a row per ID (min_count)
     words: int = 32  # first words of a title or query that are read
 
     id_size: int = 16  # numbers in the embedding of an item ID or a user ID
@@ -57,30 +57,30 @@ class CtrConfig:
     width: int = 32  # numbers in an item inside the attention and in a pooled history
     heads: int = 2  # attention heads; divides `width`
     pooling: str = "self"  # "self": self-attention and mean (the paper's); "target": DIN's attention by the target item
-    # a pair feature (sim_score) enters "before" the self-attention, in the item (the paper's), or "after" it: attention once a session
+    # sim_score enters "before" the self-attention, in the item (the paper's), or "after" it, which is read once per session
     score_place: str = "before"
-    mask_same_item: bool = True  # of pairs: a target's cosine with itself in a history carries nothing (off: as in Eq. 8)
+    mask_same_item: bool = True  # sim_score: ignore a target's cosine with itself in its history (off: as in Eq. 8)
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 
     epochs: int = 2  # passes over the train split at most; with more, ID tables overfit
-    batch_sessions: int = 64  # sessions in a batch; none is cut
-    learning_rate: float = 2e-3  # of AdamW, at its highest, for all but the tables
-    table_learning_rate: float = 5e-2  # of the tables' optimizer, at its highest
-    # of the embedding tables, applied inside the backward pass: adagrad | rowwise_adagrad (one sum of squares a row) | sgd
+    batch_sessions: int = 64  # sessions in a batch, each complete
+    learning_rate: float = 2e-3  # peak, of AdamW, for everything except the tables
+    table_learning_rate: float = 5e-2  # peak, of the tables' optimizer
+    # of the embedding tables, applied inside the backward pass: adagrad | rowwise_adagrad (one sum of squares per row) | sgd
     table_optimizer: str = "adagrad"
     table_precision: str = "fp32"  # of table rows: fp32 | fp16 | bf16 (a GPU)
     table_sharding: str = "auto"  # over ranks: auto (TorchRec's planner) | table_wise | row_wise; texts' words always table-wise
     weight_decay: float = 1e-4  # of AdamW; none on tables
     warm_up: float = 0.05  # share of all steps in which the learning rates rise; then a cosine to 0
-    ema: float = 0.999  # share a step that the validated average of weights keeps; 0 validates the weights themselves
+    ema: float = 0.999  # decay per step of the average of weights that is validated; 0 validates the weights themselves
     ema_tables: bool = True  # average the tables too: a pass over all their rows at each step
-    validations_per_epoch: int = 2  # measurements on the valid split in an epoch
-    patience: int = 3  # stop after so many validations without a lower log loss
+    validations_per_epoch: int = 2  # validations in an epoch
+    patience: int = 3  # stop after this many validations without a lower log loss
     checkpoint_seconds: float = 20.0  # between checkpoints; one is also written at every validation
-    keep_checkpoints: int = 2  # the newest ones kept, besides that of the best weights
-    init_from: Path | None = None  # run on the same data, or its best.safetensors, to start from; None: from scratch
+    keep_checkpoints: int = 2  # how many of the newest are kept, in addition to that of the best weights
+    init_from: Path | None = None  # run on the same data, or its best.safetensors, whose weights to start from; None: from scratch
 
-    threads: int = 0  # CPU threads of ctr.train, 0: torch's choice; eval.compare gives every training one, whatever is set here
+    threads: int = 0  # CPU threads of ctr.train, 0: torch's choice; eval.compare always uses one per training
     precision: str = "32-true"  # 32-true or bf16-mixed
 
     @property
@@ -112,7 +112,7 @@ class CtrConfig:
         one_of("pooling", self.pooling, POOLINGS)
         one_of("score_place", self.score_place, SCORE_PLACES)
         if self.score_place == "after" and self.pooling != "self":
-            raise SettingError("score_place", self.score_place, "takes pooling self: other pooling has no self-attention to come after")
+            raise SettingError("score_place", self.score_place, "needs pooling self: other pooling has no self-attention to come after")
         one_of("history_scope", self.history_scope, HISTORY_SCOPES)
         one_of("precision", self.precision, PRECISIONS)
         one_of("table_optimizer", self.table_optimizer, TABLE_OPTIMIZERS)
@@ -126,7 +126,7 @@ class CtrConfig:
 
 
 def code_of(form: str) -> str:
-    """A hash of the code that trains a CTR model with this form of image feature; other forms' files do not count.
+    """A hash of the code that trains a CTR model with this form of image feature; other forms' files are left out.
 
     Args:
         form: one of FORMS, or "none".

@@ -8,12 +8,12 @@ from pathlib import Path
 from run.config import parse
 from run.errors import entry
 
-ABOUT = """Write everything that scoring needs into one folder:
+ABOUT = """Write everything needed for scoring into one folder:
   model.pt2     the model as a program of torch.export; it runs without this toolkit
   vocabulary/   which values have rows, how numbers are standardised, how an embedding becomes the image feature
   lookup/       the same values as sorted hashes, mapped from the disk
   items/ users/ the known ones as arrays, mapped from the disk
-  encoder/      weights that embed new pictures (an encoder trained here, where it is found)
+  encoder/      weights that embed new pictures (of an encoder trained here, if found)
   meta.json     form, sizes, versions and hashes, written last"""
 
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     with locked(config.out):
         trained_run = open_run(config.run, data=config.data, embeddings=config.embeddings)
         meta = export(trained_run, config.out, encoder_run=config.encoder_run)
-    pictures = "new pictures are embedded" if meta["encoder"] else "there is no encoder: new pictures count as none"
+    pictures = "new pictures are embedded" if meta["encoder"] else "there is no encoder: items with new pictures count as having none"
     print(f"{meta['form']}: {meta['items']:,} items, {meta['users']:,} users, {pictures}; exported to {config.out}")
 
 

@@ -74,11 +74,11 @@ def main(argv: list[str] | None = None) -> None:
 
     fabric = set_up(config.ctr.threads, config.ctr.precision)
     if fabric.world_size > 1 and config.image_feature != NO_FORM and config.embeddings is None:
-        raise UserError("several ranks need embeddings that exist; make them with pretrain.train and features.embed, give --embeddings")
+        raise UserError("several ranks need existing embeddings: make them with pretrain.train and features.embed, then give --embeddings")
     if config.ctr.start is not None:
         check_weights(config.ctr.start)
     with locked(config.out) if fabric.is_global_zero else nullcontext():
-        with fabric.rank_zero_first():  # the others find the data made
+        with fabric.rank_zero_first():  # the others find the data ready
             shop = config.source.shop(config.out)
             check_trainable(shop, config.ctr)
             check_scorable(shop, "valid")
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:
-    """The feature that the flags ask for, from an embeddings folder or from an encoder trained for it."""
+    """The feature that the flags select, from an embeddings folder or from an encoder trained for it."""
     from features.embeddings import read_embeddings
     from features.encoder_stages import Experiment, make_embeddings
     from features.image_feature import image_feature, items_shown_before, no_image

@@ -25,7 +25,7 @@ Entries = dict[str, tuple[Stamp, str]]  # file's path -> stamp and SHA-256
 _THREADS = 8  # hashing runs outside Python's lock, and a network disk answers many reads at once
 _CHUNK = 1024  # files between two updates of the progress
 _MOST_FOLDERS, _MOST_BYTES = 100, 256 * 2**20  # of the cache; the folders used longest ago are dropped
-_SPARE = 1000  # entries of files that no longer exist, kept for each folder at most
+_SPARE = 1000  # most entries of files that no longer exist, per folder
 # A file written again within one tick of the disk's clock keeps its stamp, so files changed just now are not remembered.
 _FINE_TICK, _COARSE_TICK = 50_000_000, 3_000_000_000  # ns; coarse where a time has no fraction of a second
 
@@ -63,7 +63,7 @@ def cache_folder() -> Path:
 
 
 def _hash_all(files: list[str]) -> dict[str, tuple[str, bool]]:
-    """The hash of each file that can be read, and whether its stamp was old enough to stand for the content."""
+    """The hash of each file that can be read, and whether its stamp was old enough to identify the content."""
     found: dict[str, tuple[str, bool]] = {}
     if not files:
         return found
@@ -104,7 +104,7 @@ def _cache_file(folder: Path) -> Path:
 
 
 def _load(folder: Path) -> Entries:
-    """What earlier processes found; nothing where the cache cannot be read or holds something else."""
+    """What earlier processes found; nothing if the cache cannot be read or holds something else."""
     try:
         saved = read_json(_cache_file(folder))
         return {file: (stamp, digest) for file, (stamp, digest) in saved.items() if len(digest) == 64 and len(stamp) == 5}
@@ -113,7 +113,7 @@ def _load(folder: Path) -> Entries:
 
 
 def _merged(on_disk: Entries, mine: Entries, files: list[str]) -> Entries:
-    """Entries of this process over those of others; files that were not asked for go when there are too many of them."""
+    """Entries of this process over those of others; files that were not requested are dropped when there are too many."""
     merged = on_disk | mine
     if len(merged) > 2 * len(files) + _SPARE:
         merged = {file: merged[file] for file in files if file in merged}

@@ -1,7 +1,7 @@
 """Which data set a shop folder holds, whatever its path, its machine and its files' times.
 
-What a run reads counts: the tables, the pictures that items name, given vectors, and whether the clicks are simulated. `truth/`,
-`origin.json`, pictures that no item names and other stray files do not.
+It covers what a run reads: the tables, the pictures that items name, given vectors, and whether the clicks are simulated. `truth/`,
+`origin.json`, pictures that no item names and other stray files are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def shop_fingerprint(folder: Path | str) -> str:
     """A hash of a data set's content: 16 hexadecimal digits, the same for every byte-identical copy of the folder.
 
     A table or picture that is missing or cannot be read counts as absent; loading the shop names it. Of `world.json`, which describes how a
-    built-in world was made, only the existence counts: it means that clicks are simulated.
+    built-in world was made, only the existence matters: it means that clicks are simulated.
     """
     folder = Path(folder).resolve()
     images = _named_images(folder)

@@ -23,7 +23,7 @@ class MakeWorldConfig:
     users: int = USERS  # how many users
     items: int = ITEMS  # how many items; fashion has 70,000 at most
     sessions: int = SESSIONS  # how many searches, of about ten impressions each
-    seed: int = SEED  # another number is another world
+    seed: int = SEED  # another seed gives another world
     out: Path  # the folder to write
     fashion_dir: Path | None = None  # folder of Fashion-MNIST's four files, if not installed
 

@@ -1,4 +1,4 @@
-"""Where a picture named in `items.parquet` lies on the disk; nothing outside `images/` is ever found."""
+"""Where a picture named in `items.parquet` is on disk; nothing outside `images/` is ever found."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def why_missing(root: str, image: str) -> str:
 
 @lru_cache(maxsize=8)
 def _by_folded_name(folder: str) -> dict[str, str]:
-    """File names of a folder by their lower-case form; it is read once, for all that is missing from it."""
+    """File names of a folder by their lower-case form; read once for all files missing from it."""
     try:
         return {name.casefold(): name for name in sorted(os.listdir(folder))}
     except (OSError, ValueError):

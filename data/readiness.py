@@ -51,7 +51,7 @@ def problems(shop: Shop, *, trains_encoders: bool = True) -> Iterator[str]:
 
 
 def scorable_sessions(shop: Shop, split: str) -> int:
-    """How many sessions of a split have both a click and a skipped item, and so count in GAUC."""
+    """How many sessions of a split have both a click and a skipped item, and so enter GAUC."""
     rows = shop.rows(split)
     clicks = np.bincount(shop.session[rows], weights=shop.click[rows], minlength=1)
     shown = np.bincount(shop.session[rows], minlength=1)

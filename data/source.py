@@ -31,7 +31,7 @@ class SourceConfig:
     """Which log and pictures a run works on."""
 
     data: str = "shop"  # shop | fashion (built-in worlds with simulated clicks) | the path of a shop folder
-    users: int = USERS  # of a built-in world; with the default sessions, some 90 clicks a user, as in the paper's log (98)
+    users: int = USERS  # of a built-in world; with the default sessions, some 90 clicks per user, as in the paper's log (98)
     items: int = ITEMS  # of a built-in world
     sessions: int = SESSIONS  # of a built-in world; about 10 impressions each
     world_seed: int = SEED  # of a built-in world; --seeds never moves the data
@@ -42,7 +42,7 @@ class SourceConfig:
     # impressions and events
     ingest: str = "auto"
     max_bad_images: float = 0.01  # share of unreadable pictures above which a run stops
-    # where pictures are read from: store (decoded once, into the run folder) | files (decoded at every reading: slower, the same
+    # where pictures are read from: store (decoded once, into the run folder) | files (decoded whenever they are read: slower, the same
     # pixels, no copy on disk: for a catalogue too large for a store)
     pictures_from: str = "store"
 
@@ -55,14 +55,14 @@ class SourceConfig:
         one_of("pictures_from", self.pictures_from, ("store", "files"))
 
     def shop(self, root: Path) -> Shop:
-        """The loaded shop, once a process."""
+        """The shop, loaded once per process."""
         root = root.resolve()
         folder = shop_folder(self, root)
         log = self._ingested(folder, root)
         return open_shop(folder, self.split_fractions, self.allow_unordered_split, log)
 
     def _ingested(self, folder: Path, root: Path) -> Path | None:
-        """The folder's log as arrays on disk, made unless it is there; None: it is to be read into memory."""
+        """The folder's log as arrays on disk, made if missing; None: it is to be read into memory."""
         if self.ingest == "memory" or (self.ingest == "auto" and not is_large(folder)):
             return None
         from data.log.ingest import ingest
@@ -74,9 +74,9 @@ class SourceConfig:
         return stage.folder / "log"
 
     def pictures(self, root: Path, *, size: int, jobs: int) -> Pictures:
-        """The shop's pictures, `size` pixels a side.
+        """The shop's pictures, `size` x `size` pixels.
 
-        A store is decoded by `jobs` threads into `root/pictures/` unless it is there; of files, only the headers are checked, once.
+        A store is decoded by `jobs` threads into `root/pictures/` if missing; of files, only the headers are checked, once.
         """
         shop, options = self.shop(root), {"size": size, "workers": jobs, "max_bad_images": self.max_bad_images}
         if self.pictures_from == "files":
@@ -89,7 +89,7 @@ class SourceConfig:
         return build_store(shop, self.store_folder(root, size=size), **options)
 
     def store_folder(self, root: Path, *, size: int) -> Path:
-        """The folder of the store of the shop's pictures, whether it is there or not."""
+        """The folder of the store of the shop's pictures, whether or not it exists."""
         return Stage(root, f"pictures/{size}px", {"shop": _fingerprint_once(shop_folder(self, root)), "size": size}).folder
 
     def key(self, root: Path) -> dict[str, object]:
@@ -109,7 +109,7 @@ class SourceConfig:
 
 
 def shop_folder(config: SourceConfig, root: Path) -> Path:
-    """The shop folder to work on, as an absolute path; a built-in world is made under `root` unless it is there.
+    """The shop folder to work on, as an absolute path; a built-in world is made under `root` if missing.
 
     Raises:
         UserError: there is no such folder.
@@ -129,7 +129,7 @@ def shop_folder(config: SourceConfig, root: Path) -> Path:
 
 
 def is_large(folder: Path) -> bool:
-    """Whether a shop folder's log is better left on the disk, by the number of rows in its tables."""
+    """Whether a shop folder's log is better left on disk, by the number of rows in its tables."""
     if not (folder / "impressions.parquet").is_file():
         return False
     from data.log.ingest import log_rows
@@ -139,7 +139,7 @@ def is_large(folder: Path) -> bool:
 
 @functools.lru_cache(maxsize=2)
 def open_shop(folder: Path, fractions: tuple[float, float, float, float], allow_unordered_split: bool, log: Path | None) -> Shop:
-    """`load_shop` of an absolute path, or `open_log` of a `log` made by `ingest`; once a process."""
+    """`load_shop` of an absolute path, or `open_log` of a `log` made by `ingest`; once per process."""
     if log is not None:
         from data.log.ingest import open_log
 
@@ -151,5 +151,5 @@ def open_shop(folder: Path, fractions: tuple[float, float, float, float], allow_
 
 @functools.lru_cache(maxsize=4)
 def _fingerprint_once(folder: Path) -> str:
-    """`shop_fingerprint`, once a process, as the shop is loaded once: every stage of a run asks for it."""
+    """`shop_fingerprint`, once per process, like the shop: every stage of a run asks for it."""
     return shop_fingerprint(folder)

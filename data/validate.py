@@ -120,7 +120,7 @@ def _unreadable(folder: Path, names: list[str], workers: int) -> Iterator[tuple[
 
     title = Progress("reading pictures", total=len(names), unit="pictures")
     with catch_warnings(), ThreadPoolExecutor(workers) as pool, title as bar:
-        simplefilter("ignore")  # the reason reports a picture's oddities
+        simplefilter("ignore")  # the reason given for a picture replaces them
         for start in range(0, len(names), CHUNK):
             chunk = names[start : start + CHUNK]
             yield from ((name, reason) for name, reason in zip(chunk, pool.map(trouble, chunk), strict=True) if reason)

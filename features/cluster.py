@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-ABOUT = """The Cluster ID feature as files, for use elsewhere: in a serving system, another CTR model, a browser of the catalogue. \
-Nothing here reads them: ctr.train and eval.compare make the same clusters for themselves, with the same function.
+ABOUT = """The Cluster ID feature as files, for use elsewhere: in a serving system, another CTR model or a catalogue browser. \
+Nothing here reads them: ctr.train and eval.compare make the same clusters themselves, with the same function.
 
 Written into the embeddings folder:
   clusters.parquet  item_id, cluster from 0 to C; C, the number of centres, means "no picture"
-  centres.npz       centres (C, D) float32, and common (D,), the part that was taken out of all embeddings first
+  centres.npz       centres (C, D) float32, and common (D,), the part that was first subtracted from all embeddings
 
 A new picture's cluster is the number of the centre nearest to its embedding minus `common`, scaled to unit length again."""
 
@@ -30,9 +30,9 @@ class ClusterConfig:
     """Settings of exporting cluster IDs."""
 
     embeddings: Path = Path("runs/embeddings")  # embeddings folder (features.embed); the files are added to it
-    clusters: int = ClusterIdSettings.clusters  # cluster IDs wanted; fewer where there are fewer distinct pictures
-    seed: int = 0  # of the first centres
-    centre: bool = True  # take the part that all embeddings share out of them first, as ctr.train does
+    clusters: int = ClusterIdSettings.clusters  # cluster IDs wanted; fewer if there are fewer distinct pictures
+    seed: int = 0  # of the initial centres
+    centre: bool = True  # first subtract the part that all embeddings share, as ctr.train does
     data: str = ""  # shop folder: centres are learned from its items shown before validation, as in ctr.train; empty: from all items
     split_fractions: tuple[float, float, float, float] = SourceConfig.split_fractions  # of --data, as given to ctr.train
 
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     assert feature.rule is not None
     count = feature.table_size - 1
     if not count:
-        raise UserError(f"{config.embeddings}: no item that centres could be learned from has an embedding")
+        raise UserError(f"{config.embeddings}: none of the items that centres are learned from has an embedding")
     write_clusters(config.embeddings, item_id, feature.rows, centres=feature.rule.constants["centres"], common=feature.rule.common)
     sizes = np.bincount(feature.rows[feature.present], minlength=count)
     print(

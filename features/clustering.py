@@ -9,23 +9,23 @@ import numpy as np
 
 from run.randomness import integer_seed
 
-_CELL = 1e-4  # side of the cells in which rows count as one: far above float32's rounding, far below the distance of two pictures
+_CELL = 1e-4  # side of the cells in which rows count as equal: far above float32's rounding, far below the distance between pictures
 _ROUNDS = 25  # k-means steps of each try
-_TRIES = 3  # runs from other first centres; the one with the least inertia is kept
+_TRIES = 3  # runs from different initial centres; the one with the least inertia is kept
 
 
 def fit_centres(vectors: np.ndarray, *, clusters: int, seed: int) -> tuple[np.ndarray, int]:
     """k-means (faiss) on unit rows.
 
-    Rows that agree up to rounding count as one row given several times. Where such copies leave fewer centres than there could be (a
-    catalogue that is mostly one placeholder picture draws most first centres from its copies), centres are learned from one row of each.
+    Rows that agree up to rounding count as copies of one row. If copies leave fewer centres than possible (a catalogue that is mostly one
+    placeholder picture draws most initial centres from its copies), centres are learned from one row of each.
 
     Args:
         vectors: (M, D) float32 unit rows.
         clusters: centres wanted; at most as many as there are distinct rows.
 
     Returns:
-        (C, D) float32 centres, each the nearest of some row; and the number of distinct rows.
+        (C, D) float32 centres, each nearest to some row; and the number of distinct rows.
     """
     if not len(vectors):
         return np.zeros((0, vectors.shape[1]), dtype=np.float32), 0
@@ -43,7 +43,7 @@ def distinct_rows(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (G,) int64 the first row of each group of equal ones, ascending; and (M,) int64 the group of each row.
     """
-    # two grids, half a cell apart: rows on either side of a border of the one share a cell of the other
+    # two grids, half a cell apart: rows on either side of a border in one share a cell in the other
     cells = [_same(np.floor(vectors / _CELL + shift).astype(np.int32)) for shift in (0.0, 0.5)]
     label = np.arange(len(vectors))
     while True:
@@ -57,13 +57,13 @@ def distinct_rows(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _same(cells: np.ndarray) -> np.ndarray:
-    """(M,) int64: a number for each of (M, D) rows, the same for equal rows alone."""
+    """(M,) int64: a number for each of (M, D) rows, the same only for equal rows."""
     rows = np.ascontiguousarray(cells).view(np.dtype((np.void, cells.shape[1] * cells.itemsize)))[:, 0]
     return np.unique(rows, return_inverse=True)[1]
 
 
 def _k_means(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """The (C, D) centres that some row is nearest to, C <= clusters: faiss splits a large cluster where one runs empty, but not always."""
+    """The (C, D) centres that some row is nearest to, C <= clusters: faiss does not always split a large cluster if one runs empty."""
     import faiss
 
     kmeans = faiss.Kmeans(
@@ -85,7 +85,7 @@ def nearest(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def assigned(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """(N,) int64: the nearest of the (C, D) centres to each unit row; C for a zero row, which means "no picture"."""
+    """(N,) int64: number of the (C, D) centre nearest to each unit row; C for a zero row, which means "no picture"."""
     out = np.full(len(vectors), len(centres), dtype=np.int64)
     present = vectors.any(1)
     if len(centres) and present.any():

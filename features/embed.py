@@ -1,5 +1,5 @@
-"""Embed a catalogue: python -m features.embed --run runs/encoder --out runs/embeddings (an encoder of pretrain.train), or with one made
-elsewhere: python -m features.embed --encoder timm:NAME --data DIR --out runs/embeddings.
+"""Embed a catalogue: python -m features.embed --run runs/encoder --out runs/embeddings (an encoder of pretrain.train), or with an
+external one: python -m features.embed --encoder timm:NAME --data DIR --out runs/embeddings.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class EmbedConfig:
     """Settings of embedding a catalogue."""
 
     run: Path = Path("runs/encoder")  # run folder of pretrain.train
-    # one made elsewhere in place of --run: timm:NAME, open_clip:NAME/TAG, a torchvision name, each also @FILE or @random, or file:PATH
+    # an external one in place of --run: timm:NAME, open_clip:NAME/TAG, a torchvision name, each also @FILE or @random, or file:PATH
     encoder: str = ""
     out: Path = Path("runs/embeddings")  # embeddings folder to write
     data: str = ""  # shop folder to embed; empty: the data the encoder was trained on (with --encoder it must be given)
     max_bad_images: float = 0.01  # share of unreadable pictures above which the run stops
-    # where pictures are read from: auto (the store, where the training has left one of them, else files: a catalogue that is read once
-    # needs no store) | store | files (decoded on the way; unreadable ones are listed in bad_pictures.csv)
+    # where pictures are read from: auto (the store if the training has left one, otherwise files: a catalogue that is read once
+    # needs no store) | store | files (decoded when read; unreadable ones are listed in bad_pictures.csv)
     pictures_from: str = "auto"
 
     def __post_init__(self):
@@ -36,7 +36,7 @@ class EmbedConfig:
         if not self.encoder:
             return
         if self.run != EmbedConfig.run:
-            raise SettingError("run", self.run, "--encoder is made elsewhere and has no run folder: give one of the two")
+            raise SettingError("run", self.run, "--encoder is external and has no run folder: give one of the two")
         if is_user_method(self.encoder):
             raise SettingError("encoder", self.encoder, "is trained: give the run folder of its pretrain.train as --run")
         if len(encoder_names("encoder", self.encoder, ())) > 1:
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def embed_external(encoder: str, source: SourceConfig, out: Path) -> None:
-    """Embed every item with an encoder made elsewhere; a killed call is resumed."""
+    """Embed every item with an external encoder; a killed call is resumed."""
     from features.external import embed_shop, external_stage
     from run.folder import locked
 

@@ -31,7 +31,7 @@ def write_embeddings(folder: Path, item_id: pl.Series, vectors: np.ndarray, meta
         np.save(file, np.ascontiguousarray(as_float32(vectors)))
     with replacing(folder / "items.parquet") as temporary, open(temporary, "wb") as file:
         table.write_parquet(file)
-    for stale in ("clusters.parquet", "centres.npz"):  # features.cluster's, of the embeddings before these
+    for stale in ("clusters.parquet", "centres.npz"):  # features.cluster's, for the replaced embeddings
         (folder / stale).unlink(missing_ok=True)
     write_json(folder / "meta.json", {**meta, "items": len(vectors), "dim": int(vectors.shape[1])})
 
@@ -47,7 +47,7 @@ def embedded_items(folder: Path) -> pl.Series:
         raise UserError(f"{path}: no such file; give the folder that features.embed wrote")
     try:
         return pl.read_parquet(path, columns=["item_id"], glob=False)["item_id"]
-    except Exception as error:  # polars raises many kinds for a broken file
+    except Exception as error:  # polars raises many kinds of errors for a broken file
         raise UserError(f"{path}: not readable ({type(error).__name__})") from None
 
 
@@ -59,11 +59,11 @@ def warn_of_missing(source: Path, found: np.ndarray) -> None:
     """
     if not found.all():
         lacking = f"{np.count_nonzero(~found):,} of the shop's {len(found):,} items"
-        print(f"warning: {source}: {lacking} have no row and count as without a picture", file=sys.stderr)
+        print(f"warning: {source}: {lacking} have no row and count as having no picture", file=sys.stderr)
 
 
 def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
-    """(N, D) float32 unit rows in the order of `item_id`; zero rows for items the folder does not hold, which are counted on stderr.
+    """(N, D) float32 unit rows in the order of `item_id`; zero rows for items the folder does not hold, whose number is reported on stderr.
 
     Raises:
         UserError: a file is missing or unreadable, shapes disagree, a value is not finite, or as `rows_of`.
@@ -75,7 +75,7 @@ def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
     try:
         vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
         table = pl.read_parquet(folder / "items.parquet", columns=["item_id", "row"], glob=False)
-    except Exception as error:  # numpy and polars raise many kinds for a broken file
+    except Exception as error:  # numpy and polars raise many kinds of errors for a broken file
         raise UserError(f"{folder}: not readable as embeddings ({type(error).__name__}: {error})") from None
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
         raise DataError(folder / "vectors.npy", value=f"{vectors.dtype} {vectors.shape}", fix="give a float array of shape (N, D)")
@@ -93,14 +93,14 @@ def read_embeddings(folder: Path, item_id: pl.Series) -> np.ndarray:
 
 
 def rows_of(file: Path, held: pl.Series, wanted: pl.Series) -> np.ndarray:
-    """(N,) the row of each wanted item in a file that holds the ids `held` (M,), -1 where it has none.
+    """(N,) the row of each wanted item in a file that holds the ids `held` (M,); -1 if it has none.
 
     Args:
-        file: which file the ids are in.
+        file: the file that holds the ids.
         wanted: the shop's ids: integers or text.
 
     Raises:
-        DataError: an id is null, of another type than the shop's, beyond 64 bits or there twice, or none is the shop's.
+        DataError: an id is null, of another type than the shop's, beyond 64 bits or duplicated, or none is the shop's.
     """
     wanted = wanted if wanted.dtype == pl.String else wanted.cast(pl.Int64)
     held = ids(str(file), held.alias("item_id"))
@@ -116,7 +116,7 @@ def rows_of(file: Path, held: pl.Series, wanted: pl.Series) -> np.ndarray:
     twice = held.is_duplicated()
     if twice.any():
         row = int(twice.arg_max() or 0)
-        raise DataError(file, row=row, column="item_id", value=held[row], fix="is there more than once; give each item one row")
+        raise DataError(file, row=row, column="item_id", value=held[row], fix="occurs more than once; give each item one row")
     table = pl.DataFrame({"item_id": held, "row": np.arange(len(held), dtype=np.int64)})
     rows = pl.DataFrame({"item_id": wanted}).join(table, on="item_id", how="left", maintain_order="left")["row"].fill_null(-1).to_numpy()
     if (rows < 0).all():

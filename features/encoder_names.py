@@ -1,4 +1,4 @@
-"""Encoders by name, each checked before anything is trained: those trained here, and those made elsewhere.
+"""Encoders by name, each checked before anything is trained: those trained here, and external ones.
 
 Made elsewhere: `timm:NAME`, `open_clip:NAME/TAG`, a torchvision name, `file:PATH` (their embeddings alone). After a name of timm's,
 open_clip's or torchvision's, `@FILE` gives weights in place of the download, and `@random` random weights. docs/external-encoders.md
@@ -21,14 +21,14 @@ from run.errors import SettingError, UserError
 
 DOWNLOAD, RANDOM = "download", "random"
 INSTALL = {"timm": "pip install '.[timm]'", "open_clip": "pip install '.[open_clip]'"}
-# families whose torchvision weights need more than a state of the same keys (other keys, an input turned inside, no linear layer)
+# families whose torchvision weights need more than a state with the same keys (other keys, a transformed input, no linear layer)
 _NOT_TAKEN = ("densenet", "googlenet", "inception", "mnasnet", "squeezenet")
 _LONGEST = 60  # letters of a folder's name, before its hash
 
 
 @dataclass(frozen=True, kw_only=True)
 class External:
-    """An encoder's name, taken apart."""
+    """An encoder's name, parsed."""
 
     name: str  # as the user wrote it
     library: str  # timm | open_clip | torchvision | file
@@ -43,10 +43,10 @@ class External:
 
 
 def encoder_names(setting: str, value: str, own: Iterable[str]) -> list[str]:
-    """A comma-separated flag as a list without repeats: encoders trained here (`own`, a user's method) or made elsewhere, each checked.
+    """A comma-separated flag as a list without repeats: encoders trained here (`own`, a user's method) or external ones, each checked.
 
     Raises:
-        SettingError: no name, or one that neither this toolkit nor the library it names has.
+        SettingError: no name, or one unknown to this toolkit and to the library it names.
         UserError: a library is not installed, a file is missing, or a user's method cannot be loaded.
     """
     found = [part.strip() for part in value.split(",") if part.strip()]
@@ -55,14 +55,14 @@ def encoder_names(setting: str, value: str, own: Iterable[str]) -> list[str]:
     own = list(own)
     for name in found:
         if is_user_method(name):
-            own_settings(name)  # refuses what cannot be loaded
+            own_settings(name)  # raises for a method that cannot be loaded
         elif name not in own:
             check(parse_external(name), setting, own)
     return list(dict.fromkeys(found))
 
 
 def parse_external(name: str) -> External:
-    """Take a name apart; whether there is such a model, `check` says.
+    """Parse a name; whether there is such a model is for `check`.
 
     >>> parse_external("open_clip:ViT-B-32/openai@/weights/clip.safetensors").model
     'ViT-B-32'
@@ -94,11 +94,11 @@ def resolved_name(name: str) -> str:
 
 
 def check(encoder: External, setting: str = "encoders", own: Iterable[str] = ()) -> None:
-    """Refuse what cannot be embedded with, before anything is trained.
+    """Refuse an encoder that cannot be used, before anything is trained.
 
     Args:
         setting: the flag's name.
-        own: names of encoders trained here, which a misspelled name may mean.
+        own: names of encoders trained here, to suggest for a misspelled name.
 
     Raises:
         SettingError: an unknown name, with the nearest ones.
@@ -108,7 +108,7 @@ def check(encoder: External, setting: str = "encoders", own: Iterable[str] = ())
     if encoder.library == "torchvision" and ":" in encoder.name.partition("@")[0]:
         near = difflib.get_close_matches(prefix, [*INSTALL, "file", PREFIX[:-1]], n=1)
         meant = f"did you mean '{near[0]}:'? " if near else ""
-        raise SettingError(setting, encoder.name, f"{meant}before a colon come {', '.join([*INSTALL, 'file', PREFIX[:-1]])}")
+        raise SettingError(setting, encoder.name, f"{meant}before the colon, give one of {', '.join([*INSTALL, 'file', PREFIX[:-1]])}")
     if encoder.library in INSTALL and importlib.util.find_spec(encoder.library) is None:
         raise UserError(f"{encoder.name}: the package {encoder.library} is not installed; {INSTALL[encoder.library]}")
     if encoder.library != "file":
@@ -134,15 +134,15 @@ def _check_model(encoder: External, setting: str, own: list[str]) -> None:
     if encoder.tag not in tags:
         near = difflib.get_close_matches(encoder.tag, tags, n=1)
         meant = f"did you mean '{near[0]}'?" if near else f"its tags are: {', '.join(tags) or 'none'}; or give {encoder.model}@FILE"
-        raise SettingError(setting, encoder.name, f"{encoder.model} has no weights of the tag {encoder.tag!r}; {meant}")
+        raise SettingError(setting, encoder.name, f"{encoder.model} has no weights with the tag {encoder.tag!r}; {meant}")
 
 
 def _instead(encoder: External, near: list[str], own: list[str]) -> str:
-    """What a name that is no encoder's may have been meant as."""
+    """A hint about what an unknown name may have meant."""
     if encoder.name in METHODS:
         return "is trained here: give the run folder of its pretrain.train as --run"
     if encoder.library == "torchvision" and encoder.model.startswith(_NOT_TAKEN):
-        return f"of torchvision's, {', '.join(_NOT_TAKEN)} are not taken; timm has them"
+        return f"torchvision's {', '.join(_NOT_TAKEN)} are not supported; timm has them"
     where = "" if encoder.library == "torchvision" else f"{encoder.library} has no such model; "
     if near:
         return where + f"did you mean {' or '.join(repr(name) for name in near)}?"
@@ -151,7 +151,7 @@ def _instead(encoder: External, near: list[str], own: list[str]) -> str:
 
 @functools.lru_cache
 def models_of(library: str) -> list[str]:
-    """The names that a library knows: timm's with and without a tag, torchvision's of those families that are taken."""
+    """The names that a library knows: timm's with and without a tag, torchvision's only of supported families."""
     if library == "timm":
         import timm
 
@@ -166,7 +166,7 @@ def models_of(library: str) -> list[str]:
 
 
 def safe_name(encoder: str) -> str:
-    """An encoder's name as part of a folder's: no slash, no colon, of bounded length; of a file the last part of its path.
+    """An encoder's name as part of a folder's name: no slash or colon, of bounded length; for a file, the last part of its path.
 
     >>> safe_name("shuffled open_clip:ViT-B-32/openai@/home/me/clip.pt")
     'shuffled-open_clip-ViT-B-32-openai-clip.pt'

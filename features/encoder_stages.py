@@ -1,4 +1,4 @@
-"""The cached stages from a shop and its pictures to embeddings: the shared first weights, encoders, embeddings."""
+"""The cached stages from a shop and its pictures to embeddings: the shared initial weights, encoders, embeddings."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pretrain.methods.table import INITIAL_METHOD, code_read, is_trained, is_tra
 from pretrain.methods.user_methods import is_user_method, parse_name
 from run.folder import Stage, file_hash
 
-# what every encoder's stage runs besides its method, and what that imports without running it
+# modules that every encoder's stage runs in addition to its method, and modules that these import without running
 _CODE = ("features.encoder_stages", "pretrain.loop", "pretrain.embedding", "features.embeddings", "data.pictures.store")
 _NOT_RUN = ("features.encoder_names", "features.external", "features.external_networks", "features.external_vectors")
-_LIBRARIES = ("torch", "torchvision", "numpy", "pillow")  # whose versions numbers depend on
+_LIBRARIES = ("torch", "torchvision", "numpy", "pillow")  # whose versions affect the numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What every stage of a run depends on besides the encoder and the seed."""
+    """Everything that a run's stages depend on, apart from the encoder and the seed."""
 
     root: Path  # run folder: stages are kept here
     source: SourceConfig
@@ -38,7 +38,7 @@ def encoder_stage(experiment: Experiment, encoder: str, seed: int) -> Stage:
 
 
 def initial_encoder_stage(experiment: Experiment, seed: int) -> Stage:
-    """The stage of the initial encoder, with whose weights all encoders of this seed begin; its folder is called start."""
+    """The stage of the initial encoder, whose weights all encoders of this seed start from; its folder is called start."""
     return _stage("encoders/start", experiment, INITIAL_METHOD, initial_config(experiment.pretrain), seed)
 
 
@@ -48,7 +48,7 @@ def is_external(encoder: str) -> bool:
 
 
 def needs_initial_encoder(encoder: str, config: PretrainConfig) -> bool:
-    """True for an encoder that begins with the weights of `initial_encoder_stage`."""
+    """True for an encoder that starts from the weights of `initial_encoder_stage`."""
     return not is_external(encoder) and uses_initial_weights(encoder, config)
 
 
@@ -68,14 +68,14 @@ def _key_name(encoder: str) -> str:
 
 
 def _own_first_weights(encoder: str, config: PretrainConfig) -> PretrainConfig:
-    """The settings of this encoder alone: random weights where it is untrained; `start_pictures` counts for weights "pictures" alone."""
+    """The settings of this encoder only: random weights if it is untrained; `start_pictures` only with weights "pictures"."""
     if not is_trained(encoder):
         config = replace(config, weights="random")
     return config if config.weights == "pictures" else replace(config, start_pictures=1)
 
 
 def make_embeddings(experiment: Experiment, encoder: str, seed: int) -> Stage:
-    """Train the encoder unless it is there, and embed every item with its best checkpoint.
+    """Train the encoder if missing, and embed every item with its best checkpoint.
 
     Returns:
         The stage; `folder / "embeddings"` is the embeddings folder, `folder / "best.safetensors"` the weights (of one trained here).
@@ -86,7 +86,7 @@ def make_embeddings(experiment: Experiment, encoder: str, seed: int) -> Stage:
 
 
 def make_initial_encoder(experiment: Experiment, seed: int) -> Stage:
-    """Train the initial encoder of this seed, unless it is there; `folder / "best.safetensors"` holds its weights."""
+    """Train the initial encoder of this seed if missing; `folder / "best.safetensors"` holds its weights."""
     stage, config = initial_encoder_stage(experiment, seed), initial_config(experiment.pretrain)
     return _make(stage, experiment, INITIAL_METHOD, config, seed, title="initial encoder")
 

@@ -1,4 +1,4 @@
-"""Encoders made elsewhere, frozen: the catalogue is embedded once for all seeds, as a cached stage."""
+"""External encoders, frozen: the catalogue is embedded once for all seeds, as a cached stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from data.source import SourceConfig
 
 __all__ = ["encoder_names", "external_stage", "make_external", "safe_name"]
-# what turns a name or a file into embeddings, by library; and what is imported on the way, but only names encoders or finds data
+# modules that turn a name or a file into embeddings, by library; and modules imported by these that only name encoders or find data
 _CODE = {"file": ("features.external_vectors",)}
 _CODE_OF_NETWORKS = ("features.external_networks",)
 _NOT_RUN = ("features.encoder_names", "pretrain.methods.table", "pretrain.methods.user_methods", "data.source")
@@ -39,12 +39,12 @@ def external_stage(source: SourceConfig, root: Path, name: str) -> Stage:
 
 
 def _not_run(encoder: External) -> tuple[str, ...]:
-    """Modules that are imported on the way but not run for this encoder."""
+    """Modules that are imported but not run for this encoder."""
     return (*_NOT_RUN, "features.external_networks" if encoder.library == "file" else "features.external_vectors")
 
 
 def versions_of(*packages: str) -> dict[str, str]:
-    """The installed versions of packages that numbers depend on; one that is missing is left out."""
+    """The installed versions of packages that affect the numbers; missing ones are left out."""
     found = {}
     for package in packages:
         with suppress(metadata.PackageNotFoundError):
@@ -53,10 +53,10 @@ def versions_of(*packages: str) -> dict[str, str]:
 
 
 def make_external(source: SourceConfig, root: Path, name: str, *, workers: int = 0) -> Stage:
-    """Embed the catalogue unless it is there; `folder / "embeddings"` is the embeddings folder.
+    """Embed the catalogue if missing; `folder / "embeddings"` is the embeddings folder.
 
     Args:
-        workers: threads that decode and encode, which change no number; 0: one a CPU core.
+        workers: threads that decode and encode, without effect on numbers; 0: one per CPU core.
     """
     stage = external_stage(source, root, name)
     if not stage.done:
@@ -69,10 +69,10 @@ def make_external(source: SourceConfig, root: Path, name: str, *, workers: int =
 
 
 def embed_shop(shop: Shop, name: str, out: Path, *, key: str, workers: int, max_bad_images: float) -> int:
-    """Write the embeddings folder `out`; how many items have an embedding.
+    """Write the embeddings folder `out`; returns how many items have an embedding.
 
     Args:
-        key: a hash of what the embeddings depend on; what a killed call leaves in `out` is used again under the same key alone.
+        key: a hash of what the embeddings depend on; the partial work of a killed call in `out` is only reused under the same key.
     """
     import sys
 

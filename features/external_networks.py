@@ -1,4 +1,4 @@
-"""Networks of other libraries, frozen, each with the view of a picture that its library gives it: pictures -> embeddings."""
+"""Networks of other libraries, frozen, each with its library's own preprocessing: pictures -> embeddings."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from run.files import write_with
 from run.progress import Progress
 from run.randomness import integer_seed
 
-_PART = 128  # pictures between two files: what a kill may cost a worker
-_BATCH = 32  # pictures that go through a network at once
+_PART = 128  # pictures per partial file: lost at most by a kill, per worker
+_BATCH = 32  # pictures encoded at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +39,17 @@ class Frozen:
 
 
 def embed_pictures(encoder: External, shop: Shop, *, parts: Path, workers: int, max_bad_images: float) -> np.ndarray:
-    """(N, D) float32 embeddings of every item's picture as they come; zero rows where there is none, or an unreadable one.
+    """(N, D) float32 embeddings of every item's picture, not normalised; zero rows where it is missing or unreadable.
 
-    Each worker decodes and encodes its own batches on one thread, so that numbers do not depend on how many there are.
+    Each worker decodes and encodes its own batches on one thread, so numbers do not depend on their count.
 
     Args:
-        parts: a folder for what is done so far, from which a killed call resumes; the caller removes it.
-        workers: threads; 0: one a CPU core.
+        parts: a folder for partial results, from which a killed call resumes; the caller removes it.
+        workers: threads; 0: one per CPU core.
         max_bad_images: the largest share of unreadable pictures among items that name one.
 
     Raises:
-        UserError: the weights cannot be had, or an embedding is not a row of finite numbers.
+        UserError: the weights cannot be obtained, or an embedding is not a row of finite numbers.
         DataError: too many pictures are unreadable.
     """
     from run.devices import set_up
@@ -79,7 +79,7 @@ def embed_pictures(encoder: External, shop: Shop, *, parts: Path, workers: int, 
                 bar.advance(len(found))
     finally:
         pool.shutdown(cancel_futures=True)
-    dim = max(found.shape[1] for found in rows)  # a part without one readable picture has 0 columns
+    dim = max(found.shape[1] for found in rows)  # a part without any readable picture has 0 columns
     vectors = np.zeros((len(images), dim), dtype=np.float32)
     for piece, found in zip(pieces, rows, strict=True):
         vectors[piece] = found if found.shape[1] else 0.0
@@ -91,7 +91,7 @@ def encode_files(frozen: Frozen, name: str, folder: Path, images: list[str], dev
     """(P, D) float32 embeddings of picture files; zero rows where one is unreadable, D = 0 where all are.
 
     Raises:
-        UserError: the network gives anything but a row of finite numbers for each picture.
+        UserError: the network returns anything but one row of finite numbers per picture.
     """
     prepared: dict[int, Tensor] = {}
     for place, image in enumerate(images):
@@ -148,9 +148,9 @@ def _timm(encoder: External) -> Frozen:
 
 
 def _timm_with(model: str, state: dict[str, Tensor]) -> nn.Module:
-    """A timm network that holds a state, which timm turns into its own keys; without its classifier.
+    """A timm network with a given state, which timm converts to its own keys; without its classifier.
 
-    timm lets any state pass where a classifier is left out of it (not one key need fit), so that the network is made with the state's own.
+    Without a classifier, timm accepts any state, even if no key fits; so the network is first made with the state's classifier.
     """
     import timm
 
@@ -170,13 +170,13 @@ def _open_clip(encoder: External) -> Frozen:
 
     chosen = open_clip.get_pretrained_cfg(encoder.model, encoder.tag) if encoder.tag else {}
     words: dict[str, Any] = {"pretrained": encoder.tag} if encoder.weights == DOWNLOAD else {"force_preprocess_cfg": chosen}
-    words["force_quick_gelu"] = bool(chosen.get("quick_gelu"))  # OpenAI's weights were trained with it, whatever the name says
+    words["force_quick_gelu"] = bool(chosen.get("quick_gelu"))  # OpenAI's weights were trained with it, whatever the model's name
 
     def make() -> nn.Module:
         with _quiet():
             net = open_clip.create_model(encoder.model, pretrained_text=False, **words)
         if encoder.file is not None:
-            read_state(encoder.file)  # refuses what must not be read, in our words
+            read_state(encoder.file)  # refuses unsafe files, with our own messages
             full: Any = net
             open_clip.load_checkpoint(full, str(encoder.file), weights_only=True)
         return net
@@ -203,13 +203,13 @@ def _torchvision(encoder: External) -> Frozen:
         )
     elif encoder.file is not None:
         fit(net, read_state(encoder.file), name=encoder.model, source=encoder.weights, head=(f"{last}.",))
-    net.set_submodule(last, nn.Identity())  # the embedding is what the classifier is given
+    net.set_submodule(last, nn.Identity())  # the embedding is the classifier's input
     return Frozen(net=net, encode=net, prepare=entry.transforms())
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing below an error is logged: open_clip warns of random weights where a file's are about to come."""
+    """Log errors only: open_clip warns about random weights even if a file's are about to be loaded."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -219,10 +219,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _load_or_explain(encoder: External, make: Callable[[], nn.Module]) -> nn.Module:
-    """What `make` gives; a library's many kinds of trouble become one line with the fix.
+    """The result of `make`; a library's many kinds of errors become one line with the fix.
 
     Raises:
-        UserError: the weights cannot be had or do not fit.
+        UserError: the weights cannot be obtained or do not fit.
     """
     try:
         return make()
@@ -237,7 +237,7 @@ def _load_or_explain(encoder: External, make: Callable[[], nn.Module]) -> nn.Mod
         source = f"{encoder.library}:{encoder.model}" + (f"/{encoder.tag}" if encoder.tag else "")
         raise UserError(
             f"{encoder.name}: no weights could be downloaded ({type(error).__name__}: {reason}); run the same command once on a machine "
-            f"with internet and copy its cache (HF_HOME, TORCH_HOME), or give a file: {source}@FILE. Random weights only when asked for: "
+            f"with internet and copy its cache (HF_HOME, TORCH_HOME), or give a file: {source}@FILE. Random weights only on request: "
             f"{source}@random"
         ) from None
 

@@ -1,6 +1,6 @@
-"""Embeddings made elsewhere, from a file: npy, safetensors, parquet, or an embeddings folder of this project.
+"""External embeddings, from a file: npy, safetensors, parquet, or an embeddings folder of this project.
 
-Rows are found by item_id where the file holds ids or an id file is next to it; else row n is item n of items.parquet, as in MMRec's
+Rows are found by item_id if the file holds ids or an id file is next to it; otherwise row n is item n of items.parquet, as in MMRec's
 `image_feat.npy`.
 """
 
@@ -21,11 +21,11 @@ _IDS = (".ids.txt", ".ids.csv", ".ids.parquet", ".ids.npy")  # of an id file, in
 
 
 def read_vectors(path: Path, item_id: pl.Series) -> np.ndarray:
-    """(N, D) float32 in the order of `item_id`; zero rows for items the file does not hold. Lengths are as given, but 1 beyond float32.
+    """(N, D) float32 in the order of `item_id`; zero rows for items the file does not hold. Lengths are as given (1 if beyond float32).
 
     Raises:
         UserError: another format, or unreadable.
-        DataError: shape, ids or a value cannot be right: names file, row, column, value and the fix.
+        DataError: shape, ids or a value are invalid: names file, row, column, value and the fix.
     """
     if path.is_dir():
         return read_embeddings(path, item_id)
@@ -33,7 +33,7 @@ def read_vectors(path: Path, item_id: pl.Series) -> np.ndarray:
         raise UserError(f"{path}: no such file of embeddings; {_FORMATS}")
     readers = {".npy": _npy, ".safetensors": _safetensors, ".parquet": _parquet}
     if path.suffix not in readers:
-        raise UserError(f"{path}: embeddings in a format that is not read here; {_FORMATS}")
+        raise UserError(f"{path}: embeddings in an unsupported format; {_FORMATS}")
     vectors, held, columns = readers[path.suffix](path)
     file = path
     if held is None and (ids_file := _ids_file(path, len(vectors))) is not None:
@@ -71,7 +71,7 @@ Read = tuple[np.ndarray, "pl.Series | None", "list[str] | None"]  # (M, D) numbe
 def _npy(path: Path) -> Read:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy raises many kinds for a broken file
+    except Exception as error:  # numpy raises many kinds of errors for a broken file
         raise UserError(f"{path}: not readable as a NumPy array of numbers ({type(error).__name__}: {error})") from None
     return _matrix(path, vectors), None, None
 
@@ -99,7 +99,7 @@ def _safetensors(path: Path) -> Read:
 def _parquet(path: Path) -> Read:
     try:
         frame = pl.read_parquet(path, glob=False)
-    except Exception as error:  # polars raises many kinds for a broken file
+    except Exception as error:  # polars raises many kinds of errors for a broken file
         raise UserError(f"{path}: not readable as parquet ({type(error).__name__})") from None
     if "item_id" not in frame.columns:
         raise DataError(path, column="item_id", fix=f"no such column; there are {', '.join(frame.columns[:8])}")
@@ -137,7 +137,7 @@ def _from_lists(path: Path, column: pl.Series) -> np.ndarray:
 def _matrix(path: Path, vectors: np.ndarray) -> np.ndarray:
     numbers = np.issubdtype(vectors.dtype, np.floating) or np.issubdtype(vectors.dtype, np.integer)
     if vectors.ndim != 2 or not numbers or 0 in vectors.shape:
-        raise DataError(path, value=f"{vectors.dtype} {vectors.shape}", fix="give numbers of shape (N, D): a row an item")
+        raise DataError(path, value=f"{vectors.dtype} {vectors.shape}", fix="give numbers of shape (N, D): one row per item")
     return vectors
 
 
@@ -162,13 +162,13 @@ def _ids_file(path: Path, rows: int) -> tuple[Path, pl.Series] | None:
             frame = pl.read_csv(file, infer_schema=False, glob=False) if file.suffix == ".csv" else pl.read_parquet(file, glob=False)
             ids = frame["item_id"]
     except Exception as error:  # a broken file fails in many ways
-        raise UserError(f"{file}: not readable as ids ({type(error).__name__}); give one id a row, under the name item_id") from None
+        raise UserError(f"{file}: not readable as ids ({type(error).__name__}); give one id per row, in a column named item_id") from None
     if len(ids) != rows:
         raise DataError(file, value=f"{len(ids):,} ids", fix=f"{path.name} has {rows:,} rows; give one id for each")
     return file, ids
 
 
 def _lines(file: Path) -> list[str]:
-    """The lines of a text file; an id may hold whatever else Unicode calls a line break."""
+    """The lines of a text file; an id may hold Unicode's other line breaks."""
     text = file.read_text(encoding="utf-8")
     return text.removesuffix("\n").split("\n") if text else []

@@ -1,4 +1,4 @@
-"""What the CTR model gets of the pictures: embeddings in one of the forms of features/forms/."""
+"""The pictures' input to the CTR model: embeddings in one of the forms of features/forms/."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ImageRule:
     """How an embedding becomes the feature: learned once from the items shown before validation, then the same for every picture."""
 
     form: str
-    common: np.ndarray  # (D,) float32, taken out of the unit embeddings first; zeros: nothing
+    common: np.ndarray  # (D,) float32, subtracted from the unit embeddings first; zeros: nothing
     constants: dict[str, np.ndarray]  # what the form learned, by its own names
 
     def feature(self, vectors: np.ndarray) -> ImageFeature:
@@ -37,11 +37,11 @@ class ImageFeature(PlaceValues):
 
     form: str
     present: np.ndarray  # (N,) bool: the item has a picture
-    rule: ImageRule | None = None  # what gives a new picture the same feature; None for the baseline
+    rule: ImageRule | None = None  # gives new pictures the same feature; None for the baseline
 
 
 def no_image(items: int) -> ImageFeature:
-    """The baseline's input for a catalogue of so many items: nothing."""
+    """The baseline's input for a catalogue of this many items: nothing."""
     return ImageFeature(form=NO_FORM, present=np.zeros(items, dtype=bool))
 
 
@@ -54,15 +54,15 @@ def image_feature(
     form: str, vectors: np.ndarray, settings: FormSettings | None = None, *, seed: int, fit_on: np.ndarray | None = None,
     centre: bool = False,
 ) -> ImageFeature:  # fmt: skip
-    """Embeddings in the wanted form.
+    """Embeddings in a form.
 
     Args:
         form: one of FORMS.
         vectors: (N, D) unit embeddings, zero rows where an item has no picture.
         settings: of the forms; None: the defaults.
         seed: of whatever the form draws at random.
-        fit_on: (M,) items that the form's constants are learned from; other items' pictures are only read. None: all.
-        centre: take the mean over `fit_on` out of the embeddings first.
+        fit_on: (M,) items that the form's constants are learned from; other items' pictures only get features. None: all.
+        centre: subtract the mean over `fit_on` from the embeddings first.
 
     Inputs are standardised, like every numeric input of the model: after training at a low temperature, embeddings share a large
     common part, and cosines that all lie near 0.75 carry little for a network (normalising inputs matters a lot: Appendix B).
@@ -77,7 +77,7 @@ def learned_rule(
     form: str, vectors: np.ndarray, settings: FormSettings | None = None, *, seed: int, fit_on: np.ndarray | None = None,
     centre: bool = False,
 ) -> ImageRule:  # fmt: skip
-    """What `image_feature` learns from embeddings; the arguments are its own."""
+    """The rule that `image_feature` learns from embeddings; with the same arguments."""
     one_of("image_feature", form, FORMS)
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     known = np.any(vectors, axis=1)
@@ -93,12 +93,12 @@ def learned_rule(
 
 
 def all_alike(unit_vectors: np.ndarray) -> bool:
-    """True where (M, D) unit rows are one direction up to rounding: less their mean, nothing but rounding would be left."""
+    """True where (M, D) unit rows are one direction up to rounding: less their mean, only rounding would be left."""
     return len(unit_vectors) > 0 and float(np.abs(unit_vectors - unit_vectors[0]).max()) < SAME_DIRECTION
 
 
 def digest(feature: ImageFeature) -> str:
-    """A hash of the feature's values, so that a run is not resumed with another's."""
+    """A hash of the feature's values: a run must not be resumed with another's."""
     content = hashlib.sha256(feature.form.encode())
     for values in (feature.present, feature.vectors, feature.rows):
         content.update(b"" if values is None else np.ascontiguousarray(values).tobytes())

@@ -28,7 +28,7 @@ _SIZES = ("backbone", "dim", "image_size", "store_size")
 
 
 def write_encoder(folder: Path, weights: Path, config: PretrainConfig) -> None:
-    """Copy trained weights and note what network they belong to."""
+    """Copy trained weights and record the network they belong to."""
     with replacing(folder / "weights.safetensors") as temporary:
         shutil.copyfile(weights, temporary)
     sizes = {name: getattr(config, name) for name in _SIZES}
@@ -42,7 +42,7 @@ class PictureEncoder:
         folder: what `write_encoder` wrote.
 
     Raises:
-        UserError: a file is missing, or the weights are not those that were written.
+        UserError: a file is missing, or the weights have changed since.
     """
 
     def __init__(self, folder: Path):
@@ -89,5 +89,5 @@ def _pixels(picture: Picture, size: int) -> np.ndarray:
     """(size, size, 3) uint8 as a picture store holds them."""
     content, name = (picture, "a picture") if isinstance(picture, bytes) else (read_any_file(picture), str(picture))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a picture's oddities are, its reason says
+        warnings.simplefilter("ignore")  # the reason given for a picture replaces warnings
         return cover(decode_picture(content, name, at_least=2 * size), size)

@@ -10,7 +10,7 @@ import tyro
 from pretrain.methods.table import settings_classes
 from pretrain.settings import CommonConfig
 
-# a field for each method's settings; it has the name of the class below, by which tyro finds the comments that are help texts
+# a field for each method's settings; its name is the class's name below, by which tyro finds the comments used as help texts
 _WithMethods: Any = make_dataclass(
     "PretrainConfig",
     [
@@ -29,7 +29,7 @@ class PretrainConfig(_WithMethods):
 
 
 def initial_config(config: PretrainConfig) -> PretrainConfig:
-    """Settings of the training of the initial encoder, whose weights all others begin with (`weights` "pictures")."""
+    """Settings of the training of the initial encoder, whose weights all others start from (`weights` "pictures")."""
     return replace(config, weights="random", head="whitened", pictures=config.start_pictures)
 
 

@@ -1,4 +1,4 @@
-"""A backbone's embeddings of the full catalogue, and what validation makes of them."""
+"""A backbone's embeddings of the full catalogue, and their validation."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 _BATCH = 1024  # most pictures that go through a network at once by default
-_PIXELS = {"cpu": 2**20, "cuda": 2**24}  # and most of their pixels: what a CPU's caches do not hold slows it, a GPU wants large batches
+_PIXELS = {"cpu": 2**20, "cuda": 2**24}  # and most of their pixels: a CPU slows down beyond its caches, a GPU needs large batches
 
 
 def embed(net: nn.Module, pictures: Pictures, config: CommonConfig, *, batch: int = 0, fabric: Fabric | None = None) -> np.ndarray:
     """(N, D) float32 unit embeddings of every item's picture, undistorted; zero rows where there is none or it is unreadable.
 
     Args:
-        batch: pictures that go through the network at once; 0: as many as suit the device and the pictures' size.
-        fabric: gives the precision, and shares the work among its ranks, each of which gets all rows; None: float32, alone.
+        batch: pictures encoded at once; 0: a number that suits the device and the pictures' size.
+        fabric: gives the precision and shares the work among its ranks (each gets all rows); None: float32, one process.
 
     Raises:
-        DataError: pictures are decoded on the way, and too many of them proved unreadable.
+        DataError: pictures are decoded while embedding, and too many are unreadable.
     """
     vectors = np.zeros((len(pictures.present), config.dim), dtype=np.float32)
     present = np.flatnonzero(pictures.present)
@@ -53,7 +53,7 @@ def embed(net: nn.Module, pictures: Pictures, config: CommonConfig, *, batch: in
 def embedded(
     net: nn.Module, pictures: Pictures, items: np.ndarray, config: CommonConfig, *, batch: int = 0, fabric: Fabric | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batch after batch of `items`, as indices, and their (P, D) float32 unit embeddings; the next batch's pictures are read meanwhile.
+    """Batches of `items`, as indices, with their (P, D) float32 unit embeddings; the next batch's pictures are read meanwhile.
 
     Args:
         batch, fabric: as `embed`'s.
@@ -70,7 +70,7 @@ def embedded(
 
 
 def unit(out: torch.Tensor) -> np.ndarray:
-    """(P, D) outputs of a network -> unit rows, those of lengths beyond float32 too; a zero row stays zero."""
+    """(P, D) outputs of a network -> unit rows, even if a length exceeds float32; a zero row stays zero."""
     found = torch.nn.functional.normalize(out, dim=1).cpu().numpy()
     odd = np.flatnonzero(~(np.linalg.norm(found, axis=1) > 0.5))  # torch gives 0 for an infinite length, and divides by no less than 1e-12
     found[odd] = normalise(out[torch.from_numpy(odd)].cpu().numpy()) if len(odd) else found[odd]
@@ -85,7 +85,7 @@ def default_batch(device: str, image_size: int) -> int:
 def validation_gauc(
     net: nn.Module, shop: Shop, pictures: Pictures, config: CommonConfig, fabric: Fabric | None = None
 ) -> tuple[float, float]:
-    """(SimScore's GAUC in validation sessions, spread of the unit embeddings): what a checkpoint is chosen by, and collapse."""
+    """(SimScore's GAUC in validation sessions, spread of unit embeddings): the first selects a checkpoint, the second shows collapse."""
     vectors = embed(net, pictures, config, batch=config.chunk, fabric=fabric)
     spread = collapse(vectors)
     if config.centre:

@@ -1,4 +1,4 @@
-"""The pictures that a rank encodes, step after step, read while the network works on those before."""
+"""The pictures that a rank encodes, step by step, read while the network works on earlier ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pretrain.methods.method import Method, Step
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """Some of a step's pictures, as many as go through the network at once."""
+    """Some of a step's pictures, encoded at once."""
 
     step: Step
     rows: slice  # which of the step's pictures
@@ -23,7 +23,7 @@ class Piece:
 
 
 def feed(method: Method, pictures: Pictures, *, first: int, rank: int, ranks: int, chunk: int) -> Iterator[Piece]:
-    """This rank's pieces of step `first`, of the step after it, and so on; those of a step in several pieces come twice in a row.
+    """This rank's pieces of step `first`, of the step after it, and so on; if a step has several pieces, they come twice in a row.
 
     Args:
         chunk: most pictures of a piece; 0: no limit.
@@ -37,7 +37,7 @@ def feed(method: Method, pictures: Pictures, *, first: int, rank: int, ranks: in
 
 
 def pieces_of(pictures: int, rank: int, ranks: int, chunk: int) -> list[slice]:
-    """This rank's even share of so many pictures, in pieces of at most `chunk` (0: no limit) and nearly the same size."""
+    """This rank's even share of `pictures` pictures, in pieces of at most `chunk` (0: no limit) and nearly the same size."""
     begin, end = pictures * rank // ranks, pictures * (rank + 1) // ranks
     parts = max(1, -(-(end - begin) // chunk)) if chunk else 1
     edges = [begin + (end - begin) * part // parts for part in range(parts + 1)]

@@ -1,10 +1,10 @@
 """One step's loss and gradients: encoded in pieces and over ranks, with the gradients of the full batch.
 
-A contrast needs the embeddings of all pictures of a step, but not what the network computed on its way to them. So pictures are encoded
-without keeping that, the loss is taken over all embeddings, and pictures are encoded again, piece by piece, each handing back the loss's
+A contrast needs the embeddings of all pictures of a step, but not the network's activations. So pictures are encoded without keeping
+activations, the loss is computed from all embeddings, and pictures are encoded again, piece by piece, each propagating the loss's
 gradient at its embeddings (gradient caching: Gao et al. 2021, arXiv:2101.06983). Where a rank's share is one piece, the first pass is kept.
 
-Every rank takes the loss over the embeddings of all ranks. It is the same everywhere, so that no gradient travels but the sum over weights.
+Every rank computes the same loss from the embeddings of all ranks, so only the gradients of the weights are summed over ranks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def loss_of_step(run: Training, feed: Iterator[Piece]) -> tuple[Step, Tensor, Outputs, Outputs]:
-    """Take a step's pieces from `feed`, and leave the gradient of its loss in the weights.
+    """Take a step's pieces from `feed`, and store the gradient of its loss in the weights.
 
     Returns:
         the step, its loss in nats, the loss's parts, and the outputs of all pictures.
@@ -56,7 +56,7 @@ def loss_of_step(run: Training, feed: Iterator[Piece]) -> tuple[Step, Tensor, Ou
 def encode(run: Training, piece: Piece) -> Outputs:
     """`Method.encode` of a piece: inside in the run's precision, its outputs in that of the weights.
 
-    What the network draws (stochastic depth) belongs to (seed, step, piece): the second pass and a resumed run draw the same.
+    The network's random numbers (stochastic depth) depend on (seed, step, piece): the second pass and a resumed run draw the same.
     """
     step = piece.step.part(piece.rows)
     torch.manual_seed(integer_seed(run.seed, "network", step.number, piece.rows.start))
@@ -69,7 +69,7 @@ def encode(run: Training, piece: Piece) -> Outputs:
 
 
 def again(run: Training, feed: Iterator[Piece], pieces: int) -> Iterator[Outputs]:
-    """The second pass over a step's pieces, each encoded when it is asked for."""
+    """The second pass over a step's pieces, each encoded on demand."""
     return (encode(run, piece) for piece in islice(feed, pieces))
 
 

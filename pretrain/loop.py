@@ -39,8 +39,8 @@ from run.stop import stop_requests
 if TYPE_CHECKING:
     from pretrain.methods.method import Method, Outputs, Step
 
-_HEAD_FROM = 2048  # pictures that a head's first weights are computed from
-_HEALTHY = 0.1  # share of 1/sqrt(D) under which an embedding's spread is called collapsed
+_HEAD_FROM = 2048  # pictures that a head's initial weights are computed from
+_HEALTHY = 0.1  # share of 1/sqrt(D) below which an embedding's spread counts as collapsed
 
 
 def train_encoder(
@@ -52,9 +52,9 @@ def train_encoder(
 
     Args:
         name: of a method (pretrain/methods/table.py).
-        seed: of the first weights, the sampling and the views; never of the data.
+        seed: of the initial weights, the sampling and the views; never of the data.
         folder: also gets metrics.jsonl, TensorBoard events and `last.pt`, from which a killed run resumes with the same numbers.
-        threads: CPU threads; 0 leaves torch's choice.
+        threads: CPU threads; 0: torch's choice.
         title: what progress calls the encoder; empty: its name.
 
     Returns:
@@ -62,7 +62,7 @@ def train_encoder(
 
     Raises:
         UserError: the log is too small for the method, or the loss is not a number.
-        Stopped: SIGTERM came; the partial run is in `folder`.
+        Stopped: SIGTERM was received; the partial run is in `folder`.
     """
     fabric = set_up(threads, config.precision)
     method = make_method(name, shop, store.present, config, seed)
@@ -74,15 +74,15 @@ def train_encoder(
     resumed = resume(run, folder / "last.pt")
     _train(run, method, shop, store, folder, resumed=resumed, title=title or name)
     result = _finish(folder, run.state, run.best if fabric.is_global_zero else None)
-    fabric.barrier()  # what comes next may read the weights
+    fabric.barrier()  # the next step may read the weights
     return result
 
 
 def _train(run: Training, method: Method, shop: Shop, store: Pictures, folder: Path, *, resumed: bool, title: str) -> None:
-    """All steps that are left, with checkpoints, logging and saved partial runs.
+    """All remaining steps, with checkpoints, logging and saved partial runs.
 
     Raises:
-        Stopped: SIGTERM came; the partial run is in `folder`.
+        Stopped: SIGTERM was received; the partial run is in `folder`.
     """
     fabric, config = run.fabric, run.config
     log = MetricsLog(folder, resume_step=run.state.step if resumed else None) if fabric.is_global_zero else None
@@ -106,7 +106,7 @@ def _train(run: Training, method: Method, shop: Shop, store: Pictures, folder: P
                 run.state.seconds = last_save - began
                 save_checkpoint(folder / "last.pt", snapshot(run))
             if stop:
-                raise Stopped(f"{run.name}: stopped at {run.state.pictures:,} pictures, as asked; the same command resumes from here")
+                raise Stopped(f"{run.name}: stopped at {run.state.pictures:,} pictures, as requested; the same command resumes from here")
     if log:
         log.close()
 
@@ -140,7 +140,7 @@ def take_step(run: Training, pieces: Iterator[Piece], folder: Path) -> dict[str,
 
 
 def finite_gradients(run: Training) -> bool:
-    """False where a weight's gradient is infinite or no number; where losses are scaled, the scale sees to that, and skips the step."""
+    """False where a weight's gradient is infinite or no number; with scaled losses, the scaler checks this and skips the step."""
     if scales_losses(run.fabric):
         return True
     gradients = [weight.grad for weight in run.parts.parameters() if weight.grad is not None]
@@ -157,10 +157,10 @@ def save_step(path: Path, step: Step, outputs: Outputs) -> Path:
 
 
 def validate(run: Training, shop: Shop, store: Pictures, *, loss: float) -> dict[str, float]:
-    """Validate, and keep the weights where they are the best so far; valid_gauc and std (the spread) for the log.
+    """Validate, and keep the weights if they are the best so far; valid_gauc and std (the spread) for the log.
 
     Args:
-        loss: of the step before: where it is 0, nothing can be learned.
+        loss: of the last step: if it is 0, nothing can be learned.
     """
     net = run.parts["backbone"]
     score, spread = validation_gauc(net, shop, store, run.config, run.fabric)
@@ -172,11 +172,10 @@ def validate(run: Training, shop: Shop, store: Pictures, *, loss: float) -> dict
 
 
 def first_weights(common: float, shop: Shop, store: Pictures, config: CommonConfig, *, seed: int) -> nn.Module:
-    """The backbone that every encoder of this seed begins with; the head gets a common part as well where a method asks for one
-    (`common` > 0).
+    """The backbone that every encoder of this seed begins with; its head also gets a common part if the method asks for one (`common` > 0).
 
-    A method that compares embeddings as they are, at a low temperature, sheds or keeps the common part as its loss demands. One that
-    compares projections does without: its embeddings would keep the common part, and their cosines would hardly differ.
+    A method that compares the embeddings themselves, at a low temperature, sheds or keeps the common part as its loss demands. One that
+    compares projections has none: its embeddings would keep the common part, and their cosines would hardly differ.
     """
     net = backbone(config.backbone, dim=config.dim, seed=seed, weights=config.weights)
     if config.head == "whitened" or common > 0:
@@ -191,12 +190,12 @@ def first_weights(common: float, shop: Shop, store: Pictures, config: CommonConf
 
 
 def learning_rate(done: float, config: CommonConfig, *, begins: float = 0.0) -> float:
-    """The rate when a share `done` of the pictures is encoded: 0 until `begins`, a linear rise, then a half cosine to 0."""
+    """The learning rate when a share `done` of the pictures is encoded: 0 until `begins`, a linear rise, then a half cosine to 0."""
     return config.learning_rate * rise_and_cosine(done, rise=config.warmup, begins=begins)
 
 
 def passed_checkpoint(before: int, after: int, config: CommonConfig) -> bool:
-    """True where a step crossed one of the evenly spaced checkpoints; the last is at the end of the training."""
+    """True if a step crossed one of the evenly spaced checkpoints; the last is at the end of the training."""
     parts, total = config.checkpoints, config.pictures
     return min(after, total) * parts // total > before * parts // total
 

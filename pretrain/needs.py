@@ -1,7 +1,7 @@
-"""What a method needs of a shop, found out before anything is trained: enough of it, and pictures that differ where they compete.
+"""What a method needs of a shop, checked before anything is trained: enough data, and pictures that differ where they compete.
 
-A contrast in which nothing competes has a loss of 0 from the first step on: whatever weights it ends with, it has trained nothing. Errors
-and sentences here name no encoder; pretrain/methods/table.py puts its name before them.
+A contrast in which nothing competes has a loss of 0 from the first step on, so it trains nothing. Errors and sentences here name no
+encoder; pretrain/methods/table.py puts its name before them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pretrain.page_views import PageViews, pretraining_items
 from pretrain.settings import CommonConfig
 from run.errors import SettingError, UserError
 
-_MANY = 0.5  # share without a competitor from which on it is reported
+_MANY = 0.5  # share without a competitor from which it is reported
 _ACROSS = "--pretrain.negatives batch would let pictures of different categories compete"
 
 
@@ -33,10 +33,10 @@ def enough_items(shop: Shop, has_picture: np.ndarray) -> np.ndarray:
 
 
 def enough_views(views: PageViews, needed: str) -> PageViews:
-    """The page views, where there are enough of them.
+    """The page views, if there are enough of them.
 
     Args:
-        needed: what each of them has.
+        needed: what each of them must have.
 
     Raises:
         UserError: they are too few.
@@ -64,7 +64,7 @@ def groups_of(shop: Shop, config: CommonConfig) -> np.ndarray | None:
 
 
 def lonely_pictures(items: np.ndarray, batch: int, group: np.ndarray | None) -> list[str]:
-    """A sentence where most pictures of an average step have no competitor; nothing where few do.
+    """A sentence if most pictures of an average step have no competitor; nothing if few lack one.
 
     Args:
         items: (M,) items that steps are drawn from.
@@ -72,7 +72,7 @@ def lonely_pictures(items: np.ndarray, batch: int, group: np.ndarray | None) -> 
         group: (N,) each item's group; None: all compete.
 
     Raises:
-        UserError: no picture can ever have one.
+        UserError: no picture can ever have a competitor.
     """
     if batch < 2:
         raise SettingError("batch_pictures", batch, "pictures of a batch compete with each other: give at least 2")
@@ -81,7 +81,7 @@ def lonely_pictures(items: np.ndarray, batch: int, group: np.ndarray | None) -> 
     own = group[items]
     size = np.bincount(np.unique(own, return_inverse=True)[1])
     if size.max() < 2:
-        raise UserError(f"no picture has a competitor: each category holds one item, so that there is nothing to learn; {_ACROSS}")
+        raise UserError(f"no picture has a competitor: each category holds one item, so there is nothing to learn; {_ACROSS}")
     alone = [none_of(int(members) - 1, min(batch, len(items)) - 1, len(items) - 1) for members in size]
     return _few_compete(float(size @ alone) / len(items), "pictures of an average step")
 
@@ -99,7 +99,7 @@ def none_of(marked: int, drawn: int, total: int) -> float:
 
 
 def lonely_clicks(target: np.ndarray, candidates: np.ndarray, group: np.ndarray | None) -> list[str]:
-    """A sentence where most clicked items have no competitor in all of the page views; nothing where few do.
+    """A sentence if most clicked items have no competitor in any page view; nothing if few lack one.
 
     Args:
         target: (C,) item of each click that is learned from.
@@ -107,7 +107,7 @@ def lonely_clicks(target: np.ndarray, candidates: np.ndarray, group: np.ndarray 
         group: (N,) each item's group; None: all compete.
 
     Raises:
-        UserError: none has one.
+        UserError: none has a competitor.
     """
     distinct = np.unique(candidates)
     own = np.zeros(len(distinct), dtype=np.int64) if group is None else group[distinct]
@@ -116,13 +116,13 @@ def lonely_clicks(target: np.ndarray, candidates: np.ndarray, group: np.ndarray 
     alone = float((size[np.searchsorted(groups, of_target)] < 2).mean())
     if alone == 1:
         if group is None:
-            raise UserError("no clicked picture has a competitor: all page views show one item, so that there is nothing to learn")
+            raise UserError("no clicked picture has a competitor: all page views show one item, so there is nothing to learn")
         raise UserError(f"no clicked picture has a competitor: its category holds no other item on any page; {_ACROSS}")
     return _few_compete(alone, "clicks")
 
 
 def lonely_titles(title: np.ndarray, group: np.ndarray | None) -> list[str]:
-    """A sentence where most titled pictures have no other title to compete with; nothing where few do.
+    """A sentence if most titled pictures have no other title to compete with; nothing if few lack one.
 
     Args:
         title: (M,) number of each picture's title; equal titles do not compete.

@@ -29,8 +29,8 @@ def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: 
     Args:
         page_items: l_pv; a longer page keeps its clicked items first.
         history_items: l_click.
-        has_picture: (N,) bool; items without a picture take no part.
-        unclicked: page views without a click count too.
+        has_picture: (N,) bool; items without a picture are left out.
+        unclicked: include page views without a click.
     """
     rows = shop.rows("pretrain")
     rows = rows[has_picture[shop.item[rows]]]
@@ -54,7 +54,7 @@ def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: 
 
 
 def newest(items: np.ndarray, kept: np.ndarray, length: int) -> np.ndarray:
-    """(B, length): the last `length` kept entries of each row, sequence unchanged, left-aligned, padded with -1."""
+    """(B, length): the last `length` kept entries of each row, in the same order, left-aligned, padded with -1."""
     from_end = np.cumsum(kept[:, ::-1], axis=1)[:, ::-1]
     kept = kept & (from_end <= length)
     place = np.cumsum(kept, axis=1) - 1
@@ -71,7 +71,7 @@ def pretraining_items(shop: Shop, has_picture: np.ndarray) -> np.ndarray:
 
 
 def rows_of_step(rows: int, batch: int, seed: int, number: int) -> np.ndarray:
-    """(batch,) rows of step `number`: one pass over all rows, shuffled, after another, each row once a pass; a short rest is left out."""
+    """(batch,) rows of step `number`: shuffled passes over all rows, each row once per pass; a short remainder is left out."""
     per_pass = rows // batch
     shuffled = permutation(rows, seed, "rows", number // per_pass)
     start = number % per_pass * batch
@@ -79,13 +79,13 @@ def rows_of_step(rows: int, batch: int, seed: int, number: int) -> np.ndarray:
 
 
 def distinct(tables: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The items in some tables, each once, and the same tables with places in that list instead of items; -1 stays -1.
+    """The items in some tables, each once, and the same tables with positions in that list instead of items; -1 stays -1.
 
     Returns:
         (P,) item indices in ascending order; the tables.
     """
     items, where = np.unique(np.concatenate([table.ravel() for table in tables.values()]), return_inverse=True)
-    if len(items) and items[0] < 0:  # padding is the smallest entry: it is no picture
+    if len(items) and items[0] < 0:  # padding is the smallest entry and not a picture
         items, where = items[1:], where - 1
     ends = np.cumsum([table.size for table in tables.values()])[:-1]
     parts = np.split(where, ends)

@@ -1,4 +1,4 @@
-"""A user's intention, reconstructed from earlier clicks (COURIER, arXiv 2306.05001, section 3.2), and the variants it was compared with.
+"""A user's intention, reconstructed from earlier clicks (COURIER, arXiv 2306.05001, section 3.2), and its ablations.
 
 Shapes: R rows, J targets of a row, K history items, D embedding length.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def reconstruct(target_RJD: Tensor, history_RKD: Tensor, present_RK: Tensor, *, scale: bool = True) -> Tensor:
     """Each target as a weighted sum of the history: R = softmax(E_pv E_click^T / sqrt(D)) E_click (Eq. 1-3).
 
-    Embeddings enter as they are, not normalised.
+    Embeddings are not normalised.
 
     Args:
         target_RJD: (R, J, D) embeddings of page items.
@@ -39,13 +39,13 @@ def attention(target_RJD: Tensor, history_RKD: Tensor, present_RK: Tensor, *, sc
 
 
 def summary(history_RKD: Tensor, present_RK: Tensor, *, scale: bool = True) -> Tensor:
-    """(R, D): the history after self-attention, averaged over its items: "w/o reconstruction" of Table 6, which knows no target."""
+    """(R, D): the history after self-attention, averaged over its items: "w/o reconstruction" of Table 6, independent of the target."""
     mixed_RKD = reconstruct(history_RKD, history_RKD, present_RK, scale=scale) * present_RK[:, :, None]
     return mixed_RKD.sum(1) / present_RK.sum(1, keepdim=True).clamp(min=1)
 
 
 class MultiheadReconstruction(nn.Module):
-    """Attention with learned projections and several heads, as the authors' code has it in place of Eq. 3; padding is masked here.
+    """Attention with learned projections and several heads, as in the authors' code instead of Eq. 3; padding is masked here.
 
     Args:
         dim: D.
@@ -58,7 +58,7 @@ class MultiheadReconstruction(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, target_RJD: Tensor, history_RKD: Tensor, present_RK: Tensor) -> Tensor:
-        """(R, J, D) reconstructions; a row without history gives what `out` makes of zeros."""
+        """(R, J, D) reconstructions; for a row without history, `out` of zeros."""
 
         def split(part: Tensor) -> Tensor:
             return part.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Settings that all encoders share, and what the settings of a method are. pretrain/config.py puts the two together."""
+"""Settings that all encoders share, and the base class of a method's settings. pretrain/config.py puts the two together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from run.errors import SettingError
 
 # settings that say only how a run proceeds: they change no result, except for the last digits of sums
 PACE = ("checkpoint_seconds", "chunk", "recompute", "compile")
-NAMED_WEIGHTS = ("pictures", "imagenet", "random")  # what `weights` may say in place of a file
+NAMED_WEIGHTS = ("pictures", "imagenet", "random")  # values of `weights` that are not files
 Part = TypeVar("Part")
 
 
@@ -23,12 +23,12 @@ class MethodSettings:
     The comment next to a field is its flag's help text.
     """
 
-    part: ClassVar[str]  # their name: of the field in PretrainConfig, of the table in a recipe, before the dot in flags
-    plain_flags: ClassVar[bool] = False  # their flags have no name before them: --temperature, not --courier.temperature
+    part: ClassVar[str]  # their name: the field of PretrainConfig, the table in a recipe, the prefix of their flags
+    plain_flags: ClassVar[bool] = False  # their flags have no prefix: --temperature, not --courier.temperature
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # preset -> the settings that it changes
 
     def check(self, common: CommonConfig) -> None:
-        """Refuse settings that do not go with those of all encoders.
+        """Refuse settings that do not fit those of all encoders.
 
         Raises:
             SettingError: names the setting.
@@ -40,39 +40,39 @@ class CommonConfig:
     """How an encoder is trained. Every encoder of a comparison gets the same backbone, pictures and checkpoints."""
 
     backbone: str = "small_cnn"  # small_cnn | resnet18 | swin_t
-    # first weights of the body, the same for every encoder: pictures (the initial encoder: SimCLR on the shop's own pictures, since a
+    # initial weights of the body, the same for every encoder: pictures (the initial encoder: SimCLR on the shop's own pictures, since a
     # small backbone has no ImageNet weights) | imagenet (torchvision's download) | random | a file of weights for the backbone
     weights: str = "pictures"
     start_pictures: int = 400_000  # pictures encoded in the training of the initial encoder; read only with --weights pictures
-    # first weights of the linear head: given (the head that comes with the body's weights, or a new one, as in the paper) | whitened
+    # initial weights of the linear head: given (the head that comes with the body's weights, or a new one, as in the paper) | whitened
     # (principal components of the pictures' features)
     head: str = "given"
-    centre: bool = True  # take the part that all embeddings share out of them before they are compared, in validation and features
-    image_size: int = 32  # pixels a side that the backbone sees
-    store_size: int = 48  # pixels a side of the stored pictures; at least 1.5 x image_size, so that random crops are fair
+    centre: bool = True  # subtract the part that all embeddings share before they are compared, in validation and features
+    image_size: int = 32  # side in pixels of the pictures that the backbone sees
+    store_size: int = 48  # side in pixels of the stored pictures; at least 1.5 x image_size, to leave detail for random crops
     dim: int = 64  # length of an embedding
     pictures: int = 300_000  # pictures encoded in the full training, the same for every encoder
     checkpoints: int = 10  # how often it is validated and may be chosen, evenly spaced
     # pictures of a step, for methods that learn from pictures and not from page views; those that compare two views encode each twice
     batch_pictures: int = 1024
-    learning_rate: float = 3e-3  # Adam's, at its height
-    beta2: float = 0.95  # decay of Adam's second moment; trainings of a few hundred steps need it to forget their first ones
+    learning_rate: float = 3e-3  # Adam's, at its peak
+    beta2: float = 0.95  # decay of Adam's second moment; at this value, trainings of a few hundred steps forget their first ones
     warmup: float = 0.1  # share of the training in which the rate rises from 0; it then falls along a cosine
     head_first: float = 0.06  # share of the training in which only linear heads learn, before the body follows
     weight_decay: float = 1e-6  # Adam's
-    # leave the target's own item out of a click's negatives and of the SimScore that validation watches: needed in a small catalogue
+    # leave the target's own item out of a click's negatives and of the SimScore used in validation: needed in a small catalogue
     mask_same_item: bool = True
     # whose pictures compete in a contrast: batch (all) | category (those of the picture's own category: the paper pre-trains on one
     # category alone, so distinguishing categories earns nothing there; a shop without categories is one)
     negatives: str = "category"
-    valid_history: int = 50  # newest clicks whose cosines make the SimScore that validation watches
+    valid_history: int = 50  # newest clicks whose cosines make the SimScore used in validation
     precision: str = "32-true"  # Lightning Fabric's names: 32-true | bf16-mixed | 16-mixed
     # pictures that go through the backbone at once; more of them in a step are encoded twice (gradient caching): the same gradients in
     # bounded memory; 0: all at once
     chunk: int = 0
-    recompute: bool = False  # compute the backbone's blocks again in the backward pass, in place of keeping what they computed
+    recompute: bool = False  # recompute the backbone's blocks in the backward pass, instead of keeping their activations
     compile: bool = False  # let torch.compile fuse the backbone
-    checkpoint_seconds: float = 30.0  # how often the state is saved, for a run that is killed
+    checkpoint_seconds: float = 30.0  # between saves of the state, from which a killed run resumes
 
     def __post_init__(self):
         for name in (
@@ -103,18 +103,18 @@ class CommonConfig:
         return self if self.weights in NAMED_WEIGHTS else replace(self, weights=str(Path(self.weights).absolute()))
 
     def part(self, kind: type[Part]) -> Part:
-        """The settings of this class; their defaults where the config has none of it."""
+        """The settings of this class; its defaults if the config has none."""
         found = (getattr(self, field.name) for field in fields(self))
         return next((value for value in found if type(value) is kind), None) or kind()
 
     def with_part(self, name: str, settings: Any) -> CommonConfig:
-        """The same settings and one more part: that of a method outside these packages."""
+        """The same settings and one more part: that of a user's method."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         own = (name, type(settings), dataclass_field(default=settings))
         return make_dataclass(type(self).__name__, [own], bases=(type(self),), frozen=True, kw_only=True)(**values)
 
 
 def share(setting: str, value: float) -> None:
-    """Refuse a value that is no share above 0."""
+    """Refuse a value outside (0, 1]."""
     if not 0 < value <= 1:
         raise SettingError(setting, value, "give a share above 0 and up to 1")

@@ -11,8 +11,8 @@ from data.log.shop_folder import Shop
 def normalise(vectors: np.ndarray) -> np.ndarray:
     """(N, D) floats -> unit rows of the same type; a zero row stays zero.
 
-    Where squares overflow or vanish in that type, so that a length would be infinite, 0 or inexact, the row is scaled by its largest entry
-    first.
+    If squares overflow or vanish in that type, and a length would be infinite, 0 or inexact, the row is first divided by its largest
+    entry.
     """
     with np.errstate(over="ignore", under="ignore"):
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -55,12 +55,12 @@ def common_part(unit_vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
 def centred(unit_vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Unit rows less their mean over the items `known`, of unit length again; zero rows stay zero.
 
-    Embeddings share a part (a mean direction), which makes cosines measure how usual a picture looks, to all users alike. Those taken
-    before a projection (SimCLR's) share so much of it that their raw cosines rank at chance.
+    Embeddings share a part (a mean direction), which makes cosines measure how typical a picture looks, for every user. Those taken
+    before a projection (SimCLR's) share so much of it that their raw cosines rank no better than chance.
 
     Args:
         unit_vectors: (N, D), zero rows where an item has no picture.
-        known: (M,) items whose mean is taken.
+        known: (M,) items over which the mean is taken.
     """
     return without_common(unit_vectors, common_part(unit_vectors, known))
 
@@ -94,8 +94,8 @@ def sim_scores(
     Args:
         vectors: (N, D) embeddings, zero rows where an item has no picture.
         rows: (B,) impression rows.
-        history_items: newest clicks that count.
-        mask_same_item: leave out clicks on the very item; their cosine is 1 for any encoder.
+        history_items: how many of the newest clicks are used.
+        mask_same_item: leave out clicks on the same item; their cosine is 1 for any encoder.
     """
     unit = normalise(np.asarray(vectors, dtype=np.float32))
     has_picture = np.any(unit, axis=1)

@@ -31,7 +31,7 @@ from run.folder import locked
 
 ENCODERS = tuple(METHODS)
 BASIC = ("data", "encoder", "preset", "seed", "out", "backbone", "weights", "image_size", "pictures", "learning_rate", "recipe")
-_HELP = f"{' | '.join(ENCODERS)} ({UNTRAINED}: the backbone as it begins) | {FORM} (your own: docs/add-an-encoder.md)"
+_HELP = f"{' | '.join(ENCODERS)} ({UNTRAINED}: the untrained backbone) | {FORM} (your own: docs/add-an-encoder.md)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +40,14 @@ class TrainConfig:
 
     encoder: Annotated[str, tyro.conf.arg(help=_HELP)] = default_encoders()[0]
     preset: str = "small"  # tiny | small | paper
-    seed: int = 0  # of first weights, sampling and views
-    out: Path = Path("runs/encoder")  # run folder; the same command resumes where a killed one was
+    seed: int = 0  # of initial weights, sampling and views
+    out: Path = Path("runs/encoder")  # run folder; the same command resumes where a killed one stopped
     source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
     pretrain: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
 
     def __post_init__(self):
         if is_user_method(self.encoder):
-            own_settings(self.encoder)  # refuses a method that cannot be loaded
+            own_settings(self.encoder)  # raises for a method that cannot be loaded
         else:
             one_of("encoder", self.encoder, ENCODERS)
 
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         description="Train one image encoder on a shop's pictures and clicks; embed with features.embed afterwards.",
     )  # fmt: skip
     for flag in unread(config):
-        print(f"note: {flag} is of another method; {config.encoder} does not read it", file=sys.stderr)
+        print(f"note: {flag} belongs to another method; {config.encoder} does not read it", file=sys.stderr)
     from contextlib import nullcontext
 
     from data.readiness import check_scorable
@@ -101,7 +101,7 @@ def unread(config: TrainConfig) -> list[str]:
     preset = with_settings(PretrainConfig(), PRETRAIN_PRESETS[config.preset], source=config.preset)
     read = set(parts_read(config.encoder, config.pretrain))
     if uses_initial_weights(config.encoder, config.pretrain):
-        read |= set(parts_read(INITIAL_METHOD, config.pretrain))  # what all begin with
+        read |= set(parts_read(INITIAL_METHOD, config.pretrain))  # all methods start from it
     found = []
     for kind in settings_classes():
         if kind.part in read:

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class State:
-    """How far a training is, except for its weights."""
+    """The progress of a training: everything except tensors."""
 
     step: int = 0
     pictures: int = 0  # encoded so far
     seconds: float = 0.0
     best_gauc: float = -1.0  # of the chosen checkpoint, in validation sessions
-    best_pictures: int = 0  # it was taken
+    best_pictures: int = 0  # its number of encoded pictures
 
 
 @dataclass(kw_only=True)
@@ -43,7 +43,7 @@ class Training:
     fabric: Fabric
     method: Method
     parts: nn.ModuleDict  # backbone and heads: what a checkpoint holds
-    encoder: nn.Module  # the backbone as it is run: itself, or what torch.compile made of it
+    encoder: nn.Module  # the backbone as it is run: itself or compiled
     optimizer: torch.optim.Optimizer
     settings: dict[str, str]  # see `settings_of`
     state: State = field(default_factory=State)
@@ -76,8 +76,8 @@ def prepare(name: str, net: nn.Module, method: Method, shop: Shop, config: Commo
 def parameter_groups(method: Method, net: nn.Module) -> list[dict[str, Any]]:
     """The linear head and the method's own heads, which learn from the first step, and the body, which follows after `head_first`.
 
-    `rate` is a group's multiple of the learning rate, `waits` marks the body. A body that moves while its head still points anywhere loses
-    the features it has (Kumar et al. 2022, arXiv:2202.10054).
+    `rate` is a group's multiple of the learning rate, `waits` marks the body. A body that moves while its head is still random loses
+    its features (Kumar et al. 2022, arXiv:2202.10054).
     """
     last = list(linear_head(net).parameters())
     body = [weight for weight in net.parameters() if all(weight is not own for own in last)]
@@ -90,7 +90,7 @@ def parameter_groups(method: Method, net: nn.Module) -> list[dict[str, Any]]:
 
 
 def settings_of(name: str, shop: Shop, config: CommonConfig, seed: int) -> dict[str, str]:
-    """What a partial run and the run that resumes it must agree in, as plain text."""
+    """What a partial run and the run that resumes it must agree on, as text."""
     settings = {"encoder": name, "seed": str(seed), "shop": shop_fingerprint(shop.folder)}
     for key, value in settings_read(name, config).items():
         parts = {f"{key}.{inner}": part for inner, part in value.items()} if isinstance(value, dict) else {key: value}
@@ -111,7 +111,7 @@ def snapshot(run: Training) -> dict[str, Any]:
 
 
 def resume(run: Training, path: Path) -> bool:
-    """Restore a `snapshot` where there is one; False: the run begins.
+    """Restore a `snapshot` if there is one; False: the run starts from the beginning.
 
     Raises:
         UserError: it was made with other settings.

@@ -1,6 +1,6 @@
 """Views of pictures, made for a batch at once, on its device.
 
-Random numbers are keyed by (seed, round, item, view), so that ranks, resumed runs and methods draw the same.
+Random numbers are keyed by (seed, round, item, view), so ranks, resumed runs and methods draw the same.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from run.randomness import uniform
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pictures, as torchvision's weights expect
 _STD = (0.229, 0.224, 0.225)
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
-# RGB <-> luma and two colour axes (NTSC's YIQ); a turn of the colour plane is a change of hue
+# RGB <-> luma and two colour axes (NTSC's YIQ); rotating the colour plane changes the hue
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """(P, S, S, 3) uint8 -> (P, 3, S, S) float32 in [0, 1], colour after colour in memory: what resizing is fastest on."""
+    """(P, S, S, 3) uint8 -> (P, 3, S, S) float32 in [0, 1], planar in memory, the fastest layout for resizing."""
     count, height, width, colours = pixels.shape
     pictures = torch.empty(count, colours, height, width, device=pixels.device)
     return pictures.copy_(pixels.permute(0, 3, 1, 2)).div_(255.0)
@@ -67,8 +67,8 @@ def cropped(pixels: Tensor, size: int, keys: tuple, *, smallest: float, stretch:
 def distorted(pictures: Tensor, keys: tuple, *, strength: float, blur: bool) -> Tensor:
     """SimCLR's colour distortion (Chen et al. 2020, appendix A): jitter, grey, blur.
 
-    Jitter acts on 4 of 5 pictures: brightness, contrast and saturation by a factor in 1 +- 0.8 s, hue turned by up to 0.2 s of the circle
-    (a turn of the colour plane in YIQ, in this order; the original draws the order). 1 of 5 pictures turns grey. Blur, where asked for,
+    Jitter acts on 4 of 5 pictures: brightness, contrast and saturation by a factor in 1 +- 0.8 s, hue rotated by up to 0.2 s of the circle
+    (a rotation of the colour plane in YIQ), in this order; the original draws the order. 1 of 5 pictures turns grey. Blur, if wanted,
     acts on half of the pictures with a deviation of 0.1 to 2 pixels.
 
     Args:

@@ -77,7 +77,7 @@ def test_an_existing_world_is_left_as_it_is(world, monkeypatch, photos):
 
 def test_a_world_built_by_other_code_is_not_reused(world, monkeypatch, photos):
     monkeypatch.setattr(worlds.World, "code", lambda _: "0123456789abcdef")
-    with pytest.raises(UserError, match="as other code made it"):
+    with pytest.raises(UserError, match="holds this world made by other code"):
         worlds.make_world(world.name, world, **SIZES, seed=3, fashion_dir=photos)
 
 

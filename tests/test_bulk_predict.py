@@ -129,7 +129,7 @@ def test_a_wrong_file_an_export_and_an_unfinished_run_are_recognised_and_refused
     for words, expected in (
         (
             ["--run", str(run), "--data", str(tmp_path / "day.csv")],
-            "day.csv: is a file that is not .parquet; give a shop folder or a .parquet",
+            "day.csv: not a .parquet file; give a shop folder or a .parquet",
         ),
         (["--run", str(tmp_path / "export")], "export: is an export; give the run folder of ctr.train"),
         (["--run", str(tmp_path / "unfinished")], "unfinished: not trained to its end; the command that began it resumes it"),

@@ -94,7 +94,7 @@ def test_a_transparent_colour_is_shown_white_or_refused_where_16_bits_leave_it_o
     deep = values * 257
     absent = chunk(b"tRNS", struct.pack(">HHH", 1, 65535, 256))
     assert_shows(png(deep, 16, COLOUR, absent), values)
-    with pytest.raises(PictureError, match="16 bits a channel and a transparent colour"):
+    with pytest.raises(PictureError, match="16 bits per channel with a transparent colour"):
         decode_picture(png(deep, 16, COLOUR, chunk(b"tRNS", struct.pack(">HHH", *(key * 257)))), "x")
 
 

@@ -106,7 +106,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_ends_with_the_same_p
 def test_if_no_checkpoint_is_complete_the_error_names_them_and_the_fix(broken):
     for path in (broken / "checkpoints").iterdir():
         cut(path / "__0_0.distcp")
-    with pytest.raises(UserError, match=r"none of its checkpoints is complete \(step-00000012, step-00000011\); delete it to begin again"):
+    with pytest.raises(UserError, match=r"none of its checkpoints is complete \(step-00000012, step-00000011\); delete it to start over"):
         train(broken, **SETTINGS)
 
 
@@ -189,7 +189,7 @@ def test_sigterm_saves_a_checkpoint_and_says_so(tmp_path, monkeypatch, undisturb
         return take_step(run, share)
 
     monkeypatch.setattr(ctr.training.loop, "take_step", asked)
-    with pytest.raises(UserError, match="stopped at step 8, as asked; the same command resumes from here"):
+    with pytest.raises(UserError, match="stopped at step 8, as requested; the same command resumes from here"):
         train(tmp_path, **(SETTINGS | {"checkpoint_seconds": 1000}))
     assert steps(tmp_path) == ["step-00000008"]
     monkeypatch.undo()
@@ -251,4 +251,4 @@ def test_a_finished_run_of_other_code_is_reported_with_a_note(undisturbed, tmp_p
     settings = json.loads((folder / "settings.json").read_text())
     (folder / "settings.json").write_text(json.dumps(settings | {"code": "0123"}))
     train(folder, **SETTINGS)
-    assert "run: trained before by other code than this; delete it to train again" in capsys.readouterr().err
+    assert "run: trained by other code than this; delete it to train again" in capsys.readouterr().err

@@ -121,7 +121,7 @@ def spoiled(value):
         (npy(spoiled(np.inf)), r"row 2, column '1': value inf"),
         (npy(np.zeros((4, 3))), "all embeddings of the shop's items are zero"),
         (npy(np.ones((2, 3)), ["9"]), r"e\.ids\.txt: value '1 ids'; e\.npy has 2 rows"),
-        (npy(np.ones((2, 3)), ["9", "9"]), r"row 0, column 'item_id': value 9; is there more than once"),
+        (npy(np.ones((2, 3)), ["9", "9"]), r"row 0, column 'item_id': value 9; occurs more than once"),
         (npy(np.ones((2, 3)), ["90", "91"]), r"holds none of the shop's items; its ids are like 90, the shop's like 9"),
         (npy(np.ones((2, 3)), ["a", "b"]), r"column 'item_id': value .*String.*; the shop's ids are Int64"),
         (other("e.pkl"), r"in a format that is not read here; give \.npy"),
@@ -197,7 +197,7 @@ ID_FIX = r"ids must fit 64 bits with sign; write them as text"
         (pl.Series(["1", "2"]).cast(pl.Decimal(10, 0)), r"column 'item_id': type Decimal.*; ids are integers or text"),
         (pl.Series([True, False]), r"column 'item_id': type Boolean; ids are integers or text"),
         (pl.Series(["1", str(BIG)]), rf"row 1, column 'item_id': value '{BIG}'; does not fit 64 bits"),
-        (pl.Series([2, 2]), r"row 0, column 'item_id': value 2; is there more than once"),
+        (pl.Series([2, 2]), r"row 0, column 'item_id': value 2; occurs more than once"),
     ],
 )
 @pytest.mark.parametrize("kind", ["lists", "parquet", "folder"])

@@ -190,7 +190,7 @@ TABLES: list[tuple[str, dict, tuple[str, ...]]] = [
      ("impressions.parquet", "2 sessions", "more sessions or other --split-fractions")),
     # names that are reserved but not read yet
     ("history list", {"impressions_frame": column("history", pl.concat_list("item_id"))},
-     ("impressions.parquet", "column 'history'", "not read yet", "events.parquet")),
+     ("impressions.parquet", "column 'history'", "not supported yet", "events.parquet")),
 ]  # fmt: skip
 
 
@@ -257,7 +257,7 @@ FOLDERS: list[tuple[str, Callable[[Path], None], tuple[str, ...]]] = [
     ("table is a folder", _table_is_folder, ("events.parquet", "is not a file", "one parquet file")),
     ("csv", _csv, ("items.parquet: no such file", "there is 'items.csv': write it as parquet")),
     ("misspelt file", _misspelt_file, ("impressions.parquet", "no such file", "did you mean 'impression.parquet'?")),
-    ("vectors", _vectors, ("vectors.npy", "not read yet", "give pictures")),
+    ("vectors", _vectors, ("vectors.npy", "not supported yet", "give pictures")),
     ("no images", _no_images, ("items.parquet: row 0", "'image'", "39 (100.0 %)", "images/0000.png", "--max-bad-images")),
     (
         "images/ before each path",

@@ -242,7 +242,7 @@ def test_pictures_are_found_next_to_the_request_file_and_errors_begin_with_its_p
     for fields, expected in (
         ({"query": 5}, "query: value 5; give a text"),
         ({"usr": 1}, "usr: no such field; did you mean 'user'?"),
-        ({"pictures": {"7": "x.png"}}, "pictures.7: no candidate and no item of the histories as read; leave it out"),
+        ({"pictures": {"7": "x.png"}}, "pictures.7: neither a candidate nor an item of the histories as read; leave it out"),
     ):
         with pytest.raises(UserError) as error:
             scorer.score_file(asked(**fields))
@@ -311,7 +311,7 @@ def test_a_user_described_like_a_known_one_gets_its_score(made):
         ({"history": {"cart": 5}}, r"history\.cart: value 5; give a list"),
         ({"context": {"position": [1]}}, r"context\.position: value \[1\]; 1 values for 2 candidates; give one for each, or one for all"),
         ({"query": 5}, r"query: value 5; give a text"),
-        ({"pictures": {"7": "x.png"}}, r"pictures\.7: no candidate and no item of the histories"),
+        ({"pictures": {"7": "x.png"}}, r"pictures\.7: neither a candidate nor an item of the histories"),
         ({"pictures": {"100": 7}}, r"pictures\.100: value 7; give a path"),
         ({"user": "martian"}, r"user: value 'martian'; user ids of this model are integers, or null for a visitor without one"),
         ({"candidates": [None]}, r"candidates\[0\]: value None; item ids of this model are integers$"),
@@ -329,15 +329,15 @@ def test_an_export_is_never_written_into_a_run_finished_or_not(made, tmp_path, c
     (tmp_path / "config.toml").touch()
     for out in (run, tmp_path):
         assert export(["--run", str(run), "--out", str(out)]) == 2
-        assert f"{out}: is a run or a shop folder; give another --out" in capsys.readouterr().err
+        assert f"{out}: a run or a shop folder; give another --out" in capsys.readouterr().err
 
 
 def test_an_export_that_is_unfinished_damaged_or_of_an_unknown_form_is_refused(made, tmp_path):
-    with pytest.raises(UserError, match=r"no finished export; write one with python -m ctr\.export --run RUN --out "):
+    with pytest.raises(UserError, match=r"not a finished export; write one with python -m ctr\.export --run RUN --out "):
         Scorer.load(tmp_path)
     _, run, _ = made("cluster_id")
     with pytest.raises(
-        UserError, match=rf"is a run, no export of it; write one with python -m ctr\.export --run {re.escape(str(run))} --out EXPORT"
+        UserError, match=rf"is a run, not an export of it; write one with python -m ctr\.export --run {re.escape(str(run))} --out EXPORT"
     ):
         Scorer.load(run)
     out = tmp_path / "export"

@@ -329,7 +329,7 @@ def test_columns_named_like_our_tables_have_tables_of_their_own():
 
 
 def test_a_table_beyond_32_bits_is_refused():
-    with pytest.raises(UserError, match="rows, but 2,147,483,647 is the most"):
+    with pytest.raises(UserError, match="rows, more than the limit of 2,147,483,647"):
         Table(name="item", size=2**31, dim=4)
     with pytest.raises(SettingError, match="hash_ids"):
         CtrConfig(hash_ids=2**31)

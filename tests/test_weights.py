@@ -108,7 +108,7 @@ class Body(nn.Module):
     ("change", "fault"),
     [
         (lambda state: state.pop("conv.bias"), "'conv.bias' is missing"),
-        (lambda state: state.update({"conv2.bias": torch.ones(2)}), "'conv2.bias' is none of its weights"),
+        (lambda state: state.update({"conv2.bias": torch.ones(2)}), "'conv2.bias' is not one of its weights"),
         (lambda state: state.update({"conv.bias": torch.ones(5)}), "'conv.bias' is of another shape"),
         (lambda state: state.update({"conv.bias": torch.tensor([1.0, float("nan")])}), "'conv.bias' is not finite"),
     ],
@@ -122,7 +122,7 @@ def test_weights_of_another_network_are_refused_by_the_first_key(change, fault):
 
 def test_a_resnet34_is_not_taken_for_a_resnet18_though_it_holds_all_its_keys(tmp_path):
     torch.save(models.resnet34().state_dict(), tmp_path / "resnet34.pth")
-    with pytest.raises(UserError, match=r"not weights of resnet18: 'layer1\.2.* is none of its weights"):
+    with pytest.raises(UserError, match=r"not weights of resnet18: 'layer1\.2.* is not one of its weights"):
         backbone("resnet18", dim=8, seed=0, weights=str(tmp_path / "resnet34.pth"))
 
 

@@ -1,4 +1,4 @@
-"""Batches of complete sessions: every distinct item of a batch is in it once, and targets and histories point at it.
+"""Batches of complete sessions: every distinct item of a batch is in it once, and targets and histories refer to it by index.
 
 U distinct items, S sessions, B impressions, Q distinct queries, L history items, P most impressions in a session.
 """
@@ -20,9 +20,9 @@ from data.log.histories import jagged
 
 
 class Batch(NamedTuple):
-    """A named tuple, for Fabric moves and casts its parts."""
+    """A named tuple, because Fabric moves and casts its parts."""
 
-    ids: KeyedJaggedTensor  # one row a key: U, S or B table rows for an item's, a user's, a context column
+    ids: KeyedJaggedTensor  # one row per key: U, S or B table rows for a column of items, users or the context
     words: KeyedJaggedTensor | None  # key "word": the words of U titles (if any), then of Q queries (if any)
     item_numeric: Tensor  # (U, M)
     user_numeric: Tensor  # (S, M')
@@ -33,8 +33,8 @@ class Batch(NamedTuple):
     target: Tensor  # (B,) int64: which distinct item
     session: Tensor  # (B,) int64: which session
     query: Tensor  # (B,) int64: which distinct query
-    grid: Tensor  # (S, P) int64: the sessions' targets, a row each; 0 where a session has fewer
-    slot: Tensor  # (B,) int64: the impression's place in its session, so that grid[session, slot] = target
+    grid: Tensor  # (S, P) int64: one row of targets per session; 0 where a session has fewer
+    slot: Tensor  # (B,) int64: the impression's place in its session: grid[session, slot] = target
     click: Tensor  # (B,) float32
     row: Tensor  # (B,) int64 rows of impressions.parquet
 
@@ -91,7 +91,7 @@ def _distinct(
 
 
 def _ids(keys: list[str], rows: list[np.ndarray]) -> KeyedJaggedTensor:
-    """Table rows of each key as one jagged row, so that keys of U, S and B values share a tensor without padding."""
+    """Table rows of each key as one jagged row: keys of U, S and B values share a tensor without padding."""
     lengths = [len(part) for part in rows]
     return KeyedJaggedTensor(
         keys=keys,

@@ -1,4 +1,4 @@
-"""A shop as arrays that a batch is gathered from: one row an item, a user, an impression; made once.
+"""A shop as arrays that batches are gathered from: one row per item, user or impression; made once.
 
 What the train split knows is fitted first (`ctr.inputs.rules.fit`) and then applied, to the same shop or to a later one (`encode`).
 """
@@ -31,7 +31,7 @@ class EncodedColumns:
     """The features of n items, users or impressions."""
 
     tables: tuple[Table, ...]
-    rows: np.ndarray  # (K, n) int32, a table's rows in each line
+    rows: np.ndarray  # (K, n) int32 table rows, one line per table
     numeric: np.ndarray  # (n, M) float32
 
 
@@ -50,7 +50,7 @@ class Layout:
     queries: bool
     form: str  # of the image feature
     vector_size: int  # D of an image feature that enters as item numbers, else 0
-    pair_mean: float = 0.0  # of an image feature that enters with pairs: cosines are standardised by these, as all numeric inputs are
+    pair_mean: float = 0.0  # of an image feature that enters with pairs: cosines are standardised with these, as all numeric inputs are
     pair_spread: float = 1.0
 
     @property
@@ -80,20 +80,20 @@ class Inputs(EncodedCatalogue):
     queries: Ragged | None  # distinct queries
     query: np.ndarray  # (I,) int64, which query; zeros without queries
     histories: tuple[History, ...]  # in the order of HISTORIES
-    each_impression: bool  # the model reads histories for each impression, not once a session
+    each_impression: bool  # the model reads histories once per impression, not once per session
     shop: Shop
     vocabularies: Vocabularies
 
 
 def encode(shop: Shop, feature: ImageFeature, config: CtrConfig, vocabularies: Vocabularies | None = None) -> Inputs:
-    """Make a shop's arrays. Vocabularies and standardisation know the train split alone, and events before its end.
+    """Make a shop's arrays. Vocabularies and standardisation are fitted to the train split and to events before its end only.
 
     Args:
-        vocabularies: what an earlier log has taught; None: fitted to this shop's train split.
+        vocabularies: those fitted to an earlier log; None: fit them to this shop's train split.
 
     Raises:
         UserError: the train split is empty, or the image feature is of another catalogue.
-        DataError: a column is of a type that is no feature, is missing, or is not of the type that the vocabularies know.
+        DataError: a column is of a type that is no feature, is missing, or has another type than the vocabularies.
     """
     if len(feature.present) != len(shop.items):
         raise UserError(f"{shop.folder}: {len(shop.items)} items, but the image feature has {len(feature.present)}; make it again")

@@ -1,7 +1,7 @@
 """A keyed 64-bit hash of ids and other values, the same on every machine and in every version of the libraries.
 
 It is run.randomness.hashed (splitmix64) over the value: an integer is one word of 64 bits, a text its length in bytes and then its UTF-8
-bytes, 8 to a little-endian word, the last one filled up with zeros. polars' own `hash` may change with its version.
+bytes, 8 to a little-endian word, the last one padded with zeros. polars' own `hash` may change with its version.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from data.log.columns import is_text
 from run.randomness import hashed
 
 _SEED = 2306_05001
-_CHUNK = 1 << 18  # values looked at together
+_CHUNK = 1 << 18  # values hashed at a time
 
 
 def hash64(values: pl.Series, key: str) -> np.ndarray:
@@ -28,8 +28,8 @@ def hash64(values: pl.Series, key: str) -> np.ndarray:
     [310, 20]
     """
     if not is_text(values.dtype):
-        words = values.to_numpy().astype(np.uint64 if values.dtype == pl.UInt64 else np.int64)
-        return hashed(_SEED, key, words)
+        integers = values.to_numpy().astype(np.uint64 if values.dtype == pl.UInt64 else np.int64)
+        return hashed(_SEED, key, integers)
     values = values.cast(pl.String)
     out = np.empty(len(values), dtype=np.uint64)
     for at in range(0, len(values), _CHUNK):
@@ -42,7 +42,7 @@ def _of_texts(texts: pl.Series, key: str) -> np.ndarray:
     content = np.frombuffer((texts.str.join("").item() or "").encode(), dtype=np.uint8)
     start = np.cumsum(length) - length
     out = np.empty(len(length), dtype=np.uint64)
-    for words in np.unique((length + 7) // 8):  # texts of as many words are hashed together
+    for words in np.unique((length + 7) // 8):  # texts with the same number of 64-bit words are hashed together
         of = np.flatnonzero((length + 7) // 8 == words)
         padded = np.zeros((len(of), 8 * words), dtype=np.uint8)
         place = np.arange(8 * words)[None] < length[of, None]

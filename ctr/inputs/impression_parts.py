@@ -1,6 +1,6 @@
-"""Sessions to predict, read part by part: those of a shop folder, or of a file of other impressions of the same shop.
+"""Sessions to predict, read part by part from a shop folder or from a file of other impressions of the same shop.
 
-What stays in memory is the shop (items, users, events) and one number for each session; impressions are read a part at a time.
+What stays in memory is the shop (items, users, events) and one number per session; impressions are read one part at a time.
 """
 
 from __future__ import annotations
@@ -79,11 +79,11 @@ def read_part(log: Log, part: ImpressionPart) -> tuple[Shop, np.ndarray, pl.Data
         part's own users, as a table; and for each session the number of its user in that table (S,) int32.
 
     Raises:
-        DataError: an id, time or category cannot be right, an item is unknown, or a session has two users.
+        DataError: an id, time or category is invalid, an item is unknown, or a session has two users.
     """
     shop, name = log.shop, log.path.name
-    file = f"{name}, rows counted from {part.begin}" if part.begin else name  # what checks say of a row
-    # no row index among the columns: they are the user's, and any name may be one of them
+    file = f"{name}, rows counted from {part.begin}" if part.begin else name  # what error messages call it
+    # no row index is added as a column: the columns are the user's and may have any name
     frame = pl.scan_parquet(log.path, glob=False, hive_partitioning=False).slice(part.begin, part.end - part.begin).collect()
     read = {*_NEEDED, *shop.impressions.columns} - {*_NOT_READ}  # the file may have any other columns besides
     frame = frame.drop([column for column in frame.columns if column not in read])
@@ -141,12 +141,12 @@ def _one_user(file: str, rows: np.ndarray, frame: pl.DataFrame, user: np.ndarray
 
 
 def _session_category(file: str, frame: pl.DataFrame, shop: Shop, session: np.ndarray, sessions: int) -> np.ndarray | None:
-    """(S,) index into the shop's category names of what was searched; -1 unknown; None: neither here nor there."""
+    """(S,) index into the shop's category names of what was searched; -1 unknown; None: neither table has categories."""
     if "category" not in frame.columns or not shop.category_names:
         return None if shop.session_category is None else np.full(sessions, -1, dtype=np.int32)
     category = checks.categories(file, frame["category"])
     of_row = index_of(category, pl.Series(shop.category_names, dtype=pl.String))
     known = np.flatnonzero(of_row >= 0)[::-1]
     out = np.full(sessions, -1, dtype=np.int32)
-    out[session[known]] = of_row[known]  # backwards: the first known category of a session stays
+    out[session[known]] = of_row[known]  # backwards, which keeps the first known category of a session
     return out

@@ -1,4 +1,4 @@
-"""One history of a batch in length buckets: sessions whose histories are about as long, one dense array each, hardly padded.
+"""One history of a batch in length buckets: sessions with histories of about equal length share a dense array with little padding.
 
 V items in all histories, n distinct ones among them, S sessions, B impressions; a bucket has s sessions, b impressions, longest history L.
 """
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from data.arrays.ranges import ranges
 
-# What a bucket costs, in the work of one pair of history items at width 64, forward and backward, taken from profiles on a CPU core
-_CALL = 40_000  # for being a bucket at all: some 60 operations, a millisecond
-_ITEM = 80  # for each place
-_CUTS = 24  # places at which a cut is thought of
+# The cost of a bucket, in units of one pair of history items at width 64, forward and backward, from profiles on a CPU core
+_CALL = 40_000  # per bucket: some 60 operations, a millisecond
+_ITEM = 80  # per place
+_CUTS = 24  # places at which a cut is considered
 
 
 class LengthBucket(NamedTuple):
@@ -26,14 +26,14 @@ class LengthBucket(NamedTuple):
     real: Tensor | None  # (s, L) bool; None: all are
     session: Tensor  # (s,) int64: which session of the batch
     impression: Tensor  # (b,) int64: the impressions of these sessions
-    row: Tensor  # (b,) int64: the row of `item` that an impression's history is
+    row: Tensor  # (b,) int64: the row of `item` that is an impression's history
 
 
 class BucketedHistory(NamedTuple):
     """A history of all sessions of a batch."""
 
     item: Tensor  # (n,) int64: which distinct items of the batch it holds
-    buckets: tuple[LengthBucket, ...]  # at least one, which may be empty, so that every weight has a gradient
+    buckets: tuple[LengthBucket, ...]  # at least one, possibly empty: every weight must have a gradient
 
 
 def length_buckets(place: np.ndarray, lengths: np.ndarray, count: np.ndarray, *, each_impression: bool) -> tuple[LengthBucket, ...]:
@@ -42,8 +42,8 @@ def length_buckets(place: np.ndarray, lengths: np.ndarray, count: np.ndarray, *,
     Args:
         place: (V,) int64 which of the history's distinct items, session after session.
         lengths: (S,) int64 items of each session.
-        count: (S,) int64 impressions of each session; those of a session are adjacent, in the order of sessions.
-        each_impression: the history is read for each impression, not once a session.
+        count: (S,) int64 impressions of each session; a session's are adjacent, in the order of sessions.
+        each_impression: the history is read once per impression, not once per session.
     """
     by_length = np.argsort(lengths, kind="stable")
     by_length = by_length[np.searchsorted(lengths[by_length], 1) :]
@@ -65,7 +65,7 @@ def length_buckets(place: np.ndarray, lengths: np.ndarray, count: np.ndarray, *,
 
 
 def cut(lengths: np.ndarray, times: np.ndarray) -> list[int]:
-    """Where buckets end so that all of them together cost the least: each costs _CALL, and L^2 + _ITEM L for each reading, L its longest.
+    """Where buckets end if their total cost is to be lowest: _CALL each, and L^2 + _ITEM L per reading, with L the longest length.
 
     Args:
         lengths: (S,) ascending, 1 or more.

@@ -19,7 +19,7 @@ _RESERVED = {"item": ITEM_RESERVED, "user": USER_RESERVED, "context": IMPRESSION
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """An embedding table and the feature that reads it, of the same name."""
+    """An embedding table and the feature that reads it; both have the same name."""
 
     name: str
     size: int  # rows
@@ -28,7 +28,7 @@ class Table:
     def __post_init__(self):
         if self.size > LARGEST:
             raise UserError(
-                f"table {self.name!r}: {self.size:,} rows, but {LARGEST:,} is the most; give a higher --min-count or --hash-ids"
+                f"table {self.name!r}: {self.size:,} rows, more than the limit of {LARGEST:,}; give a higher --min-count or --hash-ids"
             )
 
 
@@ -44,7 +44,7 @@ class Rules:
     def tables(self, config: CtrConfig) -> tuple[Table, ...]:
         """The embedding tables that the columns need."""
         own = [] if self.ids is None else [Table(name=self.kind, size=self.ids.size, dim=config.id_size)]
-        # The prefix keeps a user's columns apart from tables of ours (item, user, word, image_cluster). A module's name may hold no dot:
+        # The prefix keeps the user's columns apart from our own tables (item, user, word, image_cluster). A module's name may hold no dot:
         # escaped, a.b and a_b and a%2Eb stay three names.
         named = [(f"{self.kind}:" + name.replace("%", "%25").replace(".", "%2E"), values) for name, values in self.categorical.items()]
         return (*own, *(Table(name=name, size=values.size, dim=config.column_size) for name, values in named))
@@ -57,7 +57,7 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabularies:
-    """All that the train split knew of values, words and numbers."""
+    """All that is known from the train split of values, words and numbers."""
 
     item: Rules
     user: Rules
@@ -68,7 +68,7 @@ class Vocabularies:
 
 
 def fit(shop: Shop, config: CtrConfig) -> Vocabularies:
-    """What the train split knows, events before its end included.
+    """Fit the vocabularies to the train split and to the events before its end.
 
     Raises:
         UserError: the train split is empty.

@@ -1,4 +1,4 @@
-"""The sequence in which sessions are read: oldest first, or shuffled with bounded memory and reach; and a rank's share of a batch."""
+"""The order in which sessions are read (oldest first, or shuffled with bounded memory), and each rank's share of a batch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from data.log.shop_folder import Shop
 from data.log.split import SPLITS
 from run.randomness import permutation
 
-POOL = 1 << 20  # sessions shuffled among each other; a part with no more is permuted in one go
-BLOCK = 1 << 10  # sessions that are adjacent on the disk and are read together
+POOL = 1 << 20  # sessions shuffled among each other; a part with no more is permuted as one
+BLOCK = 1 << 10  # sessions that are next to each other on disk and read together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,29 +36,29 @@ def split_sessions(shop: Shop, split: str) -> SplitSessions:
 
 
 class Epoch(Sequence[np.ndarray]):
-    """The batches of one epoch, as places in a part; each is worked out when it is asked for.
+    """The batches of one epoch, as places in a part; each is computed on access.
 
-    Up to `pool` places are permuted in one go. Of more, blocks of neighbours are permuted, and then the places within each run of blocks
-    that makes a pool: neighbours on the disk are read within one pool, and no more than one pool's order is in memory.
+    Up to `pool` places are permuted as one. Of more, blocks of neighbours are permuted and grouped into pools, and then the places
+    within each pool are permuted: neighbours on disk are read within one pool, and only one pool's permutation is in memory.
 
     Args:
         places: how many there are; each is in one batch of the epoch.
-        batch: places of a batch; the last has what is left.
+        batch: places per batch; the last batch may have fewer.
     """
 
     def __init__(self, places: int, batch: int, *, seed: int, epoch: int, pool: int = POOL, block: int = BLOCK):
         self.places, self.batch, self.seed, self.epoch, self.block = places, batch, seed, epoch, block
-        self.one_pool = places <= pool
-        self.blocks = np.zeros(0, np.int64) if self.one_pool else permutation(-(-places // block), seed, "ctr order", epoch, "blocks")
+        self.single = places <= pool
+        self.blocks = np.zeros(0, np.int64) if self.single else permutation(-(-places // block), seed, "ctr order", epoch, "blocks")
         self.blocks_a_pool = max(1, pool // block)
         size = np.minimum(self.blocks * block + block, places) - self.blocks * block
-        self.ends = np.array([places]) if self.one_pool else np.cumsum(np.add.reduceat(size, np.arange(0, len(size), self.blocks_a_pool)))
-        self.latest: tuple[int, np.ndarray] = (-1, self.blocks)  # the pool looked at last, and its order
+        self.ends = np.array([places]) if self.single else np.cumsum(np.add.reduceat(size, np.arange(0, len(size), self.blocks_a_pool)))
+        self.latest: tuple[int, np.ndarray] = (-1, self.blocks)  # the pool used last, permuted
 
     def __len__(self) -> int:
         return math.ceil(self.places / self.batch)
 
-    def __getitem__(self, number: int) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride] - batches one by one, no slices
+    def __getitem__(self, number: int) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride] - single batches only
         """(B,) int64 places of batch `number`."""
         if not 0 <= number < len(self):
             raise IndexError(number)
@@ -72,13 +72,13 @@ class Epoch(Sequence[np.ndarray]):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _pool(self, pool: int) -> np.ndarray:
-        """The places of one pool, in order."""
+        """The permuted places of one pool."""
         if self.latest[0] != pool:
             self.latest = pool, self._ordered(pool)
         return self.latest[1]
 
     def _ordered(self, pool: int) -> np.ndarray:
-        if self.one_pool:
+        if self.single:
             return permutation(self.places, self.seed, "ctr order", self.epoch)
         begin = self.blocks[pool * self.blocks_a_pool : (pool + 1) * self.blocks_a_pool] * self.block
         members = ranges(begin, np.minimum(begin + self.block, self.places) - begin)
@@ -86,7 +86,7 @@ class Epoch(Sequence[np.ndarray]):
 
 
 def shuffled(part: SplitSessions, batch_sessions: int, *, seed: int, epoch: int, pool: int = POOL) -> Epoch:
-    """An epoch's batches as places in `part`, in an order that belongs to (seed, epoch)."""
+    """An epoch's batches as places in `part`, in an order determined by (seed, epoch)."""
     return Epoch(len(part.sessions), batch_sessions, seed=seed, epoch=epoch, pool=pool)
 
 
@@ -97,10 +97,10 @@ def in_order(part: SplitSessions, batch_sessions: int) -> Iterator[np.ndarray]:
 
 
 def share(places: np.ndarray, rank: int, ranks: int) -> np.ndarray:
-    """The places of a batch that are a rank's: ranks' shares follow one another, and no two differ by more than one place.
+    """A rank's places of a batch: ranks' shares follow one another, and their sizes differ by one place at most.
 
     Where a batch has fewer places than there are ranks, as an epoch's last one may, some shares are empty. Such a rank still has to
-    take its part in every message between ranks: it looks up any session, with weight 0 in the loss.
+    join every collective operation: it looks up any session, with weight 0 in the loss.
 
     >>> [share(np.arange(7), rank, 3).tolist() for rank in range(3)]
     [[0, 1], [2, 3], [4, 5, 6]]

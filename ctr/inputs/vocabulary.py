@@ -1,7 +1,7 @@
 """Columns as numbers, fitted once and then applied: table rows for categories and words, standardised numbers.
 
-Row 0 of every table is that of all values unknown to the train split. Values seen there fewer than
-`min_count` times share it, so that it is trained before it is needed.
+Row 0 of every table stands for all values unknown to the train split. Values seen there fewer than
+`min_count` times share it, which trains it before it is needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CHUNK = 1 << 20  # texts whose words are in memory together
 
 @dataclass(frozen=True, kw_only=True)
 class Ragged:
-    """n lists of table rows, one behind the other."""
+    """n lists of table rows, end to end."""
 
     rows: np.ndarray  # (T,) int32
     start: np.ndarray  # (n + 1,) int64; list i is rows[start[i]:start[i + 1]]
@@ -35,9 +35,9 @@ class Ragged:
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """The values that have a row of their own: value i has row i + 1."""
+    """The values that have a row of their own: value i has row i + 1 (0 is for unknown values)."""
 
-    values: pl.Series  # (V,) distinct; null is a value like others
+    values: pl.Series  # (V,) distinct; null is a value like any other
 
     @property
     def size(self) -> int:
@@ -48,7 +48,7 @@ class Vocabulary:
         """(n,) int32 table rows of a column's values.
 
         Raises:
-            DataError: the column is text where the vocabulary holds numbers, or the like.
+            DataError: the column's kind of values is not the vocabulary's, such as text for numbers.
         """
         wanted = self.values.dtype
         if not isinstance(column.dtype, pl.Null) and kind_of(column.dtype) != kind_of(wanted):
@@ -64,7 +64,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, kw_only=True)
 class Hashed:
-    """No vocabulary: an id's row is a keyed hash of it, so that an id never seen has one too, shared with others by chance."""
+    """No vocabulary: an id's row is a keyed hash of it. New ids have one too, and some ids share a row by chance."""
 
     key: str  # of the hash
     size: int  # rows of the table; there is no row for the unknown
@@ -84,9 +84,9 @@ class Scale:
     flag: bool  # a column of its own marks the missing values
 
     def numbers(self, column: pl.Series) -> list[np.ndarray]:
-        """One or two columns (n,): 0 (the mean) where a number is missing; values over 10 deviations are cut there."""
+        """One or two columns (n,): 0 (the mean) where a number is missing; values beyond 10 deviations are clipped."""
         value = column.cast(pl.Float64).to_numpy()
-        with np.errstate(over="ignore"):  # what overflows is cut like any other far value
+        with np.errstate(over="ignore"):  # what overflows is clipped like any other outlier
             scaled = np.nan_to_num(np.clip((value - self.mean) / self.deviation, -10, 10))
         return [scaled, np.isnan(value)] if self.flag else [scaled]
 
@@ -109,7 +109,7 @@ def fit_ids(ids: pl.Series, seen: np.ndarray, min_count: int) -> Vocabulary:
 
 
 def fit_values(column: pl.Series, weight: np.ndarray, min_count: int) -> Vocabulary:
-    """The values counted at least `min_count` times, sorted, so that values from later splits do not move the others.
+    """The values counted at least `min_count` times, sorted: values from later splits do not move the others.
 
     Args:
         column: n values.
@@ -148,7 +148,7 @@ def word_rows(vocabulary: Vocabulary, texts: pl.Series, most: int) -> Ragged:
 def fit_scale(column: pl.Series, known: np.ndarray) -> Scale:
     """Mean 0 and deviation 1 over the known entries, and a flag where some of them are missing.
 
-    Any finite values have finite moments here: where their squares would overflow or vanish, they are taken of values over the largest.
+    Any finite values have finite moments: where squares would overflow or vanish, values are divided by the largest first.
 
     Args:
         known: (n,) bool, the entries that the train split saw.

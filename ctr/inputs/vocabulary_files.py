@@ -1,6 +1,6 @@
 """What a run leaves for applying its model to other data: vocabularies, layout, settings, the image feature's constants.
 
-`vocabulary/` holds one parquet file a vocabulary (column `value`, in the order of its rows), `image.npz`, and `vocabulary.json`, written
+`vocabulary/` holds one parquet file per vocabulary (column `value`, in the order of its rows), `image.npz`, and `vocabulary.json`, written
 last, which names the others with a hash of each. Nothing in it is pickled.
 """
 
@@ -83,10 +83,10 @@ def read_model_spec(folder: Path, *, values: bool = True) -> ModelSpec:
     """Read `folder/vocabulary/`.
 
     Args:
-        values: read the vocabularies' values and check them; without, they are empty, and only their types are known.
+        values: read the vocabularies' values and check them; if false, they are empty, and only their types are known.
 
     Raises:
-        UserError: it is missing, of another version, or a file is not the one that was written.
+        UserError: it is missing or of another version, or a file has changed since it was written.
     """
     folder = folder / FOLDER
     if not (folder / _LIST).is_file():

@@ -1,7 +1,7 @@
 """What a user did before, pooled by attention: a history of items becomes one vector.
 
 U distinct items of a batch, n of one history, B impressions, W width, H heads; a length bucket has s sessions, b impressions, L history
-items. Where nothing in a history depends on the target, it is read once a session. What only depends on an item is computed once an item.
+items. A history in which nothing depends on the target is read once per session; what depends only on an item is computed once per item.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SelfAttention(nn.Module):
         return self.qkv.weight, self.qkv.bias
 
     def forward(self, x_sLW: Tensor, read_sLR: Tensor, real_sL: Tensor | None, target_sW: Tensor | None = None) -> Tensor:
-        """(s, W). No row may be without a real item; the target plays no part."""
+        """(s, W). Every row needs a real item; the target is not used."""
         y_sLW = F.layer_norm(self.attend(x_sLW, read_sLR, real_sL), (x_sLW.shape[-1],), eps=self.norm.eps)
         return _weighted_sum(_shares(y_sLW, real_sL), y_sLW) * self.norm.weight + self.norm.bias
 
@@ -51,8 +51,8 @@ class SelfAttention(nn.Module):
     def with_scores(self, x_sLW: Tensor, read_sLR: Tensor, real_sL: Tensor | None, pair_sPLF: Tensor, weight_WF: Tensor) -> Tensor:
         """(s, P, W): the mean over l of norm(z_l + weight pair_pl) for each of P targets, where z is `attend`'s result.
 
-        The norm of z + w p needs |z|^2, z w and w w alone, so that no (P, L, W) numbers are made: with z and w centred over W,
-        |z + w p|^2 = |z|^2 + 2 (z w) p + p (w w) p. In float32, since it is a difference of squares.
+        The norm of z + w p needs |z|^2, z w and w w alone, and no (P, L, W) array is made: with z and w centred over W,
+        |z + w p|^2 = |z|^2 + 2 (z w) p + p (w w) p. In float32, because it is a difference of squares.
         """
         z_sLW = self.attend(x_sLW, read_sLR, real_sL)
         with torch.autocast(z_sLW.device.type, enabled=False):

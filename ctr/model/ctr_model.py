@@ -66,7 +66,7 @@ class CtrModel(Network):
 
 
 def build(layout: Layout, config: CtrConfig, seed: int) -> CtrModel:
-    """A model with initial weights by (seed, name, row)."""
+    """A model with initial weights determined by (seed, name, row)."""
     model = CtrModel(layout, config)
     keyed_init(model, seed)
     model.tables.draw(seed)

@@ -1,4 +1,4 @@
-"""Linear layers that keep the image feature's columns apart, and rows taken from a matrix."""
+"""Linear layers that keep the image feature's columns separate, and rows taken from a matrix."""
 
 from __future__ import annotations
 

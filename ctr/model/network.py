@@ -1,6 +1,6 @@
 """The CTR model without its tables: histories and the MLP, the same in training and in serving (Appendix A).
 
-B impressions.
+Legend: B impressions.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ctr.model.places import history_columns, item_columns
 class Layer(nn.Linear):
     """A linear layer after a ReLU, with initial weights that keep the signal's size (He et al. 2015, arXiv:1502.01852).
 
-    torch's own would shrink it to less than a half in each layer: after five the logits hardly depend on the input, and
-    what only pairs of inputs show (this look, that user) is not learned in a small log.
+    torch's default would shrink it to less than half in each layer: after five, the logits hardly depend on the input, and
+    interactions of inputs (this look, that user) are not learned from a small log.
     """
 
     def reset_parameters(self) -> None:

@@ -36,7 +36,7 @@ def history_columns(layout: Layout, config: CtrConfig) -> int:
 
 
 def item_feature(layout: Layout, vectors: Tensor | None, present: Tensor, from_table: Tensor | None) -> Tensor | None:
-    """(U, F) the image feature of items; None where it has no place in items.
+    """(U, F) the image feature of items; None for a form that does not enter with items.
 
     Args:
         vectors: (U, D) zero rows without a picture.
@@ -54,11 +54,11 @@ def item_feature(layout: Layout, vectors: Tensor | None, present: Tensor, from_t
 def bucket_pairs(
     vectors_UD: Tensor, present_U: Tensor, history: BucketedHistory, bucket: LengthBucket, grid_SP: Tensor, cosines: Cosines
 ) -> Tensor:
-    """(s, P, L, 2): the pair feature of the targets and history items of a bucket's sessions.
+    """(s, P, L, 2): the pair feature between targets and history items of a bucket's sessions.
 
     Args:
         vectors_UD: unit rows.
-        grid_SP: the sessions' targets side by side: all pairs of a session are one matrix product.
+        grid_SP: the targets of each session; all pairs of a session are one matrix product.
     """
     item_sL, target_sP = history.item[bucket.item], grid_SP[bucket.session]
     cosine_sPL = take_rows(vectors_UD, target_sP) @ take_rows(vectors_UD, item_sL).transpose(1, 2)
@@ -77,7 +77,7 @@ def candidate_pairs(vectors: Tensor, present: Tensor, candidates_C: Tensor, hist
 def pair_feature(cosine: Tensor, both: Tensor, differ: Tensor, cosines: Cosines) -> Tensor:
     """(..., 2): standardised cosines, and 1 where both have a picture; else 0 and 0.
 
-    Where the history item is the target itself, the cosine is 1 whatever the encoder: it would show not how the pictures look but
+    Where the history item is the target itself, the cosine is 1 whatever the encoder: it would reveal, not how the pictures look, but
     that the user has clicked this very item, which the baseline does not know. Masked, it counts as an average pair.
 
     Args:

@@ -1,6 +1,6 @@
 """All embedding tables of a CTR model, in one module over KeyedJaggedTensors, as TorchRec shards them (ctr/training/sharding.py).
 
-An `EmbeddingCollection` holds tables of one width, so there is one a width.
+An `EmbeddingCollection` holds tables of one width, so there is one per width.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class EmbeddingTables(nn.Module):
     """Table rows -> embeddings.
 
     Args:
-        tables: one a categorical feature.
+        tables: one per categorical feature.
         words: rows of the words' table; 0: none.
         word_dim: its width.
-        device: "meta" makes no rows, for tables that are sharded next.
+        device: "meta" allocates no rows, for tables that are sharded next.
         precision: of the rows: fp32, fp16 or bf16.
     """
 
@@ -59,7 +59,7 @@ class EmbeddingTables(nn.Module):
 
     def forward(self, ids: KeyedJaggedTensor, words: KeyedJaggedTensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
         """Embeddings (n, dim) of each key of `ids`; the mean embedding of each text of `words`, else zeros."""
-        asked = [collection(ids) for collection in self.by_width.values()]  # of other ranks, which answer when a value is taken
+        asked = [collection(ids) for collection in self.by_width.values()]  # sent to other ranks, which answer when a value is read
         texts = None if self.words is None else self.words(words)
         found = {name: jagged.values() for answer in asked for name, jagged in answer.items()}
         return found, None if texts is None else texts.values()
@@ -74,14 +74,14 @@ class EmbeddingTables(nn.Module):
                 yield name, table.weight  # type: ignore[misc]
 
     def draw(self, seed: int) -> None:
-        """Initial weights by (seed, table, row): a row's does not depend on how many there are, nor on other tables."""
+        """Initial weights by (seed, table, row): a row's depend neither on the number of rows nor on other tables."""
         for name, weight in self.named_tables():
             draw_rows(weight, seed, name)
 
 
 @torch.no_grad()
 def draw_rows(weight: Tensor, seed: int, table: str, *, first: int = 0) -> None:
-    """Fill rows `first`, first + 1, ... of a table, kept in `weight` (n, dim), with their initial weights."""
+    """Fill rows `first`, first + 1, ... of a table, given as `weight` (n, dim), with their initial weights."""
     rows, dim = weight.shape
     for at in range(0, rows, _CHUNK):
         row = np.arange(first + at, first + min(at + _CHUNK, rows))[:, None]

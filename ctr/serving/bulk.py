@@ -1,4 +1,4 @@
-"""Click probabilities of a log, part after part: a killed call resumes with the next part."""
+"""Click probabilities of a log, part by part: a killed call resumes with the next part."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from run.progress import Progress
 
 
 def bulk_predict(trained_run: TrainedRun, log: Log, out: Path, part_rows: int, threads: int = 0) -> int:
-    """Write the parts that are not there yet; the number of impressions.
+    """Write the parts that are not there yet; returns the number of impressions.
 
     Raises:
         UserError: `out` holds the parts of another call, or the log does not fit the model.
@@ -52,7 +52,7 @@ def bulk_predict(trained_run: TrainedRun, log: Log, out: Path, part_rows: int, t
 
 
 def _manifest(trained_run: TrainedRun, log: Log, part_rows: int, parts: list[ImpressionPart]) -> dict[str, Any]:
-    """What is predicted with what."""
+    """What is predicted, and with which model."""
     folder, embeddings = trained_run.folder, trained_run.embeddings
     return {
         "weights": file_hash(folder / "best.safetensors"), "vocabulary": file_hash(folder / "vocabulary/vocabulary.json"),
@@ -88,7 +88,7 @@ def _predicted(
     config, vocabularies = trained_run.spec.config, trained_run.spec.vocabularies
     shop, rows, users, user_of_session = read_part(log, part)
     inputs = encode_log(shop, catalogue, config, vocabularies, file=log.path.name)
-    # histories belong to users by their number in the shop; from here on users are those of the part
+    # histories belong to users by their number in the shop; from here on, user numbers are those of the part
     inputs = replace(inputs, users=encode_columns(vocabularies.user, users, config))
     inputs = replace(inputs, shop=replace(shop, session_user=user_of_session))
     predictions = predict(model, inputs, ONLY_SPLIT, fabric, config)

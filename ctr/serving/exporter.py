@@ -1,4 +1,4 @@
-"""A trained CTR model as a folder that scoring needs nothing else for."""
+"""A trained CTR model as one folder, which is all that scoring needs."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _PARTS = (_MODEL, FOLDER, "lookup", "items", "users", "encoder")
 
 
 def export(trained_run: TrainedRun, out: Path, *, encoder_run: Path | None = None) -> dict[str, Any]:
-    """Write the export folder; what its meta.json holds.
+    """Write the export folder; returns the content of its meta.json.
 
-    Everything is written next to an export that is there, and takes its place once it is complete: meta.json comes last.
+    Everything is written next to an existing export and replaces it once complete; meta.json comes last.
 
     Raises:
-        UserError: `out` holds something else, or an encoder that was asked for is not there.
-        OSError: a file cannot be written; an export that is there stays.
+        UserError: `out` holds something else, or the requested encoder is not there.
+        OSError: a file cannot be written; an existing export stays.
     """
     if any((out / name).exists() for name in ("checkpoints", "config.toml", "result.json", "items.parquet")):
-        raise UserError(f"{out}: is a run or a shop folder; give another --out")
+        raise UserError(f"{out}: a run or a shop folder; give another --out")
     encoder = None if trained_run.embeddings is None else encoder_of(trained_run.embeddings, encoder_run)
     fresh = out / ".new"
     with replacing_folder(fresh) as folder:
@@ -47,7 +47,7 @@ def export(trained_run: TrainedRun, out: Path, *, encoder_run: Path | None = Non
         if encoder is not None:
             write_encoder(folder / "encoder", *encoder)
     meta["encoder"] = encoder is not None
-    (out / "meta.json").unlink(missing_ok=True)  # until it is there again, this is no export
+    (out / "meta.json").unlink(missing_ok=True)  # without it, this is not an export
     for part in _PARTS:
         old = out / part
         if old.is_dir():
@@ -62,7 +62,7 @@ def export(trained_run: TrainedRun, out: Path, *, encoder_run: Path | None = Non
 
 
 def _write_parts(trained_run: TrainedRun, folder: Path) -> dict[str, Any]:
-    """Write the model, its rules and the known items and users; what meta.json says of them."""
+    """Write the model, its rules and the known items and users; returns the entries of meta.json about them."""
     spec, shop = trained_run.spec, trained_run.shop()
     catalogue = trained_run.catalogue(shop)
     dim = 0 if catalogue.vectors is None else catalogue.vectors.shape[1]
@@ -98,7 +98,7 @@ def _write_lookups(folder: Path, vocabularies: Vocabularies) -> None:
 
 
 def _write_rows(folder: Path, ids: pl.Series, columns: EncodedColumns, texts: Ragged | None = None, **more: np.ndarray | None) -> None:
-    """Known items or users as .npy arrays: one row after another, so that one of them is one place on the disk."""
+    """Known items or users as .npy arrays: row by row, so that each is in one place on disk."""
     write_lookup(folder / "ids", ids, first=0)
     arrays = {"rows": np.ascontiguousarray(columns.rows.T), "numeric": columns.numeric, **more}
     if texts is not None:

@@ -1,7 +1,7 @@
-"""Which number belongs to a value, as two sorted arrays on the disk: nothing is loaded, and a lookup costs a binary search.
+"""The number of a value, from two sorted arrays on disk: nothing is loaded, and a lookup is a binary search.
 
-Values are compared by their 64-bit hash: that no two known ones share one is checked when the arrays are made, and an unknown one is
-taken for a known one with a probability of V / 2^64.
+Values are compared by their 64-bit hashes. Those of known values differ, which is checked when the arrays are made; an unknown value
+is mistaken for a known one with a probability of V / 2^64.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Lookup:
 
     hashes: np.ndarray  # (V,) uint64, ascending
     numbers: np.ndarray  # (V,) int32: the number of each
-    null: int  # the number of null; -1 where it has none
+    null: int  # the number of null; -1 if it has none
 
     def __call__(self, values: pl.Series) -> np.ndarray:
-        """(n,) int64 numbers; -1 for values unknown."""
+        """(n,) int64 numbers; -1 for unknown values."""
         out = np.full(len(values), self.null if len(values) else 0, dtype=np.int64)
         given = values.is_not_null().to_numpy()
         if given.any():
@@ -73,10 +73,10 @@ def open_lookup(path: Path) -> Lookup:
 
 
 def mapped(path: Path) -> np.ndarray:
-    """An array of the disk, read where it is used.
+    """An array on disk, read where it is used.
 
     Raises:
-        UserError: the file is missing or is no array.
+        UserError: the file is missing or not an array.
     """
     try:
         return array_storage.mapped(path)

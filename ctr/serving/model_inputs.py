@@ -26,7 +26,7 @@ from features.forms.form import ITEM_TABLE
 
 
 class RequestNotes(NamedTuple):
-    """What a scorer reports of a request's user and items."""
+    """What a scorer reports about a request's user and items."""
 
     unknown_user: bool
     unknown_items: list[Id]
@@ -81,7 +81,7 @@ class ExportedCatalogue:
         items = _distinct([*request.candidates, *(thing for things in histories for thing in things)])
         for item in request.pictures:
             if item not in items:
-                raise RequestError(f"pictures.{item}", "no candidate and no item of the histories as read; leave it out")
+                raise RequestError(f"pictures.{item}", "neither a candidate nor an item of the histories as read; leave it out")
         numbers = self.items.place(_ids(list(items), self.item_columns))
         things = list(items.values())
         rows, numeric = self._rows(self.spec.vocabularies.item, "item", things, numbers, self.items)
@@ -111,7 +111,7 @@ class ExportedCatalogue:
     def _rows(
         self, rules: Rules, kind: str, things: Sequence[Item | User], numbers: np.ndarray, stored: Stored
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Table rows (n, K) int64 and numbers (n, M) of items or users: stored ones, and those that are described or unknown."""
+        """Table rows (n, K) int64 and numbers (n, M) of items or users: stored, described in the request, or unknown."""
         taken = np.array([number >= 0 and thing.overrides is None for thing, number in zip(things, numbers, strict=True)], dtype=bool)
         rows = np.zeros((len(things), stored.rows.shape[1]), dtype=np.int64)
         numeric = np.zeros((len(things), stored.numeric.shape[1]), dtype=np.float32)
@@ -162,7 +162,7 @@ class ExportedCatalogue:
     def _pictures(
         self, things: Sequence[Item], numbers: np.ndarray, given: Mapping[Id, np.ndarray], rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors (U, D) and presence (U,) of the items' pictures; of a form in an item table, the last column of `rows` is set."""
+        """Vectors (U, D) and presence (U,) of the items' pictures; for a form in an item table, the last column of `rows` is set."""
         layout, in_store = self.spec.layout, numbers >= 0
         vectors, present = np.zeros((len(things), self.dim), dtype=np.float32), np.zeros(len(things), dtype=bool)
         if not layout.place:
@@ -188,7 +188,7 @@ class ExportedCatalogue:
 
 
 def _distinct(things: Sequence[Item]) -> dict[Id, Item]:
-    """Each item once; described by the first that does."""
+    """Each item once, with its first description."""
     items: dict[Id, Item] = {}
     for thing in things:
         if thing.id not in items or (items[thing.id].overrides is None and thing.overrides is not None):
@@ -197,7 +197,7 @@ def _distinct(things: Sequence[Item]) -> dict[Id, Item]:
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None = None) -> dict[str, list[Any]]:
-    """Rows as columns; a value that a row does not have is None."""
+    """Rows as columns; a missing value is None."""
     columns = names if names is not None else (rows[0] if rows else {})
     return {name: [row.get(name) for row in rows] for name in columns}
 

@@ -14,20 +14,20 @@ from run.errors import UserError
 
 Id = int | str
 FIELDS = ("user", "history", "candidates", "query", "context", "pictures")
-_ANYWHERE = ("image",)  # a column of items.parquet that is no feature
+_ANYWHERE = ("image",)  # a column of items.parquet that is not a feature
 _ABSENT = object()
 
 
 class RequestError(UserError):
-    """A field of a request holds something it must not.
+    """A field of a request holds an invalid value.
 
     Args:
-        field: where it is, as history.clicks[3].
+        field: where it is, such as history.clicks[3].
         fix: what to do about it.
-        value: what it holds; left out of the message when not given.
+        value: what it holds; left out of the message if not given.
 
     Attributes:
-        detail: the message without its first word, "request: "; where a request came in a file, the file's name is put there.
+        detail: the message without its first word, "request: "; for a request in a file, the file's name takes its place.
     """
 
     def __init__(self, field: str, fix: str, *, value: object = _ABSENT):
@@ -38,7 +38,7 @@ class RequestError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class RequestColumns:
-    """The columns that a model reads of items, users or impressions: name -> text | true/false | integers | numbers."""
+    """The columns of items, users or impressions that a model reads: name -> text | true/false | integers | numbers."""
 
     kind: str  # item | user | context
     text_id: bool = False
@@ -57,7 +57,7 @@ class Item:
 class User:
     """A user: known by the id alone, or described."""
 
-    id: Id | None  # None: a visitor that has none
+    id: Id | None  # None: a visitor without one
     overrides: Mapping[str, Any] | None
 
 
@@ -77,7 +77,7 @@ def check_request(asked: Mapping[str, Any], item: RequestColumns, user: RequestC
     """A request from plain values, as JSON gives them.
 
     Args:
-        asked: `user` (id or object; null: a visitor without an id), `candidates` (ids or objects), and where wanted `history` (an object of
+        asked: `user` (id or object; null: a visitor without an id), `candidates` (ids or objects), and optionally `history` (an object of
             clicks, purchases and cart, or the list of clicks), `query`, `context` (a column's value, or a list of one for each candidate),
             `pictures` (item id -> path).
 
@@ -124,7 +124,7 @@ def _user(given: Any, of: RequestColumns) -> User:
 
 
 def _described(where: str, given: Any, of: RequestColumns) -> tuple[str, Any, dict[str, Any] | None]:
-    """Where the id of an item or user is, the id as given, and the columns of one that comes as an object."""
+    """Where the id of an item or user is, the id as given, and the columns if it is given as an object."""
     name = f"{of.kind}_id"
     if not isinstance(given, Mapping):
         return where, given, None
@@ -156,7 +156,7 @@ def _value(where: str, value: Any, kind: str) -> Any:
     types = {"text": (str,), "true/false": (bool,), "integers": (int,), "numbers": (int, float)}[kind]
     if not isinstance(value, types) or (isinstance(value, bool) and kind != "true/false"):
         raise RequestError(where, f"the model was trained on {kind}; write it as that, or null where it is not known", value=value)
-    if kind == "numbers" and not abs(value) <= sys.float_info.max and value == value:  # an integer may lie beyond all floats
+    if kind == "numbers" and not abs(value) <= sys.float_info.max and value == value:  # an integer may exceed every float
         raise RequestError(where, "give a finite number, or null where it is not known", value=value)
     if kind == "integers":
         _check_integer(where, value)

@@ -25,7 +25,7 @@ class Answer:
     unknown_user: bool  # the export does not know the user, and the request does not describe them
     unknown_items: list[Id]  # candidates and history items that the export does not know and the request does not describe
     without_picture: list[Id]  # of a model that reads pictures: candidates without one
-    refused_pictures: dict[Id, str]  # pictures that count as none, and why; of a path, the path too
+    refused_pictures: dict[Id, str]  # pictures that count as missing, and why; the reason begins with the path, where one was given
 
 
 class Scorer:
@@ -55,7 +55,7 @@ class Scorer:
         """Open an export.
 
         Raises:
-            UserError: it is not finished, of another version or form, or a file is not the one that was written.
+            UserError: it is unfinished, of another version or form, or a file has changed since it was written.
         """
         return cls(Path(folder))
 
@@ -71,7 +71,7 @@ class Scorer:
         """The answer to a request in a JSON file; relative paths of its pictures are taken from the file's folder.
 
         Raises:
-            UserError: the file is missing or no JSON object, or as `score`; it begins with the file's path.
+            UserError: the file is missing or no JSON object, or what `score` raises; the message begins with the file's path.
         """
         from ctr.serving.request import RequestError
         from run.files import read_json
@@ -104,7 +104,7 @@ class Scorer:
         )
 
     def _embedded(self, pictures: Mapping[Id, Picture]) -> tuple[dict[Id, np.ndarray], dict[Id, str]]:
-        """Unit embeddings (D,) of the pictures of a request, zeros where one cannot be read; and why."""
+        """Unit embeddings (D,) of the pictures of a request, zeros where one cannot be read; and the reasons."""
         import numpy as np
 
         if not pictures:
@@ -125,12 +125,12 @@ class Scorer:
 def _no_export(folder: Path) -> str:
     """What to do about a folder without meta.json."""
     if (folder / "result.json").exists() or (folder / "checkpoints").exists():
-        return f"is a run, no export of it; write one with python -m ctr.export --run {folder} --out EXPORT, and give that folder"
-    return f"no finished export; write one with python -m ctr.export --run RUN --out {folder}"
+        return f"is a run, not an export of it; write one with python -m ctr.export --run {folder} --out EXPORT, and give that folder"
+    return f"not a finished export; write one with python -m ctr.export --run RUN --out {folder}"
 
 
 def _check(folder: Path, meta: dict[str, Any]) -> None:
-    """Refuse an export of another version or form, or one whose files are not those that were written."""
+    """Refuse an export of another version or form, or one whose files have changed since."""
     from ctr.serving.exporter import EXPORT_VERSION
     from features.forms.table import FORM_NAMES, NO_FORM
     from run.folder import file_hash

@@ -1,4 +1,4 @@
-"""The trained model over plain tables, for one user and their candidates: what `torch.export` takes, and TorchRec is not needed for.
+"""The trained model over plain tables, for one user and their candidates: exported by `torch.export`, and free of TorchRec.
 
 Legend: U distinct items of candidates and histories, C candidates, L history items, W width, K tables, M numbers, F image feature.
 """
@@ -23,7 +23,7 @@ from run.errors import UserError
 
 
 class ModelInputs(NamedTuple):
-    """One user's candidates; each item is given once and pointed at."""
+    """One user's candidates; each item is given once and referred to by index."""
 
     user_rows: Tensor  # (K,) int64 table rows of the user
     user_numeric: Tensor  # (M,) float32
@@ -33,7 +33,7 @@ class ModelInputs(NamedTuple):
     title_start: Tensor  # (U,) int64: where each title begins
     vectors: Tensor  # (U, D) float32 zero rows where absent; D = 0 unless the form gives item numbers or pairs
     present: Tensor  # (U,) bool: the item has a picture
-    clicks: Tensor  # (L,) int64: which of the U items, oldest first; -1 = padding, of which an empty history has one
+    clicks: Tensor  # (L,) int64: which of the U items, oldest first; -1 = padding; an empty history is one -1
     purchases: Tensor  # (L',) likewise
     cart: Tensor  # (L'',) likewise
     candidates: Tensor  # (C,) int64: which of the U items
@@ -45,7 +45,7 @@ class ModelInputs(NamedTuple):
 class ServingModel(Network):
     """(C,) logits of a `ModelInputs`'s candidates: those of `CtrModel` for one session.
 
-    The network's parts have the names that they have in `CtrModel`, so that its weights are loaded as they are.
+    The network's parts have the names that they have in `CtrModel`, so its weights are loaded unchanged.
 
     Args:
         weights: of best.safetensors.
@@ -116,7 +116,7 @@ class ServingModel(Network):
 def pool(
     network: HistoryNetwork, item_UD: Tensor, image_UF: Tensor | None, pair_CLF: Tensor | None, history_L: Tensor, candidates_C: Tensor
 ) -> Tensor:
-    """(C, W) one user's history for each candidate: `HistoryNetwork` of one session; padding is all of a history or nothing of it."""
+    """(C, W) one user's history for each candidate: `HistoryNetwork` of one session; a history is either all padding or has none."""
     projected_UW = network.project(item_UD, image_UF)
     x_CLW, any_real = projected_UW[history_L.clamp(min=0)][None], (history_L >= 0).any()
     after = network.score_place == "after"

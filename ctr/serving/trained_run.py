@@ -1,4 +1,4 @@
-"""A finished CTR run, opened to be applied: its rules, its weights, the data and the embeddings it was trained on."""
+"""A finished CTR run, opened for use: its rules and weights, and the data and embeddings it was trained on."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class TrainedRun:
     spec: ModelSpec
     weights: dict[str, Tensor]
     source: SourceConfig
-    trained_on: str  # fingerprint of the shop that `source` must be; "": any, for the caller named it
+    trained_on: str  # fingerprint of the shop that `source` must be; "": any, because the caller chose it
     flag: str  # the flag that names another shop
     embeddings: Path | None  # embeddings folder; None: the model has no image feature
 
     def shop(self) -> Shop:
-        """The shop that the run was trained on, or the one given in its place.
+        """The shop that the run was trained on, or the one given instead.
 
         Raises:
-            UserError: the run's own shop is no longer there, or is not the one it was trained on.
+            UserError: the run's own shop is missing, or is not the one it was trained on.
         """
         from data.source import shop_fingerprint, shop_folder
 
@@ -55,7 +55,7 @@ class TrainedRun:
         """The image feature of the items of these ids, by the run's own rule.
 
         Raises:
-            UserError: the embeddings cannot be read, or the run left no rule.
+            UserError: the embeddings cannot be read, or the run has no rule.
         """
         from features.embeddings import read_embeddings
         from features.image_feature import no_image
@@ -63,14 +63,14 @@ class TrainedRun:
         if not self.spec.layout.place:
             return no_image(len(item_id))
         if self.spec.rule is None or self.embeddings is None:
-            raise UserError(f"{self.folder}: keeps no rule for its image feature; train the model again")
+            raise UserError(f"{self.folder}: has no rule for its image feature; train the model again")
         return self.spec.rule.feature(read_embeddings(self.embeddings, item_id))
 
     def catalogue(self, shop: Shop) -> EncodedCatalogue:
         """The arrays of a shop's items and users, by the run's own rules.
 
         Raises:
-            UserError: as `feature`, or the vocabularies are not those of the weights.
+            UserError: as `feature`, or the vocabularies do not belong to the weights.
         """
         from ctr.inputs.encode import encode_catalogue
 
@@ -84,12 +84,12 @@ def open_run(folder: Path, *, data: str = "", flag: str = "--data", embeddings: 
     """Read a run folder of ctr.train, or one CTR stage of eval.compare.
 
     Args:
-        data: a shop folder in place of the run's own; a stage of eval.compare needs it.
+        data: a shop folder to use instead of the run's own; a stage of eval.compare needs it.
         flag: the flag of the calling command that gives `data`, for errors.
-        embeddings: an embeddings folder in place of the run's own; likewise.
+        embeddings: an embeddings folder to use instead of the run's own; likewise.
 
     Raises:
-        UserError: the folder is an export, the run is not finished, or it does not say where its data or embeddings are.
+        UserError: the folder is an export, the run is not finished, or it does not record where its data or embeddings are.
     """
     from ctr.training.weights import read_weights
 

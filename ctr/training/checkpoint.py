@@ -1,8 +1,8 @@
-"""Checkpoints of a CTR training: folders that hold what all ranks have, complete or absent, from which any number of ranks resumes.
+"""Checkpoints of a CTR training: folders with the state of all ranks, complete or absent, from which any number of ranks can resume.
 
 `checkpoints/step-00000123/` is written under a temporary name and renamed once every rank is done. It holds the tensors
 (torch.distributed.checkpoint), `state.json` (where the training was, and its settings) and `sums.json` (the SHA-256 of every file). That
-library pickles its index: a checkpoint is the run's own and to be trusted like code.
+library pickles its index: resume only from checkpoints that you trust like code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def save(run: Training, folder: Path) -> None:
     """Write a checkpoint of the training, then remove older ones except the newest `keep_checkpoints` and their best weights.
 
     Raises:
-        OSError: it cannot be written, for the disk is full, say; the checkpoints before it stay.
+        OSError: it cannot be written, because the disk is full, say; earlier checkpoints stay.
     """
     path = step_path(folder, run.state.step)
     temporary, rank = path.with_name(f".{path.name}"), run.fabric.global_rank
@@ -47,7 +47,7 @@ def save(run: Training, folder: Path) -> None:
             sums = gather_sums({file.name: sha256(file) for file in temporary.glob(f"__{rank}_*")})
             if rank == 0:
                 _complete(run, temporary, sums)
-                shutil.rmtree(path, ignore_errors=True)  # one that was refused
+                shutil.rmtree(path, ignore_errors=True)  # one refused earlier
                 os.replace(temporary, path)
     except BaseException:
         if rank == 0:
@@ -55,11 +55,11 @@ def save(run: Training, folder: Path) -> None:
         raise
     if rank == 0:
         prune(folder, run.config.keep_checkpoints)
-    run.fabric.barrier()  # what comes next may read it
+    run.fabric.barrier()  # the next step may read it
 
 
 def _complete(run: Training, folder: Path, sums: dict[str, str]) -> None:
-    """Write the state and the checksums of all files, last of all, into a checkpoint whose tensors are there."""
+    """Write the state, and last the checksums of all files, into a checkpoint whose tensors are written."""
     state = {"state": asdict(run.state), "settings": run.settings, "code": code_of(run.form)}
     write_atomic(folder / STATE, json.dumps(state, indent=1).encode())  # the best log loss is infinite before the first validation
     for file in folder.iterdir():
@@ -68,12 +68,12 @@ def _complete(run: Training, folder: Path, sums: dict[str, str]) -> None:
 
 
 def load(run: Training, folder: Path) -> bool:
-    """Restore the newest complete checkpoint, whatever the number of ranks that wrote it; False: there is none, the run begins.
+    """Restore the newest complete checkpoint, written by any number of ranks; False: there is none, and the run starts afresh.
 
-    One that is cut off or changed is named on stderr, and the one before it is taken.
+    One that is cut off or changed is named on stderr, and the one before it is used.
 
     Raises:
-        UserError: there are checkpoints, but none is complete, or the run was begun with other settings.
+        UserError: there are checkpoints, but none is complete, or the run was started with other settings.
     """
     path = newest_complete(run, folder)
     if path is None:
@@ -81,7 +81,7 @@ def load(run: Training, folder: Path) -> bool:
     saved = read_json(path / STATE)
     refuse_other_settings(folder / FOLDER, saved["settings"], run.settings)
     if saved.get("code") != code_of(run.form) and run.fabric.is_global_zero:
-        print(f"note: {folder / FOLDER}: begun by other code than this; delete it to begin again", file=sys.stderr)
+        print(f"note: {folder / FOLDER}: started by other code than this; delete it to start over", file=sys.stderr)
     tensors = tensors_of(run)
     checkpoint.load(tensors, storage_reader=checkpoint.FileSystemReader(path))
     restore(run, tensors)
@@ -90,7 +90,7 @@ def load(run: Training, folder: Path) -> bool:
 
 
 def load_best(run: Training, folder: Path) -> None:
-    """Give the model the weights of its best validation, which the checkpoint of that step holds."""
+    """Load the weights of the best validation, from that step's checkpoint, into the model."""
     tensors = best_of(run)
     checkpoint.load(tensors, storage_reader=checkpoint.FileSystemReader(step_path(folder, run.state.best_step)))
     restore_best(run, tensors)
@@ -102,27 +102,27 @@ def remove(folder: Path) -> None:
 
 
 def step_path(folder: Path, step: int) -> Path:
-    """The folder of the checkpoint after so many steps."""
+    """The folder of the checkpoint after this many steps."""
     return folder / FOLDER / f"step-{step:08d}"
 
 
 def newest_complete(run: Training, folder: Path) -> Path | None:
-    """The newest checkpoint whose sums hold, and those of its best step; each rank reads a share of the files."""
+    """The newest checkpoint whose checksums match, with that of its best step; each rank checks a share of the files."""
     found: list[Path] = run.fabric.broadcast(sorted((folder / FOLDER).glob("step-*"), reverse=True))
     for path in found:
         broken = what_is_broken(path, rank=run.fabric.global_rank, ranks=run.fabric.world_size)
         if broken:
-            print(broken if path is found[-1] else f"{broken}; the checkpoint before it is taken", file=sys.stderr)
+            print(broken if path is found[-1] else f"{broken}; the checkpoint before it is used", file=sys.stderr)
         if summed(run.fabric, float(bool(broken))) == [0.0]:
             return path
     if found:
         names = ", ".join(path.name for path in found)
-        raise UserError(f"{folder / FOLDER}: none of its checkpoints is complete ({names}); delete it to begin again")
+        raise UserError(f"{folder / FOLDER}: none of its checkpoints is complete ({names}); delete it to start over")
     return None
 
 
 def what_is_broken(path: Path, *, rank: int = 0, ranks: int = 1) -> str:
-    """A message about the first file that is not as it was written, of every `ranks`-th from `rank` on; "" where there is none."""
+    """A message about the first file that has changed since it was written, of every `ranks`-th from `rank` on; "" if there is none."""
     try:
         sums: dict[str, str] = json.loads((path / SUMS).read_text())
         wrong = next((name for name, wanted in list(sums.items())[rank::ranks] if sha256(path / name) != wanted), None)

@@ -31,7 +31,7 @@ from run.prefetch import prefetch
 from run.progress import Progress
 from run.stop import stop_requests
 
-_LOG_STEPS = 20  # steps whose mean loss makes a line of metrics.jsonl
+_LOG_STEPS = 20  # steps per line of metrics.jsonl, which gives their mean loss
 
 
 def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int, folder: Path) -> dict[str, Any]:
@@ -39,21 +39,21 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
 
     The average of weights with the lowest log loss on the valid split predicts valid and test. Leaves in `folder`:
     predictions.parquet, best.safetensors, metrics.jsonl, TensorBoard events and, last of all, result.json. A killed run resumes from
-    `checkpoints/` and ends with the same bits; that folder is removed when the run is done. Under torchrun, ranks share tables and the
-    sessions of each batch, and end as one rank does up to rounding; the first rank writes.
+    `checkpoints/` and ends bit-equal; that folder is removed when the run is done. Under torchrun, ranks share tables and the
+    sessions of each batch, and the result is that of one rank up to rounding; the first rank writes.
 
     Args:
         feature: the image feature of the shop's items.
         seed: of the initial weights and the order of sessions; never of the data.
 
     Returns:
-        What result.json holds: valid_auc, valid_gauc, valid_log_loss, the same of test, best_step, steps, impressions, seconds. A run that
-        was finished before is not trained again.
+        The content of result.json: valid_auc, valid_gauc, valid_log_loss, the same of test, best_step, steps, impressions, seconds. A
+        finished run is not trained again.
 
     Raises:
-        UserError: a split cannot be learned from or measured, the loss is not a number, or `folder` holds a run, partial or finished, with
-            other settings.
-        Stopped: SIGTERM came; the training can be resumed from `folder`.
+        UserError: the train split has nothing to learn, a split cannot be measured, the loss is not a number, or `folder` holds a partial
+            or finished run with other settings.
+        Stopped: SIGTERM was received; the training can be resumed from `folder`.
     """
     fabric = set_up(config.threads, config.precision)
     check_trainable(shop, config)
@@ -65,7 +65,7 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
     done = finished_before(folder, settings, code_of(feature.form))
     if done is not None:
         if fabric.is_global_zero:
-            remove(folder)  # where a kill came just before it
+            remove(folder)  # left by a kill just before this step
         return done
     run = prepare(inputs, config, seed=seed, steps=steps, fabric=fabric, settings=settings)
     resumed = load(run, folder)
@@ -81,10 +81,10 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
 
 
 def take_steps(run: Training, inputs: Inputs, train: SplitSessions, log: MetricsLog | None, folder: Path, *, seed: int) -> None:
-    """Step to the end of the epochs, or until the valid split has not improved for `patience` validations; checkpoints on the way.
+    """Train to the end of the epochs, or until the valid split has not improved for `patience` validations, with checkpoints.
 
     Raises:
-        Stopped: SIGTERM came; a checkpoint has been written.
+        Stopped: SIGTERM was received; a checkpoint has been written.
     """
     state, config, fabric, per_epoch = run.state, run.config, run.fabric, batches_per_epoch(train, run.config)
     shares = feed(inputs, train, config, seed=seed, first=state.step, rank=fabric.global_rank, ranks=fabric.world_size)
@@ -107,7 +107,7 @@ def take_steps(run: Training, inputs: Inputs, train: SplitSessions, log: Metrics
                 state.seconds = last_save - began
                 save(run, folder)
             if stop:
-                raise Stopped(f"ctr {run.form}: stopped at step {state.step:,}, as asked; the same command resumes from here")
+                raise Stopped(f"ctr {run.form}: stopped at step {state.step:,}, as requested; the same command resumes from here")
 
 
 def check_trainable(shop: Shop, config: CtrConfig) -> None:
@@ -123,13 +123,13 @@ def check_trainable(shop: Shop, config: CtrConfig) -> None:
             raise UserError(f"{shop.folder}: the {split} split has no impressions; set the split column or log more sessions")
         if split == "train" and click.min() == click.max():
             what = "nothing but clicks" if click[0] else "no click"
-            raise UserError(f"{shop.folder}: the train split holds {what}, so nothing can be learned; log longer or split otherwise")
+            raise UserError(f"{shop.folder}: the train split holds {what}, so nothing can be learned; log longer or change the split")
     if shop.session_category is None or shop.item_category is None:
         click_history(shop, max_items=config.click_items, scope=config.history_scope)  # refuses scope "category"
 
 
 def finished_before(folder: Path, settings: dict[str, str], code: str) -> dict[str, Any] | None:
-    """What an earlier call with these settings left in result.json; None where there is none. On stderr where other code trained it.
+    """What an earlier call with these settings left in result.json; None if there is none. A note on stderr says if other code trained it.
 
     Raises:
         UserError: the folder holds a finished run with other settings.
@@ -139,12 +139,12 @@ def finished_before(folder: Path, settings: dict[str, str], code: str) -> dict[s
     begun = read_json(folder / SETTINGS)
     refuse_other_settings(folder, begun, settings)
     if begun.get("code") != code:
-        print(f"note: {folder}: trained before by other code than this; delete it to train again", file=sys.stderr)
+        print(f"note: {folder}: trained by other code than this; delete it to train again", file=sys.stderr)
     return read_json(folder / "result.json")
 
 
 def note_loss(run: Training, value: float, log: MetricsLog | None, *, write: bool) -> None:
-    """Add a step's loss to those whose mean makes a line of the log; the line is written every so many steps, and where `write`."""
+    """Add a step's loss to the mean for the log; a line is written every _LOG_STEPS steps, and if `write`."""
     state = run.state
     state.loss_sum, state.loss_count = state.loss_sum + value, state.loss_count + 1
     if state.loss_count < _LOG_STEPS and not write:
@@ -179,7 +179,7 @@ def validate(run: Training, inputs: Inputs, log: MetricsLog | None) -> None:
 
 
 def finish(run: Training, inputs: Inputs, folder: Path) -> dict[str, Any]:
-    """Predict valid and test with the best weights and write what a run leaves; returns what result.json holds."""
+    """Predict valid and test with the best weights and write a run's files; returns the content of result.json."""
     load_best(run, folder)
     splits = {split: predict(run.model, inputs, split, run.fabric, run.config) for split in ("valid", "test")}
     weights = dict(gathered(run.model, run.fabric.device))
@@ -195,5 +195,5 @@ def finish(run: Training, inputs: Inputs, folder: Path) -> dict[str, Any]:
         write_json(folder / SETTINGS, run.settings | {"code": code_of(run.form)})
         write_json(folder / "result.json", result)
         remove(folder)
-    run.fabric.barrier()  # what comes next may read what is left
+    run.fabric.barrier()  # the next step may read these files
     return result

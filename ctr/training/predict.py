@@ -39,25 +39,25 @@ class Predictions:
 
 @torch.no_grad()
 def predict(model: nn.Module, inputs: Inputs, split: str, fabric: Fabric, config: CtrConfig) -> Predictions:
-    """Logits of all impressions of a split; each rank works on its share of each batch, and all get all of them."""
+    """Logits of all impressions of a split; each rank works on its share of each batch, and all get the complete result."""
     model.eval()
     rows, logits = [np.zeros(0, np.int64)], [np.zeros(0)]
     shares = feed_in_order(
         inputs, split_sessions(inputs.shop, split), config.batch_sessions * 4, rank=fabric.global_rank, ranks=fabric.world_size
     )
-    for batch, counts, _ in shares:
+    for batch, real, _ in shares:
         with fabric.autocast():
             logit = model(fabric.to_device(batch))
-        if counts:
+        if real:
             rows.append(batch.row.numpy())
             logits.append(logit.double().cpu().numpy())
     row, logit = (_gathered(fabric, np.concatenate(own)) for own in (rows, logits))
-    by_row = np.argsort(row)
-    return Predictions(row=row[by_row], click=inputs.shop.click[row[by_row]], logit=logit[by_row])
+    ascending = np.argsort(row)
+    return Predictions(row=row[ascending], click=inputs.shop.click[row[ascending]], logit=logit[ascending])
 
 
 def _gathered(fabric: Fabric, own: np.ndarray) -> np.ndarray:
-    """The numbers (n,) of all ranks, rank after rank; n differs."""
+    """The numbers (n,) of all ranks, in the order of ranks; n differs between ranks."""
     return gather_ragged(fabric, torch.from_numpy(own).to(fabric.device)).cpu().numpy()
 
 

@@ -1,6 +1,6 @@
-"""The tables of a CTR model over all ranks, each row moved by an optimizer that is part of the backward pass (TorchRec).
+"""The tables of a CTR model over all ranks, each row updated by an optimizer that is part of the backward pass (TorchRec).
 
-A step costs what it looks up, whatever the tables hold. One rank goes the same way as many.
+A step costs what it looks up, however large the tables are. One rank takes the same path as many.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class TableShard(NamedTuple):
 
     name: str  # of the weight in the model
     table: str
-    first: int  # row of the table that the part begins with
+    first: int  # the part's first row in the full table
     weight: Tensor  # (rows, dim), the memory that lookups read
     shape: tuple[int, ...]  # of the full table
 
 
 def shard(model: CtrModel, config: CtrConfig, device: torch.device) -> DistributedModelParallel:
-    """Spread a model's tables, made on the device "meta", over the ranks of the process group; each rank has all of the network.
+    """Spread a model's tables, made on the device "meta", over the ranks of the process group; each gets the complete network.
 
-    Rows are left as they come: see `draw_shards`.
+    Rows are not initialised here: see `draw_shards`.
 
     Raises:
         SettingError: a precision that tables on a CPU do not have.
@@ -73,11 +73,11 @@ def shard(model: CtrModel, config: CtrConfig, device: torch.device) -> Distribut
 def plan_of(model: CtrModel, sharders: list[Any], config: CtrConfig, device: torch.device) -> ShardingPlan:
     """Which rank holds which rows: the planner of TorchRec, with constraints.
 
-    Pooled words travel one row a text, and ranks have other numbers of texts: only a complete table can answer that on a CPU.
+    Pooled words are sent as one row per text, and ranks differ in their number of texts: on a CPU, only an unsplit table can serve them.
     """
     ranks = dist.get_world_size()
     ways = [config.table_sharding]
-    if config.table_sharding == "auto":  # rows are split where there is another rank to share them with
+    if config.table_sharding == "auto":  # row-wise only makes sense with several ranks
         ways = [ShardingType.TABLE_WISE.value, *([ShardingType.ROW_WISE.value] if ranks > 1 else [])]
     kernels = [kernel.value for kernel in _KERNELS[device.type]]
     constraints = {
@@ -94,7 +94,7 @@ def plan_of(model: CtrModel, sharders: list[Any], config: CtrConfig, device: tor
 
 
 def local_shards(model: DistributedModelParallel) -> list[TableShard]:
-    """This rank's rows of every table of which it has some."""
+    """This rank's rows of every table that it has a part of."""
     found = []
     for name, weight in model.state_dict().items():
         if isinstance(weight, ShardedTensor):
@@ -110,30 +110,30 @@ def network_of(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def draw_shards(parts: list[TableShard], seed: int) -> None:
-    """Initial weights by (seed, table, row), whatever rank holds the row."""
+    """Initial weights by (seed, table, row), whichever rank holds the row."""
     for part in parts:
         draw_rows(part.weight, seed, part.table, first=part.first)
 
 
 def set_table_rate(model: DistributedModelParallel, rate: float) -> None:
-    """The learning rate of the next backward pass."""
+    """Set the learning rate of the next backward pass."""
     for group in model.fused_optimizer.param_groups:
         group["lr"] = rate  # type: ignore[index]
-    model.fused_optimizer.step()  # moves no row: it hands the rate on
+    model.fused_optimizer.step()  # updates no row: it only passes on the rate
 
 
-def like(table: ShardedTensor, tensors: Mapping[int, Tensor]) -> ShardedTensor:
-    """A tensor over ranks as `table` is, of other values.
+def like(template: ShardedTensor, tensors: Mapping[int, Tensor]) -> ShardedTensor:
+    """A tensor sharded over ranks as `template` is, with other values.
 
     Args:
         tensors: for the first row of each local part, its values.
     """
-    shards = [Shard(tensors[piece.metadata.shard_offsets[0]], piece.metadata) for piece in table.local_shards()]
-    return ShardedTensor._init_from_local_shards_and_global_metadata(shards, table.metadata(), process_group=table._process_group)
+    shards = [Shard(tensors[piece.metadata.shard_offsets[0]], piece.metadata) for piece in template.local_shards()]
+    return ShardedTensor._init_from_local_shards_and_global_metadata(shards, template.metadata(), process_group=template._process_group)
 
 
 def gathered(model: nn.Module, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-    """Every weight by name, complete and on the CPU, on the first rank; the others send what they hold and get empty tensors.
+    """Every weight by name, complete and on the CPU, on the first rank; the others send their parts and get empty tensors.
 
     With one rank, the CPU's tables are not copied.
     """
@@ -144,7 +144,7 @@ def gathered(model: nn.Module, device: torch.device) -> Iterator[tuple[str, Tens
         elif ranks == 1:
             yield name, weight.local_shards()[0].tensor.detach().cpu()
         else:
-            metadata = weight.metadata()
-            out = torch.empty(metadata.size, dtype=metadata.tensor_properties.dtype, device=device) if first else None
+            full = weight.metadata()
+            out = torch.empty(full.size, dtype=full.tensor_properties.dtype, device=device) if first else None
             weight.gather(dst=0, out=out)
             yield name, torch.empty(0) if out is None else out.cpu()

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
-_SWAPPED = 1 << 16  # rows of a table that change places at once
+_SWAPPED = 1 << 16  # rows of a table swapped at a time
 
 
 @dataclass(kw_only=True)
 class State:
-    """How far a training has come, without its weights."""
+    """The progress of a training: everything except tensors."""
 
     step: int = 0
     impressions: int = 0
@@ -48,7 +48,7 @@ class State:
 
 @dataclass(kw_only=True)
 class Training:
-    """The moving parts of one training; all ranks hold the same except `parts`."""
+    """The moving parts of one training; the same on all ranks, except for `parts`."""
 
     config: CtrConfig
     fabric: Fabric
@@ -67,7 +67,7 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
     """A training before its first step.
 
     Args:
-        settings: what a checkpoint must agree in with the run that resumes from it.
+        settings: what a checkpoint and the run that resumes from it must agree on.
     """
     join_group(fabric)
     model = CtrModel(inputs.layout, config, device="meta", precision=config.table_precision)
@@ -87,9 +87,9 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
 
 
 def take_step(run: Training, taken: Share) -> float:
-    """Forward, loss, backward, step; the mean loss in nats over the impressions of all ranks.
+    """Forward, loss, backward, step; returns the mean loss in nats over the impressions of all ranks.
 
-    Tables move inside the backward pass, so the loss is checked before it.
+    Tables are updated inside the backward pass, so the loss is checked before it.
 
     Raises:
         UserError: the loss is not a number.
@@ -99,13 +99,13 @@ def take_step(run: Training, taken: Share) -> float:
     with run.fabric.autocast():
         logits = run.model(run.fabric.to_device(taken.batch))
     own = F.binary_cross_entropy_with_logits(logits.float(), taken.batch.click.to(logits.device), reduction="sum")
-    loss = own * taken.counts / taken.impressions
+    loss = own * taken.real / taken.impressions
     (value,) = summed(run.fabric, loss.item())
     if not math.isfinite(value):
         raise UserError(f"ctr {run.form}: loss {value} at step {run.state.step}; lower the learning rates")
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    for weight in run.network.values():  # where nothing of a share reaches a weight, others' may: ranks must send the same sizes
+    for weight in run.network.values():  # a weight may have a gradient on another rank only; all must send the same sizes
         weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
     sum_gradients(run.fabric, list(run.network.values()))
     run.optimizer.step()
@@ -116,7 +116,7 @@ def take_step(run: Training, taken: Share) -> float:
 
 
 def set_rates(run: Training) -> None:
-    """Set the learning rates of the step to come: a linear rise, then a half cosine to 0."""
+    """Set the learning rates of the next step: a linear rise, then a half cosine to 0."""
     share = rise_and_cosine(run.state.step / run.steps, rise=run.config.warm_up)
     for group in run.optimizer.param_groups:
         group["lr"] = run.config.learning_rate * share
@@ -124,7 +124,7 @@ def set_rates(run: Training) -> None:
 
 
 def followed(run: Training) -> dict[str, Tensor]:
-    """The weights that the average follows, by the names they have in it."""
+    """The averaged weights, by their names in the average."""
     if not run.config.ema:
         return {}
     weights: dict[str, Tensor] = {name: weight.detach() for name, weight in run.network.items()}
@@ -134,7 +134,7 @@ def followed(run: Training) -> dict[str, Tensor]:
 
 
 def part_key(name: str, first: int) -> str:
-    """What rows of a table from `first` on are called in an average."""
+    """The name, in an average, of a table's rows from `first` on."""
     return f"{name}@{first}"
 
 
@@ -148,7 +148,7 @@ def follow(run: Training) -> None:
 
 @contextmanager
 def averaged(run: Training) -> Iterator[DistributedModelParallel]:
-    """The model with the average in the place of its weights, which come back afterwards; no third copy is made."""
+    """The model with the average in place of its weights, which are restored afterwards; no third copy is made."""
     swap(run)
     try:
         yield run.model
@@ -158,7 +158,7 @@ def averaged(run: Training) -> Iterator[DistributedModelParallel]:
 
 @torch.no_grad()
 def swap(run: Training) -> None:
-    """Exchange weights and average, so many rows at a time."""
+    """Exchange weights and average, _SWAPPED rows at a time."""
     for weight, average in zip(followed(run).values(), run.average.values(), strict=True):
         for one, other in zip(weight.split(_SWAPPED), average.split(_SWAPPED), strict=True):
             held = one.clone()
@@ -167,14 +167,14 @@ def swap(run: Training) -> None:
 
 
 def settings_of(config: CtrConfig, layout: Layout, seed: int) -> dict[str, str]:
-    """What a checkpoint must agree in with the run that resumes from it, as plain text; not the number of ranks."""
+    """What a checkpoint and the run that resumes from it must agree on, as text; not the number of ranks."""
     values = {field.name: getattr(config, field.name) for field in fields(CtrConfig) if field.name not in NO_RESULT}
     values |= {"seed": seed, "image feature": layout.form, "tables": asdict(layout)}
     return {name: repr(value) for name, value in values.items()}
 
 
 def tensors_of(run: Training) -> dict[str, Any]:
-    """All tensors that a run needs to resume bit for bit: those of tables as they are in memory, those of the network concatenated."""
+    """All tensors needed to resume bit for bit: those of tables as they are in memory, those of the network end to end."""
     adam = [adam_state(run.optimizer, weight) for weight in run.network.values()]
     return {
         "network": {
@@ -189,7 +189,7 @@ def tensors_of(run: Training) -> dict[str, Any]:
 
 
 def restore(run: Training, tensors: dict[str, Any]) -> None:
-    """Give a run the `tensors_of` it that were read from a checkpoint; those of tables are there already."""
+    """Copy the network's tensors, read from a checkpoint, into a run; those of tables were read in place."""
     adam = [adam_state(run.optimizer, weight) for weight in run.network.values()]
     unflat(tensors["network"]["weights"], run.network.values())
     unflat(tensors["network"]["average"], network_average(run))
@@ -198,7 +198,7 @@ def restore(run: Training, tensors: dict[str, Any]) -> None:
 
 
 def best_of(run: Training) -> dict[str, Any]:
-    """Where the weights of a checkpoint's validation are read into: averages where it holds them; the model's own tables."""
+    """Tensors that a checkpoint's validated weights are read into: averages if it holds them, and the model's own tables."""
     averages = bool(run.config.ema and run.config.ema_tables)
     return {
         "network": {"average" if run.config.ema else "weights": flat(run.network.values())},
@@ -207,7 +207,7 @@ def best_of(run: Training) -> dict[str, Any]:
 
 
 def restore_best(run: Training, tensors: dict[str, Any]) -> None:
-    """Give the model the network of `best_of`, read from a checkpoint."""
+    """Copy the network of `best_of`, read from a checkpoint, into the model."""
     (weights,) = tensors["network"].values()
     unflat(weights, run.network.values())
 
@@ -223,7 +223,7 @@ def network_average(run: Training) -> list[Tensor]:
 
 
 def table_average(run: Training) -> dict[str, ShardedTensor]:
-    """The tables' part of the average, over ranks as they are."""
+    """The tables' part of the average, sharded as they are."""
     if not (run.config.ema and run.config.ema_tables):
         return {}
     found = {}
@@ -234,7 +234,7 @@ def table_average(run: Training) -> dict[str, ShardedTensor]:
 
 
 def adam_state(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[str, Tensor]:
-    """AdamW's state of one weight; before the first step, its initial values."""
+    """AdamW's state of one weight; before the first step, its initial state."""
     state = optimizer.state[weight]
     if not state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
@@ -243,14 +243,14 @@ def adam_state(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[s
 
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:
-    """Tensors concatenated along one axis: the cost of a checkpoint grows with the number of tensors."""
+    """Tensors end to end as one with one axis: the cost of a checkpoint grows with the number of tensors."""
     parts = [tensor.detach().flatten() for tensor in tensors]
     return torch.cat(parts) if parts else torch.zeros(0)
 
 
 @torch.no_grad()
 def unflat(joined: Tensor, tensors: Iterable[Tensor]) -> None:
-    """Fill tensors from what `flat` made of tensors like them."""
+    """Fill tensors from what `flat` made of tensors of the same shapes."""
     tensors = list(tensors)
     for tensor, part in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))

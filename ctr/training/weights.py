@@ -1,4 +1,4 @@
-"""Trained weights as a file that travels (safetensors), and starting from them."""
+"""Trained weights as a portable file (safetensors), and training that starts from them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_weights(path: Path) -> None:
     """Refuse a file that training cannot start from, whatever the data.
 
     Raises:
-        UserError: the file is missing, is not safetensors, or is not of a CTR run.
+        UserError: the file is missing, not safetensors, or not from a CTR run.
     """
     with opened(path) as file:
         if "vocabulary" not in (file.metadata() or {}):
@@ -54,7 +54,7 @@ def check_weights(path: Path) -> None:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All weights, and what `save_weights` noted of them.
+    """All weights, and the metadata that `save_weights` stored with them.
 
     Raises:
         UserError: the file is missing or is not safetensors.
@@ -67,14 +67,14 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def warm_start(model: nn.Module, network: Mapping[str, nn.Parameter], parts: Sequence[TableShard], path: Path, inputs: Inputs) -> None:
     """Start from a trained model: all its weights except those of another form's image feature.
 
-    A new image feature enters with weight 0: training starts from the trained model itself. Of each table, a rank reads its own rows.
+    A new image feature enters with weight 0, so training starts from the trained model's function. A rank reads its own rows of tables.
 
     Args:
         network: the weights of `model` outside its tables, by name.
         parts: this rank's rows of its tables.
 
     Raises:
-        UserError: unreadable weights, or of other data or settings.
+        UserError: the weights are unreadable, or of other data or settings.
     """
     with opened(path) as file:
         there, noted = set(file.keys()), file.metadata() or {}
@@ -102,7 +102,7 @@ def warm_start(model: nn.Module, network: Mapping[str, nn.Parameter], parts: Seq
 
 
 def vocabulary_hash(inputs: Inputs) -> str:
-    """A hash of which table row every item, user and word has; the image feature is left out."""
+    """A hash of the assignment of table rows to items, users and words; the image feature is left out."""
     digest = hashlib.sha256()
     items = inputs.items.rows[[table.name != IMAGE_TABLE for table in inputs.items.tables]]
     for rows in (items, inputs.users.rows):

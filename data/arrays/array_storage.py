@@ -1,6 +1,6 @@
 """Where a shop's arrays are kept: in memory, or in NumPy files that are written front to back and then mapped.
 
-A file's blocks are allocated before it is mapped for writing: on a full disk that is an error which names the file, not a bus error.
+A file's blocks are allocated before it is mapped for writing: a full disk then ends in an error that names the file, not in a bus error.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class NpyWriter:
 
 
 def append_to(file: Any, path: Path, array: np.ndarray) -> None:
-    """Write an array's bytes to an open file; unlike `ndarray.tofile`, an error has its number, and here also the file's name."""
+    """Write an array's bytes to an open file; unlike `ndarray.tofile`, an error has its number, and here the file's name too."""
     with naming(path):
         file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 

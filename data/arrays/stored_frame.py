@@ -60,7 +60,7 @@ def stretches(frame: Frame, columns: Sequence[str]) -> Iterator[tuple[int, pl.Da
 
 
 def write_stretches(folder: Path, frames: Iterator[pl.DataFrame]) -> None:
-    """Write a table as uncompressed Arrow files, a stretch each, that `open_frame` reads as one."""
+    """Write a table as uncompressed Arrow files, one per stretch, that `open_frame` reads as one."""
     folder.mkdir(parents=True)
     for number, frame in enumerate(frames):
         write_arrow(folder / f"{number:06d}.arrow", frame)
@@ -72,7 +72,7 @@ def write_arrow(path: Path, frame: pl.DataFrame) -> None:
     Raises:
         OSError: naming the file.
     """
-    content = frame.write_ipc(None, compression="uncompressed")  # an error of polars' own writer has neither number nor file name
+    content = frame.write_ipc(None, compression="uncompressed")  # errors of polars' own writer have neither number nor file name
     with naming(path), open(path, "wb") as file:
         file.write(content.getbuffer())
 

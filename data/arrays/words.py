@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-# a word is a run of letters and digits; scripts written without spaces give one word a character
+# a word is a run of letters and digits; scripts written without spaces give one word per character
 _SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}"
 _WORD = rf"[{_SPACELESS}]|[\w--[{_SPACELESS}_]]+"
 

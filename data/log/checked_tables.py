@@ -52,9 +52,9 @@ def empty_like(impressions: Frame, column: str) -> pl.Series:
 
 
 def require_impression_columns(schema: pl.Schema) -> None:
-    """Refuse impressions that lack a column, or hold one that is not read yet."""
+    """Refuse impressions that lack a column, or hold one that is not supported yet."""
     if isinstance(schema.get("history"), (pl.List, pl.Array)):
-        fix = "a list of items in place of events.parquet is not read yet; write the events as events.parquet"
+        fix = "a list of items in place of events.parquet is not supported yet; write the events as events.parquet"
         raise DataError(IMPRESSIONS, column="history", fix=fix)
     require_columns(IMPRESSIONS, schema.names(), ("session_id", "user_id", "item_id", "timestamp", "click"))
 

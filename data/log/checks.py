@@ -1,6 +1,6 @@
 """Checks of single columns: each function returns the column in its working type, or names the first bad row.
 
-Whatever type a file has, code behind these checks sees Int64, String, Float64 or Boolean (clicks: Int8), so a type cannot change a number.
+Whatever types a file has, later code sees Int64, String, Float64 or Boolean (clicks: Int8), so types cannot change a number.
 Row numbers in errors count from 0 in the file; `first` is the file's row of values[0], where `values` is a stretch of the column.
 """
 
@@ -48,7 +48,7 @@ def unique(file: str, values: pl.Series) -> None:
 
 
 def known(file: str, values: pl.Series, index: np.ndarray, where: str, first: int = 0, *, listed: pl.Series | None = None) -> None:
-    """Refuse an id whose `index` is -1: it is not in the file `where`, whose ids are `listed` (for a hint at what was meant)."""
+    """Refuse an id whose `index` is -1: it is not in the file `where`, whose ids are `listed` (for a hint about what was meant)."""
     unknown = pl.Series(index) < 0
     if unknown.any():
         near = None if listed is None else lookalike(values.filter(unknown)[0], listed)
@@ -125,7 +125,7 @@ def search_categories(file: str, values: pl.Series, first: int = 0) -> pl.Series
 
 
 def image_paths(file: str, values: pl.Series) -> pl.Series:
-    """Paths under images/, checked by their spelling; whether the file exists and is readable shows when it is read."""
+    """Paths under images/, checked by their spelling; whether the file exists and is readable is only known when it is read."""
     paths = text(file, values)
     absolute = paths.str.contains(r"^([/\\]|[A-Za-z]:)")
     climbing = paths.str.contains(r"(^|[/\\])\.\.([/\\]|$)")
@@ -178,7 +178,7 @@ def lookalike(value: object, listed: pl.Series) -> str | None:
 
 
 def folded(texts: pl.Series) -> pl.Series:
-    """Texts without what a reader may not see: case, surrounding spaces, the Unicode normal form."""
+    """Texts without differences that are easily overlooked: case, surrounding spaces, the Unicode normal form."""
     return texts.cast(pl.String).str.normalize("NFKC").str.strip_chars().str.to_lowercase()
 
 

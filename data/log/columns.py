@@ -28,7 +28,7 @@ def feature_columns(frame: Frame, *, reserved: Collection[str], file: str = "the
 
     Args:
         frame: a table as read; only its schema matters.
-        reserved: columns that have a meaning of their own and are not features.
+        reserved: columns with a meaning of their own, which are not features.
         file: the file's name for the error message.
 
     Raises:
@@ -38,7 +38,7 @@ def feature_columns(frame: Frame, *, reserved: Collection[str], file: str = "the
     for name, dtype in frame.schema.items():
         if name in reserved:
             continue
-        if name.startswith("^") and name.endswith("$"):  # in many of polars' functions, those for a single column too
+        if name.startswith("^") and name.endswith("$"):  # in many polars functions, even those for a single column
             raise DataError(file, column=name, fix="polars reads a name from ^ to $ as a pattern of names; rename the column")
         if dtype.is_integer() or is_text(dtype) or dtype == pl.Boolean:
             categorical.append(name)

@@ -28,7 +28,7 @@ class EventParts:
     Args:
         folder: created here, for the files.
         cuts: (P + 1,) ascending; part p holds users from cuts[p] to cuts[p + 1] - 1.
-        most: events to sort at a time.
+        most: the largest number of events to sort at a time.
     """
 
     def __init__(self, folder: Path, cuts: np.ndarray, most: int):
@@ -51,7 +51,7 @@ class EventParts:
                 append_to(file, self.path(number), records[ends[number - 1] if number else 0 : ends[number]])
 
     def take(self, part: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The cuts and events (records) of a part, or of the finer parts made of one that is too large. Its files are deleted."""
+        """The cuts and events (records) of a part, or of the finer parts that a too large one is split into. Its files are deleted."""
         path, cuts = self.path(part), self.cuts[part : part + 2]
         count = os.path.getsize(path) // RECORD.itemsize if path.exists() else 0
         if count <= 2 * self.most or cuts[1] - cuts[0] == 1:
@@ -94,7 +94,7 @@ def even_cuts(counts: np.ndarray, first: int, most: int) -> np.ndarray:
     """
     before = np.cumsum(counts) - counts
     crossed = np.flatnonzero(np.diff(before // most)) + 1
-    heavy = np.flatnonzero(counts > most)  # alone, or their neighbours' events would be sorted with theirs
+    heavy = np.flatnonzero(counts > most)  # each its own part: neighbours' events would make it larger still
     inner = np.unique(np.concatenate([crossed, heavy, heavy + 1]))
     inner = inner[(inner > 0) & (inner < len(counts))]
     return first + np.concatenate([[0], inner, [len(counts)]])

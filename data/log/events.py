@@ -25,7 +25,7 @@ COLUMNS = ("user_id", "item_id", "timestamp", "action")
 
 
 class EventRows(NamedTuple):
-    """Some events side by side."""
+    """Some events as parallel arrays."""
 
     user: np.ndarray  # (E,) int32 user index
     item: np.ndarray  # (E,) int32 item index
@@ -123,7 +123,7 @@ class KnownIds:
 def load_events(folder: Path, known: KnownIds, clicked: Iterable[EventRows]) -> tuple[Events, str]:
     """The log of `events.parquet`; where that holds no click (or is absent), the clicks are those of the impressions.
 
-    One click in `events.parquet` replaces all of the impressions'.
+    A single click in `events.parquet` replaces all clicks of the impressions.
 
     Args:
         clicked: the clicked impressions as events, in file order.
@@ -169,7 +169,7 @@ def event_checks(known: KnownIds) -> Iterator[tuple[str, Callable[[pl.Series, in
 
 
 def _index(file: str | None, listed: pl.Series, values: pl.Series, first: int) -> np.ndarray:
-    """(E,) int32 positions of ids among those listed, in `file`, which must hold them all; without a file, -1 where an id is missing."""
+    """(E,) int32 positions of ids among those listed, in `file`, which must hold them all; without a file, -1 marks a missing id."""
     ids = checks.ids(EVENTS, values, first)
     index = index_of(ids, listed)
     if file is not None:

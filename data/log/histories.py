@@ -26,13 +26,13 @@ _SESSIONS = 1 << 20  # searched for at a time
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """One action's events and, for every session, the window of those its user did before it."""
+    """One action's events and, for every session, the window of those that its user did before it."""
 
     name: str  # clicks | purchases | cart
     item: np.ndarray  # (E,) int32, sorted by (user, time): the log's own; by (user, category, time) in scope "category"
     start: np.ndarray  # (S,) int64
     end: np.ndarray  # (S,) int64: session s saw item[start[s]:end[s]], oldest first, all before its time
-    gone: np.ndarray | None  # (E,) int64 Unix s when the event stops counting (uncart; NEVER); None: none do
+    gone: np.ndarray | None  # (E,) int64 Unix s when the event stops counting (uncart; NEVER); None: none ever do
 
     def lengths(self) -> np.ndarray:
         """(S,) int64 events in each session's window, including those since gone."""
@@ -79,7 +79,7 @@ def jagged(
     Args:
         sessions: (B,) session numbers.
         length: keep at most this many items per session, the newest; None: the full window.
-        session_time: (S,) `Shop.session_time`; needed where events can be gone (cart): those gone before it are dropped.
+        session_time: (S,) `Shop.session_time`; needed if events can be gone (cart): those gone before it are dropped.
 
     Returns:
         values: (V,) int64 item indices, session after session, oldest first.

@@ -1,7 +1,7 @@
 """A shop folder too large for memory: read stretch by stretch into a folder of memory-mapped arrays that give the shop of `load_shop`.
 
-The folder holds `impressions/` (Arrow), items.arrow, users.arrow, log.json, and .npy files: one for each array, three for each action.
-Arrays as long as the log are never in memory; items, users and a row for each session are.
+The folder holds `impressions/` (Arrow), items.arrow, users.arrow, log.json, and .npy files: one per array, three per action.
+Arrays as long as the log are never in memory; items, users and one row per session are.
 
 Legend: I impressions, S sessions.
 """
@@ -42,14 +42,14 @@ def ingest(
 ) -> Shop:
     """Read and check a shop folder with bounded memory; the shop of `load_shop`, mapped from `target`.
 
-    `target` appears once it is complete; nothing is left of an ingest that fails.
+    `target` appears once it is complete; a failed ingest leaves nothing behind.
 
     Args:
         fractions, allow_unordered_split: as `load_shop`.
         stretch: rows read at a time, and a quarter of the events sorted at a time: memory grows with it.
 
     Raises:
-        UserError: what `load_shop` raises, in the same words.
+        UserError: as `load_shop`, with the same messages.
     """
     folder = Path(folder)
     check_fractions(fractions)
@@ -75,7 +75,7 @@ def open_log(target: Path, folder: Path) -> Shop:
     values: dict[str, Any] = {name: facts[name] for name in _FACTS}
     for name in _ARRAYS:
         path = target / f"{name}.npy"
-        values[name] = mapped(path) if path.exists() else None  # no column `category`, no arrays of it
+        values[name] = mapped(path) if path.exists() else None  # no column `category`, so no arrays of it
     return Shop(
         folder=folder,
         items=read_arrow(target / "items.arrow"),
@@ -180,7 +180,7 @@ def _shown(table: StoredFrame, columns: Sequence[str], title: str) -> Iterator[t
 class _FirstFault:
     """Raise, of all faults in a table, the one that `load_shop` reports: the first row of the first check that fails.
 
-    A stretch is checked in all columns before the next is read, so its fault may hide one in a later stretch that is to be reported
+    A stretch is checked in all columns before the next is read, so its fault may hide one in a later stretch that must be reported
     first. On a fault, the table is therefore read again, column by column.
     """
 

@@ -27,7 +27,7 @@ def session_table(impressions: Frame) -> pl.DataFrame:
         row = pl.int_range(pl.len(), dtype=pl.Int64) + first
         each = rows.select(pl.col("session_id").alias("id"), pl.col("timestamp").alias("time"), row.alias("first_row"))
         found.append(each.group_by("id").agg(pl.col("time").min(), pl.col("first_row").min(), pl.len().alias("size")))
-        if sum(part.height for part in found[1:]) > found[0].height:  # then all merges together cost about twice the last one
+        if sum(part.height for part in found[1:]) > found[0].height:  # then all merges cost about twice the last one
             found = [_merged(found)]
     return _merged(found).sort("time", "first_row")
 
@@ -45,7 +45,7 @@ def session_numbers(impressions: Frame, sessions: pl.DataFrame) -> Iterator[np.n
 
 
 def session_starts(parts: Iterable[np.ndarray], sessions: int) -> np.ndarray:
-    """(S + 1,) int64: where each session's rows begin once rows are sorted by session.
+    """(S + 1,) int64: where each session's rows begin if rows are sorted by session.
 
     Args:
         parts: the sessions of all rows, in any division.
@@ -60,7 +60,7 @@ def one_user_each(impressions: Frame, user: np.ndarray, session_user: np.ndarray
     """Refuse a session with two users."""
     for first, rows in stretches(impressions, ["user_id"]):
         here = slice(first, first + len(rows))
-        _one_a_session(rows["user_id"], user[here], session_user[session[here]], "one session belongs to one user", first)
+        _one_per_session(rows["user_id"], user[here], session_user[session[here]], "one session belongs to one user", first)
 
 
 def split_of_sessions(
@@ -84,7 +84,7 @@ def split_of_sessions(
         split[here[begun]] = of_row[begun]
     for first, rows in stretches(impressions, ["split"]):
         of_row = checks.one_of(IMPRESSIONS, rows["split"], SPLITS, first).to_numpy()
-        _one_a_session(rows["split"], of_row, split[session[first : first + len(rows)]], "a session lies in one split", first)
+        _one_per_session(rows["split"], of_row, split[session[first : first + len(rows)]], "a session lies in one split", first)
     check_complete(split, by_column=True)
     if not allow_unordered:
         check_order(split, time, first_row)
@@ -115,11 +115,11 @@ def _searched(impressions: Frame, session: np.ndarray, sessions: int, names: pl.
         here = session[first : first + len(rows)]
         of_row = index_of(checks.categories(IMPRESSIONS, rows["category"]), names)
         known = np.flatnonzero((of_row >= 0) & (found[here] < 0))[::-1]
-        found[here[known]] = of_row[known]  # backwards: the first known category of a session stays
+        found[here[known]] = of_row[known]  # backwards, which keeps the first known category of a session
     for first, rows in stretches(impressions, ["category"]):
         of_row = index_of(checks.categories(IMPRESSIONS, rows["category"]), names)
         expected = np.where(of_row < 0, -1, found[session[first : first + len(rows)]])
-        _one_a_session(rows["category"], of_row, expected, "a session is a search in one category", first)
+        _one_per_session(rows["category"], of_row, expected, "a session is a search in one category", first)
     return found
 
 
@@ -131,7 +131,7 @@ def distinct(frame: Frame, column: str) -> pl.Series:
     return found
 
 
-def _one_a_session(column: pl.Series, values: np.ndarray, expected: np.ndarray, rule: str, first: int) -> None:
+def _one_per_session(column: pl.Series, values: np.ndarray, expected: np.ndarray, rule: str, first: int) -> None:
     """Refuse a row whose value differs from its session's (both given for each impression, from row `first` on)."""
     wrong = values != expected
     if wrong.any():

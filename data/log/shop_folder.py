@@ -67,7 +67,7 @@ class Shop:
         if len(sessions) == 0:
             return rows[:0]
         first, last = sessions[0], sessions[-1]
-        if last - first + 1 == len(sessions):  # splits in time order: a slice will do
+        if last - first + 1 == len(sessions):  # splits in time order: a slice is enough
             return rows[start[first] : start[last + 1]]
         return rows[ranges(start[sessions], start[sessions + 1] - start[sessions])]
 
@@ -76,11 +76,11 @@ def load_shop(folder: str | Path, *, fractions: Sequence[float] = FRACTIONS, all
     """Read and check a shop folder.
 
     Args:
-        fractions: of the impressions in time order, for pretrain, train, valid, test; a `split` column wins over them.
+        fractions: of the impressions in time order, for pretrain, train, valid, test; a `split` column overrides them.
         allow_unordered_split: accept a `split` column that goes back in time; `Shop.split_is_ordered` is then False.
 
     Raises:
-        UserError: anything in the folder that cannot be right, naming file, row, column, value and the fix.
+        UserError: anything invalid in the folder, naming file, row, column, value and the fix.
     """
     folder = Path(folder)
     check_fractions(fractions)

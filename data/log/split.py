@@ -26,14 +26,14 @@ def check_fractions(fractions: Sequence[float]) -> None:
 def split_by_time(sizes: np.ndarray, fractions: Sequence[float] = FRACTIONS) -> np.ndarray:
     """Cut sessions in time order, each split getting its fraction of the impressions.
 
-    A session goes where its middle impression falls, so no border is off by more than half a session.
+    A session belongs to the split in which its middle impression falls, so no border is off by more than half a session.
 
     Args:
         sizes: (S,) impressions of each session, sessions in time order.
         fractions: of the impressions, one for each of SPLITS.
 
     Returns:
-        (S,) int8 index into SPLITS, never falling.
+        (S,) int8 index into SPLITS, non-decreasing.
     """
     check_fractions(fractions)
     ends = np.cumsum(sizes, dtype=np.float64)

@@ -25,14 +25,14 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder}: is a file; give the folder that holds items.parquet and impressions.parquet")
     for name in ("vectors.npy", "vectors.parquet"):
         if (folder / name).exists():
-            raise UserError(f"{name}: vectors in place of images/ are not read yet; give pictures and move the file away")
+            raise UserError(f"{name}: vectors in place of images/ are not supported yet; give pictures and move the file away")
 
 
 def read_table(folder: Path, name: str, *, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """The complete table `name`, or only `columns` of it, in file order.
 
     Raises:
-        DataError: the file is missing, is no parquet, is damaged, has no rows, or lacks one of `columns`.
+        DataError: the file is missing, not parquet, damaged, has no rows, or lacks one of `columns`.
     """
     scan = _scan(folder, name, columns)
     frame = _read(name, scan)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes for 16 bits a grey pixel
+_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes with 16 bits per grey pixel
 
 
 def to_rgb(picture: Image.Image, *, png_bits: int = 8) -> Image.Image:
-    """A loaded picture in mode RGB; of 16 bits a channel the upper 8 count.
+    """A loaded picture in mode RGB; of 16 bits per channel, the upper 8 are used.
 
     Args:
-        png_bits: bits a channel in a PNG file: Pillow widens or narrows them to 8, but leaves the transparent colour as it is in the file.
+        png_bits: bits per channel of a PNG file: Pillow converts them to 8, but leaves the transparent colour as it is in the file.
 
     Raises:
         ValueError: it cannot be known which pixels are transparent.
@@ -33,7 +33,7 @@ def to_rgb(picture: Image.Image, *, png_bits: int = 8) -> Image.Image:
 
 
 def _deep_grey(picture: Image.Image) -> Image.Image:
-    """16 bits a grey pixel, one of whose values may be transparent."""
+    """16 bits per grey pixel, one value of which may be transparent."""
     grey = np.asarray(picture).astype(np.int64).clip(0, 65535)
     shown = grey >> 8
     if "transparency" in picture.info:
@@ -42,7 +42,7 @@ def _deep_grey(picture: Image.Image) -> Image.Image:
 
 
 def _refuse_transparent_colour(picture: Image.Image) -> None:
-    """Pillow keeps 3 x 8 bits of a transparent colour of 3 x 16, which is unique only where no pixel has those 3 x 8."""
+    """Pillow keeps 3 x 8 bits of a transparent colour of 3 x 16 bits; it is known only if no pixel has those 3 x 8."""
     key = np.array(picture.info["transparency"]) >> 8
     if (np.asarray(picture) == key).all(axis=2).any():
-        raise ValueError("16 bits a channel and a transparent colour are not read together; save it with 8 bits or with an alpha channel")
+        raise ValueError("16 bits per channel with a transparent colour are not supported; save it with 8 bits or an alpha channel")

@@ -56,7 +56,7 @@ def read_picture(folder: Path, image: str, *, at_least: int | None = None) -> np
 
 
 def decode_picture(content: bytes, name: str, *, at_least: int | None = None) -> np.ndarray:
-    """`read_picture` of a file's bytes; `name` is what an error calls it.
+    """`read_picture` of a file's bytes; `name` is its name in errors.
 
     Raises:
         PictureError: too large, not PNG/JPEG/WebP, or damaged.
@@ -71,7 +71,7 @@ def decode_picture(content: bytes, name: str, *, at_least: int | None = None) ->
 
 
 def read_any_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a picture file anywhere on the disk, if it is a plain file of modest size.
+    """The bytes of a picture file anywhere on disk, if it is a plain file within the size limit.
 
     Raises:
         PictureError: missing, not a plain file, too large.
@@ -105,7 +105,7 @@ def fix_for(bad: Sequence[tuple[str, str]]) -> str:
 @contextmanager
 def _opened(content: bytes, image: str) -> Iterator[Image.Image]:
     """The picture with its header read; whatever goes wrong within the block is a `PictureError`."""
-    # hostile bytes make a decoder raise almost anything, which means a bad picture, not a bug of ours
+    # hostile bytes make a decoder raise almost anything, which means a bad picture, not a bug here
     try:
         with Image.open(io.BytesIO(content), formats=(_format(content),)) as picture:
             width, height = picture.size
@@ -119,7 +119,7 @@ def _opened(content: bytes, image: str) -> Iterator[Image.Image]:
 
 
 def _read_file(folder: Path, image: str) -> bytes:
-    """The file's bytes, if it is a plain file of modest size that really lies under `images/`."""
+    """The file's bytes, if it is a plain file within the size limit that really lies under `images/`."""
     root = ""
     try:
         root = images_root(folder)
@@ -134,7 +134,7 @@ def _read_file(folder: Path, image: str) -> bytes:
 
 
 def _read_plain(image: str, path: str) -> bytes:
-    # O_NONBLOCK because a named pipe would never answer; the checks then hold for the very file opened
+    # O_NONBLOCK, because a named pipe would never answer; the checks apply to the very file opened
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         status = os.fstat(descriptor)
@@ -167,7 +167,7 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _png_bits(content: bytes) -> int:
-    """Bits a channel of a PNG file, which Pillow does not report; 8 for other formats."""
+    """Bits per channel of a PNG file, which Pillow does not report; 8 for other formats."""
     return content[24] if content.startswith(PNG) and len(content) > 24 else 8  # the header chunk comes first, always at the same place
 
 

@@ -1,4 +1,4 @@
-"""Pictures decoded from their files at every reading: for a catalogue that is read once, or too large for a store.
+"""Pictures decoded from their files every time they are read: for a catalogue that is read once, or too large for a store.
 
 The pixels are those of a picture store: no result depends on which of the two is read.
 """
@@ -50,7 +50,7 @@ class Pictures(Protocol):
 
 
 class PictureFiles:
-    """All pictures of a shop, decoded by threads at each reading, S x S pixels each.
+    """All pictures of a shop, decoded by threads whenever they are read, S x S pixels each.
 
     A picture that turns out to be unreadable is black, and `bad` lists it.
 
@@ -79,7 +79,7 @@ class PictureFiles:
         self.report, self.max_bad_images = report, max_bad_images
         self.bad_items = dict(known_bad or {})
         self.present = np.array([image is not None and item not in self.bad_items for item, image in enumerate(images)], dtype=bool)
-        # an unreadable picture's reason says what is odd about it; catching warnings around each reading is not safe among threads
+        # the reason given for an unreadable picture replaces warnings; catching them around each read is not thread-safe
         warnings.filterwarnings("ignore", module=r"PIL\.")
         # decoding and resizing run outside Python's lock, so threads are enough and nothing is pickled
         self.pool = ThreadPoolExecutor(max(1, workers))
@@ -134,7 +134,7 @@ def picture_files(shop: Shop, report: Path, *, size: int, workers: int, max_bad_
 def checked_files(shop: Shop, folder: Path, *, size: int, workers: int, max_bad_images: float = 0.01) -> PictureFiles:
     """The shop's pictures except those that are missing or have an unreadable header: for training, which draws from `present`.
 
-    Headers are read by threads, once for files with the same paths and content: `folder` keeps the result.
+    Headers are read by threads, once for files with the same paths and content: `folder` caches the result.
 
     Raises:
         DataError: the share of unreadable pictures is above `max_bad_images`; `folder/bad_pictures.csv` lists them all.

@@ -1,7 +1,7 @@
 """The picture store: every picture of a shop decoded once, as one memory-mapped array of equal squares.
 
-A store folder holds `pixels.npy`, `state.npy` (one byte an item), `bad_pictures.csv` and `store.json` (what it was made of). It is built in
-`NAME.partial` next to it, where the same call resumes after a kill or a full disk, and takes its name once it is complete.
+A store folder holds `pixels.npy`, `state.npy` (one byte per item), `bad_pictures.csv` and `store.json` (its sources). It is built in
+`NAME.partial` next to it, where the same call resumes after a kill or a full disk, and renamed once complete.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from run.source_code import code_hash
 if TYPE_CHECKING:
     from data.log.shop_folder import Shop
 
-CHUNK = 512  # pictures between two flushes: what a kill may cost
+CHUNK = 512  # pictures between two flushes: lost at most by a kill
 _TODO, _PRESENT, _NONE, _BAD = 0, 1, 2, 3
 
 
@@ -150,7 +150,7 @@ def _resumed(partial: Path, key: dict[str, Any], items: int) -> tuple[np.ndarray
 
 
 def _started(partial: Path, key: dict[str, Any], items: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two new arrays, with room for them on the disk; if there is none, nothing is left."""
+    """Two new arrays, with room for them on the disk; if there is none, nothing is left behind."""
     for left in partial.iterdir():
         if left.name != ".lock":
             left.unlink()
@@ -165,7 +165,7 @@ def _started(partial: Path, key: dict[str, Any], items: int) -> tuple[np.ndarray
 
 
 def _fill(folder: Path, images: Sequence[str | None], pixels: np.ndarray, state: np.ndarray, workers: int) -> list[BadPicture]:
-    """Decode what is still to do, by chunks: the pixels reach the disk before the note that they are there."""
+    """Decode what is still to do, by chunks: the pixels reach the disk before they are marked as done."""
     size = pixels.shape[1]
     state[state == _BAD] = _TODO  # read again, because their reasons were lost with the killed process
     todo = np.flatnonzero(np.asarray(state) == _TODO)
@@ -184,7 +184,7 @@ def _fill(folder: Path, images: Sequence[str | None], pixels: np.ndarray, state:
     progress = Progress("decoding pictures", total=len(images), unit="pictures", start=len(images) - len(todo))
     # decoding and resizing run outside Python's lock, so threads are enough and nothing is pickled
     with warnings.catch_warnings(), ThreadPoolExecutor(max(1, workers)) as pool, progress:
-        warnings.simplefilter("ignore")  # an unreadable picture's reason says what is odd about it
+        warnings.simplefilter("ignore")  # the reason given for an unreadable picture replaces warnings
         for chunk in _chunks(todo):
             results = list(pool.map(decode, chunk.tolist()))
             flush(pixels)

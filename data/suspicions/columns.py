@@ -1,4 +1,4 @@
-"""Feature columns that can teach nothing, or not what they seem to: row numbers, ids, constants, sentinels."""
+"""Feature columns that carry no information, or not what they seem to: row numbers, ids, constants, sentinels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.log.shop_folder import Shop
 from data.log.tables import IMPRESSIONS, ITEMS, USERS
 
 FEW = 20  # rows below which a row number or an id may be chance
-FAR = 1e6  # a number this many times larger than 99 % of the others is not one of them
+FAR = 1e6  # a number this many times larger than 99 % of the others is an outlier
 SENTINELS = (-1, -9, -99, -999, -9999, -99999, -999999)  # as the only negative number of a column
 INDEX_NAMES = re.compile(
     r"Unnamed: \d+|__index_level_\d+__|level_\d+|index|row_nr|row_index|rownames|_c0|"
@@ -55,9 +55,9 @@ def constant(values: pl.Series) -> str | None:
     if len(values) < 2:
         return None
     if values.null_count() == len(values):
-        return "it holds only nulls, so it can teach nothing; drop it"
+        return "it holds only nulls, so nothing can be learned from it; drop it"
     if values.n_unique() == 1:
-        return f"it holds {_shown(values[0])} in every row, so it can teach nothing; drop it"
+        return f"it holds {_shown(values[0])} in every row, so nothing can be learned from it; drop it"
     return None
 
 
@@ -67,7 +67,7 @@ def an_id(values: pl.Series) -> str | None:
     if len(known) < max(FEW, len(values) / 2) or known.n_unique() < len(known):
         return None
     fix = "write it as floats if it is a number, else drop it" if known.dtype.is_integer() else "drop it"
-    return f"no two of its {len(known):,} rows share a value, as if it were an id, so as a category it can teach nothing; {fix}"
+    return f"no two of its {len(known):,} rows share a value, as if it were an id, so nothing can be learned from it as a category; {fix}"
 
 
 def sentinel(values: pl.Series) -> str | None:

@@ -35,7 +35,7 @@ def warnings(shop: Shop) -> Iterator[str]:
     for name, (side, other, value) in one_sided_columns(shop).items():
         if name not in leaky:
             yield (
-                f"{IMPRESSIONS}, column '{name}': it is {value!r} for all {side}, but varies among {other}; were {side} made apart, "
+                f"{IMPRESSIONS}, column '{name}': it is {value!r} for all {side}, but varies among {other}; were {side} made separately, "
                 "as sampled negatives are? Fill it the same way for both, or drop it"
             )
     for leak in full_log_columns(shop):
@@ -93,7 +93,7 @@ class FullLogColumn:
     file: str
     column: str
     entity: str  # item | user
-    what: str  # it agrees with
+    what: str  # what it agrees with
     full: float  # rank correlation with that over the full log
     early: float  # and over the log without validation and test
 
@@ -150,7 +150,7 @@ def _numbers(shop: Shop, file: str, frame: Frame, index: np.ndarray) -> Iterator
 
 
 def _rank_correlation(one: np.ndarray, two: np.ndarray) -> float:
-    """Spearman's, ties at their mean rank; 0 where one of both is constant."""
+    """Spearman's, ties at their mean rank; 0 if either is constant."""
     value = pl.select(pl.corr(pl.Series(one), pl.Series(two), method="spearman")).item()
     return float(value) if value is not None and np.isfinite(value) else 0.0
 

@@ -1,4 +1,4 @@
-"""Names that were probably meant as others: columns, categories, files and pictures."""
+"""Names that were probably meant to be others: columns, categories, files and pictures."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MEANINGS = {
     USERS: USER_RESERVED,
     IMPRESSIONS: (*IMPRESSION_RESERVED, "category"),
     EVENTS: EVENT_COLUMNS,
-}  # the columns that a table reads as something else than a plain feature
-NATURAL = ("category", "item_id", "user_id")  # which make sense as features of other tables
+}  # the columns of a table that are not plain features
+NATURAL = ("category", "item_id", "user_id")  # these make sense as features of other tables
 
 
 def warnings(shop: Shop) -> Iterator[str]:
@@ -54,7 +54,7 @@ def column_names(file: str, frame: Frame) -> Iterator[tuple[str, str]]:
         elif name == "own_score" and file == IMPRESSIONS:
             yield (
                 name,
-                "read as a feature; the name is reserved for your own model's predictions, which are not read yet. Rename it",
+                "read as a feature; the name is reserved for your own model's predictions, which are not supported yet. Rename it",
             )
 
 

@@ -1,4 +1,4 @@
-"""Rows of impressions that should not be there: repeats, clicks that are also skips, sessions that are users."""
+"""Rows of impressions that should not be there: repeats, clicks that are also logged as skips, sessions that are really users."""
 
 from __future__ import annotations
 

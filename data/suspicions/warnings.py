@@ -9,7 +9,7 @@ from data.suspicions import columns, leaks, names, rows
 
 
 def warnings(shop: Shop) -> Iterator[str]:
-    """What a comparison would accept, but which is hardly intended; each sentence says how it was found."""
+    """What a comparison would accept but is probably a mistake; each sentence says how it was found."""
     yield from leaks.warnings(shop)
     yield from columns.warnings(shop)
     yield from rows.warnings(shop)

@@ -26,7 +26,7 @@ class World:
         return code_hash(self.module)
 
 
-# modules by name: whatever imports this table then does not depend on the code of every world
+# modules by name, so importing this table does not mean depending on the code of every world
 WORLDS: dict[str, World] = {
     "shop": World(module="data.worlds.shop", about="Clicks are simulated and pictures are rendered: a built-in world, no real shop."),
     "fashion": World(module="data.worlds.fashion", about="Clicks are simulated; the pictures are real photos (Fashion-MNIST)."),
@@ -76,7 +76,7 @@ def make_world(
 
 
 class _AlreadyThere(Exception):
-    """Another process was quicker with the same world."""
+    """Another process made the same world first."""
 
 
 def _is_there(folder: Path, settings: dict[str, Any]) -> bool:
@@ -91,5 +91,5 @@ def _is_there(folder: Path, settings: dict[str, Any]) -> bool:
     if not isinstance(found, dict) or any(found.get(key) != value for key, value in settings.items() if key != "code"):
         raise UserError(f"{folder}: holds something else already; give another --out or delete it")
     if found.get("code") != settings["code"]:
-        raise UserError(f"{folder}: holds this world as other code made it; give another --out or delete it")
+        raise UserError(f"{folder}: holds this world made by other code; give another --out or delete it")
     return True

@@ -22,7 +22,7 @@ PRICE_SPREAD = 0.4  # the price is near what the user spends in the category
 QUALITY_SPREAD = 0.4  # some items are simply better; hidden, but the popular ones mostly are
 CATEGORY_SPREAD = 0.4  # the user likes this category more than others
 KEENNESS_SPREAD = 0.4  # some users click on more of everything
-POSITION_SLOPE = 0.4  # lost with each e-fold of the position: the tenth place has 0.9 less logit than the first
+POSITION_SLOPE = 0.4  # logit lost with each e-fold of the position: the tenth place has 0.9 less logit than the first
 
 POPULARITY_EXPONENT = 0.8  # Zipf: how often an item is shown falls with its rank in the category to this power
 LATE_SHARE = 0.2  # of items are launched during the log, evenly over its last 60 %
@@ -35,12 +35,12 @@ PURCHASE_RATE = 0.4  # of cart items that stay are bought
 
 @dataclass(frozen=True, kw_only=True)
 class WorldCatalogue:
-    """The items of a world; a row is an item."""
+    """The items of a world, one per row."""
 
     item_id: np.ndarray  # (N,) int64
     category: np.ndarray  # (N,) int64 index into category_names
     category_names: list[str]
-    taste: np.ndarray  # (N, D) float32 places in the space that tastes are about
+    taste: np.ndarray  # (N, D) float32 positions in taste space
     price_level: np.ndarray  # (N,) float32 log price, standardised within the category
     quality: np.ndarray  # (N,) float32 standard normal
     popularity: np.ndarray  # (N,) float64 weight with which the item is shown, within its category
@@ -52,7 +52,7 @@ class WorldCatalogue:
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """The users of a world; a row is a user."""
+    """The users of a world, one per row."""
 
     user_id: np.ndarray  # (U,) int64
     age_band: np.ndarray  # (U,) int64 index into AGE_BANDS
@@ -61,7 +61,7 @@ class People:
     category_liking: np.ndarray  # (U, C) float32 what the category adds to the click logit, standardised
     price_level: np.ndarray  # (U,) float32 where the user's prices lie, in standard deviations of the category's
     keenness: np.ndarray  # (U,) float32 standard normal
-    looks: np.ndarray  # (U, MAX_LOOKS, D) float32 liked places in taste space; unused rows repeat the first
+    looks: np.ndarray  # (U, MAX_LOOKS, D) float32 liked positions in taste space; unused rows repeat the first
     look_count: np.ndarray  # (U,) int64 1 .. MAX_LOOKS
 
 
@@ -70,7 +70,7 @@ AGE_BANDS = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
 
 @dataclass(frozen=True, kw_only=True)
 class ClickRule:
-    """The click logit with its scales measured once, which makes the spreads above hold in any world."""
+    """The click logit, with scales measured once to make the spreads above hold in any world."""
 
     catalogue: WorldCatalogue
     people: People
@@ -106,7 +106,7 @@ def draw_people(catalogue: WorldCatalogue, users: int, rng: np.random.Generator)
     taste = np.exp(leaning)
     liking = leaning - general
     count = rng.choice(np.arange(1, MAX_LOOKS + 1), users, p=(0.35, 0.4, 0.25))
-    # users like what exists: a look is some item's place in taste space, moved a little
+    # users like what exists: a look is some item's position in taste space, moved a little
     looks = catalogue.taste[rng.integers(len(catalogue.taste), size=(users, MAX_LOOKS))]
     looks = looks + rng.normal(0, 0.1, looks.shape).astype(np.float32)
     looks = np.where(np.arange(MAX_LOOKS)[None, :, None] < count[:, None, None], looks, looks[:, :1])

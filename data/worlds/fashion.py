@@ -1,6 +1,6 @@
 """The `fashion` world: real photos of shop articles and simulated clicks.
 
-The photos are Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747). Tastes are about properties measured on the pixels
+The photos are Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747). Tastes concern properties measured on the pixels
 and standardised within each class, so neither the class name nor any other column reveals them.
 """
 

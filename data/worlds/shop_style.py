@@ -119,7 +119,7 @@ def _zigzag(u: np.ndarray, v: np.ndarray, period: np.ndarray, soft: np.ndarray) 
 
 
 def _cells(u: np.ndarray, v: np.ndarray, side: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places within the cells of a brick-like grid, in object units from each cell's middle."""
+    """Positions within the cells of a brick-like grid, in object units from each cell's middle."""
     row = np.floor(v / side)
     x = u / side + 0.5 * (row % 2)
     return (x - np.floor(x) - 0.5) * side, (v / side - row - 0.5) * side

@@ -29,7 +29,7 @@ from run.progress import Progress
 
 CHUNK = 1 << 15  # sessions
 SHOWN = (8, 12)  # fewest and most impressions of a session, where the category has enough items
-_DRAWS = 24  # items drawn for each session, with repeats, to find that many different ones
+_DRAWS = 24  # items drawn per session, with repeats, to find enough different ones
 _TERM_QUERIES = 0.35  # share of queries that name a brand or material besides the category
 _TERM_RESULTS = 0.6  # share of their results that have it
 _PILOT = 20_000  # sessions simulated first to set the rule's scales and bias
@@ -134,7 +134,7 @@ def _visits(people: People, sessions: int, rng: np.random.Generator) -> tuple[np
 def _searches(
     catalogue: WorldCatalogue, people: People, shelves: Shelves, user: np.ndarray, time: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The category and the term (-1: none) that each session searches, among what is launched by then."""
+    """The category and the term (-1: none) that each session searches, among those launched by then."""
     every = np.arange(shelves.categories)
     opened = shelves.launched(every[None, :], time[:, None]) > 0
     chance = np.cumsum(people.category_taste[user] * opened, axis=1)

@@ -1,1 +1,1 @@
-"""The forms in which a picture is fed to the CTR model: a file each, listed in table.py."""
+"""The forms in which a picture is fed to the CTR model: one file per form, listed in table.py."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ClusterIdSettings:
     """Settings of Cluster ID."""
 
-    clusters: int = 200  # cluster IDs wanted; fewer where there are fewer distinct pictures
+    clusters: int = 200  # cluster IDs wanted; fewer if there are fewer distinct pictures
 
     def __post_init__(self):
         positive("clusters", self.clusters)
@@ -30,7 +30,7 @@ class ClusterId(Form):
     settings = ClusterIdSettings
 
     def learn(self, vectors: np.ndarray, settings: ClusterIdSettings, *, seed: int) -> dict[str, np.ndarray]:
-        """centres (C, D) float32; on stderr why there are fewer than wanted."""
+        """centres (C, D) float32; if there are fewer than wanted, stderr says why."""
         from features.clustering import fit_centres
 
         centres, distinct = fit_centres(vectors, clusters=settings.clusters, seed=seed)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class SimScore(Form):
-    """Unit rows, whose cosines the CTR model takes and standardises."""
+    """Unit rows, whose cosines the CTR model computes and standardises."""
 
     place = PAIR
 
@@ -23,7 +23,7 @@ class SimScore(Form):
         return {"cosine_mean": np.array(mean), "cosine_spread": np.array(spread)}
 
     def values(self, vectors: np.ndarray, constants: dict[str, np.ndarray]) -> PlaceValues:
-        """The embeddings as they are."""
+        """The embeddings unchanged."""
         mean, spread = float(constants["cosine_mean"]), float(constants["cosine_spread"])
         return PlaceValues(vectors=vectors, pair_mean=mean, pair_spread=spread)
 
@@ -31,8 +31,8 @@ class SimScore(Form):
 def cosine_moments(unit: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of the cosine of two rows drawn from (M, D) unit rows, in closed form.
 
-    E[x.y] = |mean|^2, and E[(x.y)^2] = |second moment matrix|^2 (Frobenius) for independent x and y. The deviation is 1 where all rows are
-    alike up to rounding; (0, 1) for fewer than two rows.
+    E[x.y] = |mean|^2, and E[(x.y)^2] = |second moment matrix|^2 (Frobenius) for independent x and y. The deviation is 1 if all rows are
+    equal up to rounding; (0, 1) for fewer than two rows.
     """
     import numpy as np
 

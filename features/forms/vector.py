@@ -9,16 +9,16 @@ from features.forms.form import ITEM_NUMBERS, Form, PlaceValues
 if TYPE_CHECKING:
     import numpy as np
 
-ROUNDING = 1e-7  # a standard deviation below this is float32's rounding of unit rows that are all alike
+ROUNDING = 1e-7  # a standard deviation below this is float32's rounding of unit rows that are all equal
 
 
 class Vector(Form):
-    """Embeddings less their mean, over one standard deviation of all dimensions."""
+    """Embeddings less their mean, divided by one standard deviation for all dimensions."""
 
     place = ITEM_NUMBERS
 
     def learn(self, vectors: np.ndarray, settings: Any, *, seed: int) -> dict[str, np.ndarray]:
-        """middle (D,) float32, the mean row; spread (), the standard deviation, 1 where rows do not differ."""
+        """middle (D,) float32, the mean row; spread (), the standard deviation, 1 if rows do not differ."""
         import numpy as np
 
         middle = vectors.mean(0) if len(vectors) else np.zeros(vectors.shape[1], np.float32)

@@ -1,1 +1,1 @@
-"""Image backbones by name, and the weights they begin with."""
+"""Image backbones by name, and their initial weights."""

@@ -12,22 +12,22 @@ from torch import Tensor, nn
 from pretrain.backbones.weights import FixedBatchNorm, first_state, fit, has_batch_norm
 from run.randomness import integer_seed, normal
 
-_HEAD_SCALE = 0.5  # deviation of an embedding dimension at the start
+_HEAD_SCALE = 0.5  # initial deviation of an embedding dimension
 
 
 def backbone(name: str, *, dim: int, seed: int, weights: str = "random") -> nn.Module:
     """A backbone with a new linear head: (P, 3, H, W) normalised pictures -> (P, dim) embeddings.
 
     Args:
-        name: small_cnn (for CPUs), resnet18 (group norm; with weights that were trained with batch norm, that: see weights.py)
+        name: small_cnn (for CPUs), resnet18 (group norm, or batch norm for weights trained with it: see weights.py)
             or swin_t (the paper's).
         dim: length of an embedding.
         seed: of the random weights, the same for all encoders of one seed.
-        weights: "random", "imagenet" (torchvision's download, body alone) or a file with the backbone's state, torchvision's or one that
-            was trained here; "pictures" is random here: the caller gives a file once the initial encoder is trained.
+        weights: "random", "imagenet" (torchvision's download, body only) or a file with the backbone's state, torchvision's or one
+            trained here; "pictures" is random here: the caller gives a file once the initial encoder is trained.
 
     Raises:
-        UserError: the weights cannot be had, or do not fit.
+        UserError: the weights cannot be obtained, or do not fit.
     """
     state = first_state(name, weights)
     resnet18 = functools.partial(_resnet18, norm=FixedBatchNorm if has_batch_norm(state) else group_norm)
@@ -65,15 +65,15 @@ def whiten_head(net: nn.Module, pictures: Tensor) -> None:
 
 @torch.no_grad()
 def add_common(net: nn.Module, pictures: Tensor, *, common: float, seed: int) -> None:
-    """Let the linear head give embeddings of a known size, centred on one common vector.
+    """Make the linear head give embeddings of a known size, centred on one common vector.
 
-    Where random embeddings cost more than chance, contrastive training at a low temperature first removes what tells pictures apart, and
-    Adam, having met the large gradients of that, hardly moves afterwards: the encoder stays collapsed. The common vector keeps cosines so
-    close that the loss begins near the log of the number of candidates, from where every gradient is signal.
+    If the loss of random embeddings is above chance level, contrastive training at a low temperature first removes the differences
+    between pictures. Adam has then seen large gradients and hardly moves: the encoder stays collapsed. The common vector keeps cosines so
+    close that the loss begins near the log of the number of candidates, where every gradient is signal.
 
     Args:
         pictures: (P, 3, H, W) normalised.
-        common: length of the common vector in lengths of an average difference.
+        common: length of the common vector, as a multiple of the embeddings' average distance from it.
         seed: of its direction.
     """
     head = linear_head(net)
@@ -97,7 +97,7 @@ def linear_head(net: nn.Module) -> nn.Linear:
 
 
 def feature_map(net: nn.Module, pictures: Tensor) -> Tensor:
-    """(P, 3, H, W) normalised -> (P, C, h, w): what a backbone of this file pools; 1/32 of a side (small_cnn: 1/16)."""
+    """(P, 3, H, W) normalised -> (P, C, h, w): the features that a backbone pools; 1/32 of a side (small_cnn: 1/16)."""
     from torchvision.models import ResNet, SwinTransformer
 
     net = getattr(net, "_orig_mod", net)  # what torch.compile wraps
@@ -107,11 +107,11 @@ def feature_map(net: nn.Module, pictures: Tensor) -> Tensor:
     if isinstance(net, SwinTransformer):
         return net.norm(net.features(pictures)).permute(0, 3, 1, 2)
     assert isinstance(net, nn.Sequential)
-    return net[:-3](pictures)  # all but pooling, flattening and the linear head
+    return net[:-3](pictures)  # all except pooling, flattening and the linear head
 
 
 def recompute_blocks(net: nn.Module) -> None:
-    """Let each block's inner values be computed again in the backward pass: memory for time (Chen et al. 2016, arXiv:1604.06174).
+    """Recompute each block's activations in the backward pass, which trades time for memory (Chen et al. 2016, arXiv:1604.06174).
 
     The blocks are a Swin's attentions, as in the paper, and a ResNet's residual blocks; a small CNN has none.
     """
@@ -125,7 +125,7 @@ def recompute_blocks(net: nn.Module) -> None:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Normalisation that does not look at other pictures: groups of 16 channels."""
+    """Normalisation that is independent of other pictures: groups of 16 channels."""
     return nn.GroupNorm(max(1, channels // 16), channels)
 
 

@@ -1,8 +1,8 @@
-"""First weights of a backbone: a file, or torchvision's ImageNet weights; what fits, and what is refused.
+"""Initial weights of a backbone: from a file, or torchvision's ImageNet weights; checks that they fit.
 
-torchvision's resnet18 was trained with batch norm. Its weights mean nothing under group norm, whose keys and shapes are the same but whose
-statistics are another picture by picture. So a state that holds batch norm's running statistics makes a network with `FixedBatchNorm`: it
-computes what torchvision's computes in evaluation, and still ignores other pictures.
+torchvision's resnet18 was trained with batch norm. Its weights are meaningless under group norm: keys and shapes are the same, but
+statistics are taken per picture. So a state that holds batch norm's running statistics makes a network with `FixedBatchNorm`: it computes
+what torchvision's computes in evaluation, and still ignores other pictures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from run.errors import UserError
 
 IMAGENET = {"swin_t": "Swin_T_Weights", "resnet18": "ResNet18_Weights"}  # backbone -> torchvision's table of its weights
-_NO_STATE = ("pictures", "random")  # what `weights` may be besides "imagenet" and a file
+_NO_STATE = ("pictures", "random")  # other values of `weights` than "imagenet" and a file
 
 
 class FixedBatchNorm(nn.BatchNorm2d):
@@ -28,7 +28,7 @@ class FixedBatchNorm(nn.BatchNorm2d):
 
 
 def first_state(name: str, weights: str) -> dict[str, Tensor] | None:
-    """The state that a backbone begins with, under its own keys; None: random weights.
+    """A backbone's initial state, under its own keys; None: random weights.
 
     Args:
         name: of the backbone.
@@ -51,12 +51,12 @@ def imagenet_state(name: str) -> dict[str, Tensor]:
     """torchvision's ImageNet weights of a backbone, without their classifier; downloaded once, into torch's own cache.
 
     Raises:
-        UserError: there are none for this backbone, or they cannot be had.
+        UserError: there are none for this backbone, or they cannot be obtained.
     """
     if name not in IMAGENET:
         raise UserError(
             f"there are no ImageNet weights for {name}, only for {', '.join(IMAGENET)}; give --weights FILE (eval.compare: "
-            f"--pretrain.weights FILE) with the state of a {name}, or ask for --weights random"
+            f"--pretrain.weights FILE) with the state of a {name}, or choose --weights random"
         )
     from torchvision import models
 
@@ -69,11 +69,11 @@ def download(entry: Any, name: str, *, fix: str) -> dict[str, Tensor]:
 
     Args:
         entry: a member of one of torchvision's tables of weights.
-        name: what they are weights of.
-        fix: how a file is given in place of the download.
+        name: the network they belong to.
+        fix: how to give a file instead of the download.
 
     Raises:
-        UserError: neither works; it says where the file can be had and how it is given.
+        UserError: neither works; the message says where to get the file and how to give it.
     """
     try:
         return entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
@@ -81,17 +81,17 @@ def download(entry: Any, name: str, *, fix: str) -> dict[str, Tensor]:
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise UserError(
             f"ImageNet weights of {name} could not be downloaded ({type(error).__name__}); on a machine with internet fetch {entry.url}, "
-            f"then put the file into {cache} or give {fix}. Random weights are used only when asked for"
+            f"then put the file into {cache} or give {fix}. Random weights are only used on request"
         ) from None
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file: safetensors, or what torch.save wrote of tensors and plain values. Nothing is unpickled.
+    """The tensors of a file: safetensors, or tensors and plain values written by torch.save. Nothing is unpickled.
 
-    A state under "state_dict" or "model" is taken out; "module." before all keys (a wrapper's) is dropped.
+    A state nested under "state_dict" or "model" is extracted; a wrapper's prefix "module." on all keys is dropped.
 
     Raises:
-        UserError: no such file, or nothing that can be read so.
+        UserError: no such file, or it cannot be read in this way.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file of weights; give a safetensors or torch file, imagenet, or random")
@@ -105,7 +105,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a broken or hostile file fails in many ways
         raise UserError(
             f"{path}: not readable as weights ({type(error).__name__}); give safetensors, or a state_dict that torch.save wrote "
-            "(tensors and plain values alone: nothing else is unpickled)"
+            "(only tensors and plain values: nothing else is unpickled)"
         ) from None
     for inner in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(inner), dict):
@@ -119,7 +119,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def fit(net: nn.Module, state: Mapping[str, Tensor], *, name: str, source: str, head: tuple[str, ...] = ("head.", "fc.")) -> None:
-    """Load a state into a network, all of its body; a head that is missing or of another shape stays as it is.
+    """Load a state into a network, including its entire body; a head that is missing or of another shape stays as it is.
 
     Keys that the network lacks are refused too: a resnet18 is a part of a resnet34, and a Swin-T of a Swin-S.
 
@@ -127,8 +127,8 @@ def fit(net: nn.Module, state: Mapping[str, Tensor], *, name: str, source: str, 
         net: the network, with its new head.
         state: its keys and tensors.
         name: what the network is called.
-        source: where the state is from.
-        head: how the keys of a head begin.
+        source: where the state comes from.
+        head: prefix of a head's keys.
 
     Raises:
         UserError: names the first key that is missing, unknown, of another shape or not finite.
@@ -139,7 +139,7 @@ def fit(net: nn.Module, state: Mapping[str, Tensor], *, name: str, source: str, 
     counters = {key for key in own if key.endswith(".num_batches_tracked")}  # older files lack them, and nothing reads them
     faults = {
         "is missing": set(own) - set(body) - heads - counters,
-        "is none of its weights": set(body) - set(own),
+        "is not one of its weights": set(body) - set(own),
         "is of another shape": {key for key in body if key in own and body[key].shape != own[key].shape},
         "is not finite": {key for key, value in body.items() if value.is_floating_point() and not bool(value.isfinite().all())},
     }

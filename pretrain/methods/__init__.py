@@ -1,1 +1,1 @@
-"""The encoders that can be trained here: one file a method."""
+"""The encoders that can be trained here: one file per method."""

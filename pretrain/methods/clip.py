@@ -1,6 +1,6 @@
 """CLIP: a picture and its item's title attract, other pictures and titles repel (Radford et al. 2021, arXiv 2103.00020).
 
-The picture's side is the backbone's embedding as it is, the title's side is projected to the same length. The temperature is fixed, as in
+The picture's side is the backbone's embedding itself; the title's side is projected to the same length. The temperature is fixed, as in
 the COURIER paper (appendix E), not learned.
 """
 
@@ -37,11 +37,11 @@ class ClipConfig(MethodSettings):
 
     temperature: float = 0.1  # clip: divides the cosine; > 0
     text_model: Path | None = None  # folder of a Hugging Face text encoder; empty: a small transformer trained from scratch on the titles
-    # the body learns at this many times --learning-rate, in clip and maskclip: little, for a few thousand titles are soon known by heart
+    # the body learns at this many times --learning-rate, in clip and maskclip: little, because a few thousand titles are soon memorised
     body_rate: float = 0.1
     crop: float = 0.9  # smallest share of the picture that a random crop keeps, for clip and maskclip; 1 = all of it
-    words: int = 16  # longest title, in tokens; words after it are cut off
-    vocabulary: int = 30_000  # words known at most, the most frequent of the titles shown in the pretraining period; the others are one
+    words: int = 16  # longest title, in tokens; further words are cut off
+    vocabulary: int = 30_000  # words known at most, the most frequent in titles of the pretraining period; all others count as one word
     width: int = 64  # of the small transformer's states
     layers: int = 2  # of the small transformer, each attention and a two-layer network
     heads: int = 4  # of the small transformer's attention
@@ -68,13 +68,13 @@ def clip_loss(image: Tensor, text: Tensor, *, temperature: float, group: Tensor 
             to. None: all differ.
 
     Raises:
-        ValueError: pictures and titles differ in shape, or there are none.
+        ValueError: pictures and titles differ in shape, or are empty.
     """
     import torch
     import torch.nn.functional as F
 
     if image.shape != text.shape or len(image) == 0:
-        raise ValueError(f"as many pictures as titles are needed, of one length: {tuple(image.shape)} and {tuple(text.shape)}")
+        raise ValueError(f"there must be as many pictures as titles, of one length: {tuple(image.shape)} and {tuple(text.shape)}")
     logits = F.normalize(image, dim=1) @ F.normalize(text, dim=1).T / temperature
     own = torch.arange(len(logits), device=logits.device)
     if group is not None:
@@ -86,7 +86,7 @@ def clip_loss(image: Tensor, text: Tensor, *, temperature: float, group: Tensor 
 
 
 def clip_loss_of(outputs: Outputs, step: Step, *, temperature: float) -> Tensor:
-    """`clip_loss` of a step's outputs "embedding" and "text"; pictures without a title (0 in `places["title"]`) do not enter."""
+    """`clip_loss` of a step's outputs "embedding" and "text"; pictures without a title (0 in `places["title"]`) are left out."""
     import torch
 
     embedding, text = outputs["embedding"], outputs["text"]
@@ -100,14 +100,14 @@ def clip_loss_of(outputs: Outputs, step: Step, *, temperature: float) -> Tensor:
 
 
 def titled_pictures(items: np.ndarray, titles: Titles, batch: int, seed: int, number: int, group: np.ndarray | None = None) -> Step:
-    """A step of one view of each drawn picture, with its title's row, and its group where there are groups ((N,), of each item)."""
+    """A step of one view of each drawn picture, with its title's row, and its group if there are groups ((N,), of each item)."""
     chosen = drawn(items, batch, seed, number)
     places = {"title": titles.of_item[chosen]} | ({} if group is None else {"group": group[chosen]})
     return Step(number=number, items=chosen, view=np.zeros(len(chosen), dtype=np.int64), places=places)
 
 
 def titled_items(shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> tuple[np.ndarray, Titles, list[str]]:
-    """The pictures of the pretraining period whose items have a title, the catalogue's titles, and what they teach hardly anything of.
+    """The pictures of the pretraining period whose items have a title, the catalogue's titles, and cautions on what is hardly learned.
 
     Raises:
         DataError: there is no column of titles.
@@ -137,7 +137,7 @@ class Clip(Method):
         items: (M,) item indices of these pictures.
         titles: of the catalogue.
         config: batch size (pictures), the text tower and the loss.
-        seed: of the sampling and of the tower's first weights.
+        seed: of the sampling and of the tower's initial weights.
         group: (N,) each item's group, within which pictures compete; None: all of a batch do.
     """
 

@@ -40,23 +40,23 @@ class CourierConfig(MethodSettings):
     }
 
     batch_size: int = 4096  # courier: page views of a step, over all ranks
-    # courier: length of a part that all first embeddings share, in their average distance from it; 0: none
+    # courier: length of a part that all initial embeddings share, as a multiple of their average distance from it; 0: none
     head_common: float = 4.0
     head_rate: float = 10.0  # courier: the linear head learns at this many times --learning-rate
-    # courier: the body learns at this many times --learning-rate: little, for clicks teach a body less than its first weights know, and
-    # Adam moves all weights alike: at the head's rate the body would forget before the head has turned
+    # courier: the body learns at this many times --learning-rate: little, because clicks teach it less than its initial weights know, and
+    # Adam moves all weights equally: at the head's rate the body would forget before the head has adapted
     body_rate: float = 0.1
     page_items: int = 5  # courier: items kept of a page view, the clicked ones first (the paper's l_pv)
     history_items: int = 5  # courier: newest clicks that a clicked picture is rebuilt from (the paper's l_click)
     temperature: float = 0.05  # courier: divides the cosine; > 0
     scale_attention: bool = True  # courier: divide the attention's dot product by sqrt(dim) (Eq. 1)
     crop: float = 0.9  # courier: smallest share of the picture that a random crop keeps; 1 = all of it
-    # courier: what is left out (Table 6), by comma: ucs (the loss over the click sequence) | contrast (only pull a clicked picture and its
-    # reconstruction together) | reconstruction (self-attention over the history in place of attention from the target) | neg-pv (unclicked
-    # items of the page are no negatives)
+    # courier: what is left out (Table 6), comma-separated: ucs (the loss over the click sequence) | contrast (only pull a clicked picture
+    # and its reconstruction together) | reconstruction (self-attention over the history in place of attention from the target) | neg-pv
+    # (unclicked items of the page are no negatives)
     without: str = ""
     loss: str = "contrast"  # courier: contrast | hinge (Table 12)
-    margin: float = 0.2  # courier: of --loss hinge; how much more alike a picture and its reconstruction must be than a mismatched one
+    margin: float = 0.2  # courier: of --loss hinge; how much closer a picture must be to its reconstruction than to a mismatched one
     projection_head: bool = False  # courier: an MLP after the embeddings while training, dropped afterwards (Table 11)
     with_clip: bool = False  # courier: add CLIP's loss on the titles of the step's pictures (Table 8)
     attention: str = "dot"  # courier: dot (the paper's) | multihead (with learned projections, as the authors' code)
@@ -74,7 +74,7 @@ class CourierConfig(MethodSettings):
         if self.without:
             names("without", self.without, PARTS)
         if "contrast" in self.left_out and self.loss == "hinge":
-            raise SettingError("without", self.without, "hinge is a contrast: ask for one of the two")
+            raise SettingError("without", self.without, "hinge is a contrast: give one of the two")
 
     @property
     def left_out(self) -> frozenset[str]:
@@ -92,7 +92,7 @@ class Courier(Method):
     Args:
         views: the page views of the pretraining period.
         config: batch size (rows), temperature and the options of the losses.
-        seed: of the sampling of rows and of the heads' first weights.
+        seed: of the sampling of rows and of the heads' initial weights.
         group: (N,) each item's group, within which clicked items and negatives compete; None: all of a batch do.
         titles: of the catalogue, with `with_clip`: CLIP's loss is added, on the step's pictures that have a title (Table 8).
     """
@@ -187,7 +187,7 @@ class Courier(Method):
         return self._compare(embeddings, candidates, target, history[row], step)
 
     def _sequence_loss(self, embeddings: Tensor, history: Tensor, step: Step) -> Tensor:
-        """L_ucs: the last click against its reconstruction from the clicks before it; rows with one click do not enter."""
+        """L_ucs: the last click against its reconstruction from the clicks before it; rows with one click are left out."""
         import torch
 
         length = (history >= 0).sum(1)
@@ -263,10 +263,10 @@ def _heads(own: CourierConfig, dim: int, seed: int) -> nn.ModuleDict:
 
 
 def _material(shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> tuple[PageViews, Titles | None, list[str]]:
-    """Page views, titles where CLIP's loss is added, and what little is learned from, in sentences.
+    """Page views, titles if CLIP's loss is added, and cautions about what can hardly be learned.
 
     Raises:
-        UserError: there is too little of one, or nothing competes.
+        UserError: there are too few of either, or nothing competes.
     """
     from pretrain.needs import enough_views, groups_of, lonely_clicks
     from pretrain.page_views import page_views
@@ -285,14 +285,14 @@ def _material(shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> tupl
 
 
 def mismatched(target_C: Tensor, group_U: Tensor | None, mask_same_item: bool, seed: int, number: int) -> Tensor:
-    """(C,) for each column another one drawn at random, of its item's group; itself where there is none.
+    """(C,) for each column another one drawn at random from its item's group; itself if there is none.
 
     Columns are shuffled within their group, and each is given the one after it, the last the first.
 
     Args:
         target_C: (C,) each column's item.
         group_U: (U,) group of each item; None: all are one.
-        mask_same_item: a column of the very same item counts as none.
+        mask_same_item: a column of the same item does not count as another.
         seed, number: of the draw.
     """
     import torch

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_PARTS = 16  # into which groups are dealt: more would be loops without work
+_PARTS = 16  # that groups are divided into: more would only add loop overhead
 
 
 def contrast(
@@ -31,7 +31,7 @@ def contrast(
 
     Args:
         embedding_UD: (U, D) distinct items.
-        count_U: (U,) how often each is among the candidates; 0 where it does not.
+        count_U: (U,) how often each is among the candidates; 0 for none.
         reconstruction_CD: (C, D) reconstructions of the clicked items.
         positive_C: (C,) row of `embedding_UD` that column c should match.
         temperature: t > 0; divides the cosine.
@@ -51,7 +51,7 @@ def contrast(
     if group_U is not None:
         logits_CU = logits_CU.masked_fill(group_U[positive_C][:, None] != group_U[None, :], -torch.inf)
     total_C = logits_CU.logsumexp(1)
-    if mask_same_item:  # of the own item's terms, the positive alone stays
+    if mask_same_item:  # of the item's own terms, only the positive stays
         others_C = count_U[positive_C] - 1
         total_C = total_C + torch.log1p(-others_C * (matched_C - total_C).exp())
     return (total_C - matched_C).mean()
@@ -70,7 +70,7 @@ def contrast_within(
     """`contrast` where each column's candidates are those of its own item's group, without the cost of the others.
 
     Args:
-        group_U: (U,) integer group of each item; groups are dealt into a few parts, between which nothing is computed.
+        group_U: (U,) integer group of each item; groups are divided into a few parts, and nothing is computed between parts.
     """
     part_U = group_U % _PARTS
     place_U = torch.zeros_like(group_U, dtype=torch.long)
@@ -113,6 +113,6 @@ def hinge(embedding_CD: Tensor, reconstruction_CD: Tensor, other_C: Tensor, *, m
 def pull(embedding_CD: Tensor, reconstruction_CD: Tensor) -> Tensor:
     """1 - mean cosine of clicked items and their reconstructions, "w/o contrast" of Table 6.
 
-    As in SimSiam, one side is held (the reconstruction, here): with both moving, all embeddings would soon be one.
+    As in SimSiam, one side is held fixed (here the reconstruction): if both moved, all embeddings would soon collapse into one.
     """
     return 1 - F.cosine_similarity(embedding_CD, reconstruction_CD.detach(), dim=1).mean()

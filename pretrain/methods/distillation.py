@@ -1,7 +1,7 @@
 """Masked self-distillation (Dong et al. 2023): a student that sees a few patches predicts the others; a teacher sees them all.
 
 A patch is what one place of the backbone's last feature map covers: 32 pixels a side for Swin-T, as in SimMIM (arXiv 2111.09886), and 16
-for the small CNN. A convolution or a shifted window cannot drop patches: masked ones are replaced, so that the student computes as much as
+for the small CNN. A convolution or a shifted window cannot drop patches: masked ones are replaced, and the student computes as much as
 on a full picture.
 
 Shapes: P pictures, S places of a feature map, M masked places, C channels, V of the decoder, W width of the codes, K codewords.
@@ -26,7 +26,7 @@ _HEAD = 32  # channels of each head of the decoder's attention
 
 
 def masked_places(items: np.ndarray, places: int, share: float, *, seed: int, number: int) -> np.ndarray:
-    """(P, S) bool: which places of each picture are masked in step `number`; as many in each, at least one, and one is left.
+    """(P, S) bool: which places of each picture are masked in step `number`: the same number in each, at least one masked and one left.
 
     Args:
         items: (P,) item index of each picture; with seed and step it keys the draw.
@@ -52,10 +52,10 @@ def distillation_loss(student_PMK: Tensor, teacher_PMK: Tensor, *, student_tempe
 
 
 class HiddenPatches(nn.Module):
-    """Puts a learned tile of pixels in the place of masked patches.
+    """Replaces masked patches by a learned tile of pixels.
 
     For Swin-T, whose first layer embeds patches of 4 x 4 pixels linearly, the tile is SimMIM's mask token, except that it stays
-    among those that pixels can give. It begins as the mean colour.
+    among the embeddings of possible pixels. It is initialised with the mean colour.
     """
 
     def __init__(self):
@@ -93,12 +93,12 @@ class FeatureDecoder(nn.Module):
 
 
 def at_masked(features_PSC: Tensor, masked_PS: Tensor) -> Tensor:
-    """(P, M, C): the masked places of each picture, of which all have as many."""
+    """(P, M, C): the masked places of each picture, the same number in each."""
     return features_PSC[masked_PS].unflatten(0, (len(features_PSC), -1))
 
 
 class Quantiser(nn.Module):
-    """Features -> their cosines with K learned codewords, from a projection whose common part is taken out."""
+    """Features -> their cosines with K learned codewords, from a projection less its common part."""
 
     def __init__(self, channels: int, width: int, codewords: int):
         super().__init__()
@@ -111,10 +111,10 @@ class Quantiser(nn.Module):
 
 
 class Teacher(nn.Module):
-    """An average of the student over its past, which no gradient reaches: backbone and quantiser.
+    """A moving average of the student, without gradients: backbone and quantiser.
 
     Args:
-        body: a backbone with the student's first weights.
+        body: a backbone with the student's initial weights.
         quantiser: the student's, which is copied.
         width: W.
     """
@@ -140,7 +140,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def observe(self, projected_PW: Tensor, kept: float) -> None:
-        """Note the mean of a step's projections, of which the centre keeps a share `kept` of itself; it moves with `follow`."""
+        """Average the mean of a step's projections into the next centre, which keeps a share `kept` of itself; `follow` applies it."""
         self.next_centre.copy_(kept * self.centre + (1 - kept) * projected_PW.mean(0))
 
     @torch.no_grad()

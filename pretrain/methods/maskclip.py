@@ -3,14 +3,14 @@
 L = L_clip + 0.05 L_dist + 0.05 L_mlm.
 
 - L_clip: as in pretrain/methods/clip.py, on complete pictures and titles.
-- L_dist: 3 in 4 patches are masked; a decoder of one layer predicts them, in soft codes of a quantiser learned on the way, against
+- L_dist: 3 in 4 patches are masked; a decoder of one layer predicts them as soft codes of an online quantiser, against
   those of a teacher that sees the full picture and follows the student (pretrain/methods/distillation.py).
-- L_mlm: 1 in 5 words is masked; a decoder of its own, over the text tower's states, restores them from the other words alone.
+- L_mlm: 1 in 5 words is masked; a separate decoder over the text tower's states restores them from the other words only.
 
-Assumed, where this project knows no detail of the paper, and settings where they are numbers: the quantiser is a projection of two layers
+Assumptions, where the paper's details are not known here (numbers are settings): the quantiser is a projection of two layers
 and K codewords, compared by cosine, with an average of its own on the teacher's side; the temperatures of both sides; the teacher keeps
-0.999 of itself a step, rising evenly to 0.9999; the mean of the teacher's projections is taken out of all of them (as DINO, arXiv
-2104.14294, centres its codes, so that pictures do not come to share one); no gradient goes through the teacher; both decoders are half as
+0.999 of itself per step, rising linearly to 0.9999; the mean of the teacher's projections is subtracted from all of them (as DINO, arXiv
+2104.14294, centres its codes to prevent all pictures from sharing one); no gradient goes through the teacher; both decoders are half as
 wide as what they decode.
 """
 
@@ -49,9 +49,9 @@ class MaskClipConfig(MethodSettings):
     code_width: int = 64  # length of the projections that are compared with the codewords
     student_temperature: float = 0.1  # of the student's codes
     teacher_temperature: float = 0.04  # of the teacher's codes: sharper
-    ema_first: float = 0.999  # share of itself that the teacher keeps a step, at the start
+    ema_first: float = 0.999  # share of itself that the teacher keeps per step, at first
     ema_last: float = 0.9999  # and at the end
-    centre_keep: float = 0.9  # share of itself that the mean of the teacher's projections keeps a step; it is taken out of all of them
+    centre_keep: float = 0.9  # share of itself that the mean of the teacher's projections keeps per step; it is subtracted from all of them
     distill_weight: float = 0.05  # of the loss over masked patches
     words_weight: float = 0.05  # of the loss over masked words
     masked_words: float = 0.2  # share of words masked
@@ -81,7 +81,7 @@ class MaskClip(Method):
         items: (M,) item indices of these pictures.
         titles: of the catalogue.
         config: batch size (pictures), the towers and the losses.
-        seed: of the sampling, the masks and the heads' first weights.
+        seed: of the sampling, the masks and the heads' initial weights.
         group: (N,) each item's group, within which pictures compete in L_clip; None: all of a batch do.
 
     Raises:
@@ -104,7 +104,7 @@ class MaskClip(Method):
         self.titles, self.clip = titles, config.part(ClipConfig)
         self.body_rate, self.crop = self.clip.body_rate, self.clip.crop
         _needs_mask(titles)
-        body = backbone(config.backbone, dim=config.dim, seed=seed, weights=config.weights)  # as the student begins
+        body = backbone(config.backbone, dim=config.dim, seed=seed, weights=config.weights)  # the student's initial weights
         channels, self.height, columns = last_map(body, config)
         self.places = self.height * columns
         self.tower = text_tower(titles, self.clip, dim=config.dim, seed=seed)
@@ -200,7 +200,7 @@ def last_map(net: nn.Module, config: CommonConfig) -> tuple[int, int, int]:
     """Channels, rows and columns of the backbone's last feature map.
 
     Raises:
-        SettingError: it is a single place, of which none can be masked and another left.
+        SettingError: it is a single place, so none can be masked while another is left.
     """
     import torch
 

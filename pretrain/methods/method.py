@@ -1,4 +1,4 @@
-"""What the training loop asks of a method: which pictures a step encodes, in which view, and their loss.
+"""The interface between the training loop and a method: the pictures of a step, their views, and the loss.
 
 Light to import, like every method's own file: commands read names and settings before torch is loaded.
 """
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from data.log.shop_folder import Shop
 
-    Outputs = dict[str, Tensor]  # what `Method.encode` makes of pictures: tensors with a row for each
+    Outputs = dict[str, Tensor]  # the result of `Method.encode`: tensors with a row per picture
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step's pictures and whatever the loss needs to know of them.
+    """One step's pictures and whatever the loss needs to know about them.
 
     A picture that occurs many times in a batch is here once: `places` points into the pictures.
     """
@@ -36,7 +36,7 @@ class Step:
     places: dict[str, np.ndarray] = field(default_factory=dict)
 
     def part(self, rows: slice) -> Step:
-        """Some of the pictures, as `Method.encode` is given them; nothing that points into all of them."""
+        """Some of the pictures, as passed to `Method.encode`; without `places`, which refers to all of them."""
         return Step(number=self.number, items=self.items[rows], view=self.view[rows])
 
     def group(self, device: torch.device) -> Tensor | None:
@@ -49,24 +49,24 @@ class Step:
 class Method(ABC):
     """A way to train an encoder, and how it is built from a shop. A subclass gives `loss`; all state is in `heads`.
 
-    By default a step is one lightly cropped view of `batch_pictures` pictures of the pretraining period. Pictures are encoded apart from
-    their loss, so that a step may be encoded in chunks and over ranks: `encode` sees some of its pictures, `loss` the outputs of all.
+    By default a step is one lightly cropped view of `batch_pictures` pictures of the pretraining period. Encoding is
+    separate from the loss, so a step can be encoded in chunks and over ranks: `encode` sees some pictures, `loss` the outputs of all.
 
     Args:
         items: (M,) indices of the items whose pictures are learned from.
         config: the settings of all encoders; `self.own` becomes the method's own part.
-        seed: of the sampling and the heads' first weights.
+        seed: of the sampling and the heads' initial weights.
         group: (N,) each item's group, within which pictures compete; None: all of a batch do.
     """
 
     settings: ClassVar[type[Any] | None] = None  # a frozen dataclass of its own settings, each with a default
     also_reads: ClassVar[tuple[type[Any], ...]] = ()  # settings that it shares with other methods
-    contrasts: ClassVar[bool] = False  # pictures compete with each other: a shop in which none can is refused
-    by_default: ClassVar[bool] = False  # trained where a command is given no encoders
-    trained: ClassVar[bool] = True  # False: it is the backbone as it begins
+    contrasts: ClassVar[bool] = False  # pictures compete with each other: a shop in which none can compete is refused
+    by_default: ClassVar[bool] = False  # trained if a command is given no encoders
+    trained: ClassVar[bool] = True  # False: the initial backbone itself
 
     heads: nn.Module  # what is trained with the backbone and dropped afterwards
-    head_common = 0.0  # length of the common part of first embeddings (see pretrain/backbones/backbone.py:add_common)
+    head_common = 0.0  # length of the common part of initial embeddings (see pretrain/backbones/backbone.py:add_common)
     head_rate = 1.0  # the backbone's linear head learns at this many times the learning rate
     body_rate = 1.0  # and its body at this many
     crop = 0.9  # smallest share of the picture that the default view keeps
@@ -81,12 +81,12 @@ class Method(ABC):
 
     @classmethod
     def reads(cls, config: CommonConfig) -> tuple[type[Any], ...]:
-        """The settings that its encoder depends on, beyond those of all encoders."""
+        """The settings that its encoder depends on, in addition to the common ones."""
         return (*((cls.settings,) if cls.settings else ()), *cls.also_reads)
 
     @classmethod
     def build(cls, shop: Shop, has_picture: np.ndarray, config: CommonConfig, seed: int) -> Method:
-        """The method on a shop's pretraining period.
+        """The method for a shop's pretraining period.
 
         Args:
             has_picture: (N,) bool, of each item.
@@ -100,13 +100,13 @@ class Method(ABC):
 
     @classmethod
     def check(cls, shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> list[str]:
-        """What the method would learn hardly anything from, in sentences; called before anything is trained.
+        """Cautions about what the method can hardly learn from, as sentences; called before anything is trained.
 
         Args:
-            has_picture: (N,) bool; where pictures are not yet read, the items that name one.
+            has_picture: (N,) bool; if pictures have not been read yet, the items that name one.
 
         Raises:
-            UserError: it could learn nothing.
+            UserError: the method could learn nothing.
         """
         from pretrain.needs import enough_items, groups_of, lonely_pictures
 
@@ -124,7 +124,7 @@ class Method(ABC):
         raise NotImplementedError(f"{cls.__name__} has no attention to show")
 
     def step(self, number: int) -> Step:
-        """The pictures of step `number`; depends on nothing but the seed and the number."""
+        """The pictures of step `number`; depends only on the seed and the number."""
         items = drawn(self.items, self.batch_size, self.seed, number)
         places = {} if self.group is None else {"group": self.group[items]}
         return Step(number=number, items=items, view=np.zeros(len(items), dtype=np.int64), places=places)
@@ -141,7 +141,7 @@ class Method(ABC):
         Args:
             net: the backbone.
             pictures: (P, 3, size, size), from `view`.
-            step: the part of the step that these pictures are.
+            step: the part of the step that holds these pictures.
         """
         return {"embedding": net(pictures)}
 
@@ -149,12 +149,12 @@ class Method(ABC):
     def loss(self, outputs: Outputs, step: Step) -> tuple[Tensor, Outputs]:
         """The outputs of all of the step's pictures -> the loss in nats, and its parts for the log."""
 
-    def after_step(self, net: nn.Module, done: float) -> None:  # noqa: B027 - most methods have nothing to do then
-        """What follows an optimizer's step, when a share `done` of the pictures is encoded: a teacher that follows its student, say."""
+    def after_step(self, net: nn.Module, done: float) -> None:  # noqa: B027 - most methods need nothing here
+        """Called after each optimizer step, when a share `done` of the pictures is encoded: to move a teacher after its student, say."""
 
 
 class Untrained(Method):
-    """The backbone as it begins: what training is compared with."""
+    """The initial backbone, untrained: the reference for what training adds."""
 
     trained = False
 
@@ -167,7 +167,7 @@ class Untrained(Method):
 
 
 def drawn(items: np.ndarray, batch: int, seed: int, number: int) -> np.ndarray:
-    """(batch,) of the items for step `number`: each once in a pass, in a shuffled ranking; a short rest is left out."""
+    """(batch,) of the items for step `number`: each once in a pass, shuffled; a short remainder is left out."""
     per_pass = len(items) // batch
     ranking = permutation(len(items), seed, "pictures", number // per_pass)
     start = number % per_pass * batch

@@ -60,7 +60,7 @@ def nt_xent(first_view: Tensor, second_view: Tensor, *, temperature: float, grou
 
 
 class SimClr(Method):
-    """The method over the pictures shown in the pretraining period; `Method` describes its arguments."""
+    """SimCLR over the pictures shown in the pretraining period; `Method` describes its arguments."""
 
     settings = SimClrConfig
     also_reads = (DistortionConfig,)

@@ -29,7 +29,7 @@ class SimSiamConfig(MethodSettings):
     hidden: int = 128  # width of the projector (2048 at Swin-T)
     bottleneck: int = 32  # width of the predictor's middle layer: a quarter of `hidden`
     head_rate: float = 0.1  # simsiam: the backbone's linear head learns at this many times the learning rate
-    # simsiam: and its body at this many: hardly at all, for SimCLR's weights, with which it begins, lost validation GAUC at 0.1 and more
+    # simsiam: and its body at this many: hardly at all, because the initial SimCLR weights lost validation GAUC at 0.1 and more
     body_rate: float = 0.01
 
     def __post_init__(self):
@@ -38,7 +38,7 @@ class SimSiamConfig(MethodSettings):
 
 
 def negative_cosine(prediction: Tensor, projection: Tensor) -> Tensor:
-    """Mean of -cos(p, z) over pictures, from -1 (all alike) to 1; z is held (Chen and He 2021, Eq. 1 and 3).
+    """Mean of -cos(p, z) over pictures, from -1 (all equal) to 1; z is held fixed (Chen and He 2021, Eq. 1 and 3).
 
     Args:
         prediction: (B, D) p, of any length; row i is one view of picture i.
@@ -60,12 +60,12 @@ _WHY = "batch norm compares pictures of a batch"
 class SimSiam(Method):
     """The method over the pictures shown in the pretraining period.
 
-    The projector and the predictor take one view after the other, as in the paper's algorithm 1: batch norm sees all of the step's
-    pictures, from whatever rank or piece, in one view. The paper keeps the predictor's learning rate constant, an aid that is not
-    needed; here it falls with the others.
+    The projector and the predictor take one view after the other, as in the paper's algorithm 1: batch norm sees one view of all the
+    step's pictures, whatever their rank or piece. The paper keeps the predictor's learning rate constant, an optional
+    aid; here it falls with the others.
 
     Raises:
-        SettingError: the batch is one picture, of which batch norm leaves nothing.
+        SettingError: the batch is a single picture, which batch norm reduces to zeros.
     """
 
     settings = SimSiamConfig

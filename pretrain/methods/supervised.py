@@ -1,7 +1,7 @@
 """The backbone trained end to end inside a small click model (the paper's "Supervised", section 4.2.3).
 
-The paper says no more than that. The model is this project's choice: each page item attends to the user's earlier clicks, and an MLP
-predicts its click from the result. It knows pictures alone, so that whatever it learns is in the embeddings.
+The paper gives no more detail. The model is this project's choice: each page item attends to the user's earlier clicks, and an MLP
+predicts its click from the result. It sees nothing but pictures, so all it learns is in the embeddings.
 
 Shapes: J page items, K history items, D embedding length, M page items of a batch without padding.
 """
@@ -38,7 +38,7 @@ class SupervisedConfig(MethodSettings):
 
     batch_size: int = 1024  # page views of a step, over all ranks
     page_items: int = 10  # items kept of a page view, the clicked ones first
-    history_items: int = 10  # newest clicks that the attention looks over
+    history_items: int = 10  # newest clicks that the attention reads
     heads: int = 4  # of the attention
     hidden: int = 128  # width of the MLP
     head_rate: float = 10.0  # supervised: the backbone's linear head learns at this many times the learning rate
@@ -57,7 +57,7 @@ class Supervised(Method):
     Args:
         views: the page views of the pretraining period that have a history.
         config: batch size (rows), the model's sizes, the crop.
-        seed: of the sampling of rows and of the model's first weights.
+        seed: of the sampling of rows and of the model's initial weights.
 
     Raises:
         SettingError: the heads of the attention do not divide the embedding.
@@ -137,7 +137,7 @@ def _views(shop: Shop, has_picture: np.ndarray, own: SupervisedConfig) -> PageVi
     clicked = views.clicked[views.page >= 0]
     if clicked.all() or not clicked.any():
         what = "every item" if clicked.all() else "no item"
-        raise UserError(f"{what} of the pretraining period's page views was clicked, so that there is nothing to tell apart; log more")
+        raise UserError(f"{what} of the pretraining period's page views was clicked, so there is nothing to distinguish; log more")
     return views
 
 

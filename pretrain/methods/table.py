@@ -36,7 +36,7 @@ METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
     "random": Untrained,
 }
-INITIAL_METHOD = "simclr"  # trained first, on the shop's own pictures: all encoders of a seed begin with its weights
+INITIAL_METHOD = "simclr"  # trained first, on the shop's own pictures: all encoders of a seed start from its weights
 UNTRAINED = next(name for name, method in METHODS.items() if not method.trained)
 # what selects methods or names their data, and computes nothing: the settings and the data themselves are in a stage's key
 _NAMES_ONLY = ("pretrain.methods.table", "pretrain.config", "pretrain.methods.user_methods", "data.source")
@@ -44,7 +44,7 @@ _warned: set[str] = set()
 
 
 def default_encoders() -> tuple[str, ...]:
-    """The encoders of a comparison that names none; the first is that of a command that wants one."""
+    """The encoders of a comparison that names none; the first is the default of commands that take one."""
     return tuple(name for name, method in METHODS.items() if method.by_default)
 
 
@@ -58,7 +58,7 @@ def method_of(name: str) -> type[Method]:
 
 
 def is_trained_here(name: str) -> bool:
-    """True for names of methods; False for encoders made elsewhere."""
+    """True for names of methods; False for external encoders."""
     return name in METHODS or is_user_method(name)
 
 
@@ -69,7 +69,7 @@ def settings_classes() -> list[type[Any]]:
 
 
 def make_method(name: str, shop: Shop, has_picture: np.ndarray, config: CommonConfig, seed: int) -> Method | None:
-    """The method of this name on a shop's pretraining period; None: the encoder stays as it begins.
+    """The method of this name on a shop's pretraining period; None: the encoder stays untrained.
 
     Raises:
         UserError: the period holds too little for it.
@@ -93,19 +93,19 @@ def attended_history(name: str, config: CommonConfig) -> int:
 
 
 def is_trained(name: str) -> bool:
-    """False for the encoder that stays as it begins."""
+    """False for the untrained encoder."""
     return method_of(name).trained
 
 
 def uses_initial_weights(name: str, config: CommonConfig) -> bool:
-    """True for a method that begins with the weights of the initial encoder."""
+    """True for a method that starts from the weights of the initial encoder."""
     return is_trained(name) and config.weights == "pictures"
 
 
 def check_needs(name: str, shop: Shop, config: CommonConfig) -> None:
-    """Refuse, before anything is trained, a shop that the method can learn nothing from; what is partly so is reported on stderr.
+    """Refuse, before anything is trained, a shop that the method can learn nothing from; partial problems are reported on stderr.
 
-    The initial encoder's needs count where the method begins with its weights.
+    The initial encoder's needs are checked too if the method starts from its weights.
 
     Raises:
         UserError: names the encoder, what is missing and the fix.
@@ -115,7 +115,7 @@ def check_needs(name: str, shop: Shop, config: CommonConfig) -> None:
     has_picture = shop.items["image"].is_not_null().to_numpy()
     also = [INITIAL_METHOD] if uses_initial_weights(name, config) and name != INITIAL_METHOD else []
     for each in [name, *also]:
-        title = each if each == name else f"{each}, whose weights {name} begins with"
+        title = each if each == name else f"{each}, whose weights {name} starts from"
         with _named(title):
             for caution in method_of(each).check(shop, has_picture, with_own_settings(each, config)):
                 if (sentence := f"warning: {each}: {caution}") not in _warned:
@@ -131,7 +131,7 @@ def parts_read(name: str, config: CommonConfig) -> tuple[str, ...]:
 
 
 def settings_read(name: str, config: CommonConfig) -> dict[str, Any]:
-    """The settings that an encoder's numbers depend on, as plain values: no pace, no other method's, and content in place of paths."""
+    """The settings that an encoder's numbers depend on, as plain values: no pace, no other methods, contents in place of paths."""
     config = with_own_settings(name, config)
     parts = parts_read(name, config)
     found: dict[str, Any] = {}
@@ -145,11 +145,11 @@ def settings_read(name: str, config: CommonConfig) -> dict[str, Any]:
 
 
 def code_read(name: str, config: CommonConfig, *modules: str, without: Collection[str] = ()) -> str:
-    """A hash of the code behind an encoder: of some modules and what they import, and of those of its own method, not of the others'.
+    """A hash of the code behind an encoder: of some modules and what they import, and of its own method's, not of other methods'.
 
     Args:
-        modules: what every encoder's training and use runs, such as "pretrain.loop".
-        without: modules that are not to count.
+        modules: those that every encoder's training and use runs, such as "pretrain.loop".
+        without: modules to leave out.
     """
     config = with_own_settings(name, config)
     method = method_of(name)
@@ -157,13 +157,13 @@ def code_read(name: str, config: CommonConfig, *modules: str, without: Collectio
     read = {kind.__module__ for kind in method.reads(config)}
     without = (everyone - read - {method.__module__}) | set(_NAMES_ONLY) | set(without)
     if is_user_method(name):
-        read -= {method.__module__}  # its file is no module of these packages
+        read -= {method.__module__}  # its file is not a module of these packages
         return user_code(name, *modules, *read, without=without)
     return code_hash(*modules, *read, method.__module__, without=without)
 
 
 def _content(value: Any) -> Any:
-    """A setting as a plain value; a path as the hash of what is there."""
+    """A setting as a plain value; a path as the hash of its content."""
     if not isinstance(value, Path):
         return value
     return folder_hash(value) if value.is_dir() else file_hash(value)

@@ -22,12 +22,12 @@ from run.errors import DataError, UserError
 from run.randomness import integer_seed, keyed_init
 
 PADDING, UNKNOWN, MASK = 0, 1, 2  # of the vocabulary learned here; words follow
-_FEWEST = 2  # titles that a word must occur in to be known: the words of one title alone teach what an unknown word looks like
-_SMALL = 0.1  # of the deviation of a first word's vector: that of its place
+_FEWEST = 2  # titles that a word must occur in to be known: words of a single title train the unknown word
+_SMALL = 0.1  # of the deviation of a word's initial vector: that of its position
 
 
 class TextSettings(Protocol):
-    """What titles and their tower are made from, of a method's settings (ClipConfig says what each means)."""
+    """The settings of a method that titles and their tower depend on (see ClipConfig)."""
 
     @property
     def text_model(self) -> Path | None: ...
@@ -45,27 +45,27 @@ class TextSettings(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Titles:
-    """The distinct titles of a catalogue as tokens; titles that read the same to the tower are one."""
+    """The distinct titles of a catalogue as tokens; titles with equal tokens are one."""
 
-    of_item: np.ndarray  # (N,) row of each item's title; 0: it has none
+    of_item: np.ndarray  # (N,) row of each item's title; 0: none
     tokens: np.ndarray  # (T, L) int64, left-aligned; row 0 is the empty title
     lengths: np.ndarray  # (T,) tokens of each title
-    words: np.ndarray  # (T, L) bool: tokens that are words or parts of words; neither padding nor a tokeniser's marks
+    words: np.ndarray  # (T, L) bool: tokens that are words or parts of words; neither padding nor special tokens
     size: int  # of the table of tokens
-    mask: int | None  # the token that hides a word; None: the tokeniser has none
+    mask: int | None  # the token that replaces a masked word; None: the tokeniser has none
 
     def batch(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Tokens (T', L') of the titles `rows`, and which are there (bool); L' is the longest of them, and the empty title has one."""
+        """Tokens (T', L') of the titles `rows`, and which are real (bool); L' is the longest title's length; the empty title's is one."""
         longest = max(1, int(self.lengths[rows].max(initial=0)))
         present = np.arange(longest) < np.maximum(self.lengths[rows], 1)[:, None]
         return torch.as_tensor(self.tokens[rows, :longest], device=device), torch.as_tensor(present, device=device)
 
 
 def read_titles(shop: Shop, known: np.ndarray, config: TextSettings) -> Titles:
-    """The catalogue's titles, in the words of the titles of some items, or in the tokens of `config.text_model`.
+    """The catalogue's titles, as words known from some items' titles, or as tokens of `config.text_model`.
 
     Args:
-        known: (M,) item indices whose titles the vocabulary is learned from; other words are all one unknown word.
+        known: (M,) item indices whose titles the vocabulary is learned from; all other words are one unknown word.
 
     Raises:
         UserError: there are no titles, or the tokeniser cannot be loaded.
@@ -76,7 +76,7 @@ def read_titles(shop: Shop, known: np.ndarray, config: TextSettings) -> Titles:
 
 
 def require_titles(shop: Shop) -> None:
-    """Refuse a catalogue that has no titles for a text tower to learn from."""
+    """Refuse a catalogue without titles for a text tower to learn from."""
     if "title" not in shop.items.columns:
         raise DataError("items.parquet", column="title", fix="there is no such column, and a text tower learns from titles; add one")
 
@@ -104,8 +104,8 @@ def _external_tokens(titles: pl.Series, config: TextSettings, folder: Path) -> T
 
 
 def _titles(coded: list[list[int]], longest: int, *, marks: tuple[int, ...], size: int, mask: int | None) -> Titles:
-    """Titles from the tokens of each item; `marks` are tokens that mean no word."""
-    table = np.full((len(coded) + 1, longest), -1, dtype=np.int64)  # its last row makes sure that there is an empty title: the smallest row
+    """Titles from the tokens of each item; `marks` are special tokens, which are not words."""
+    table = np.full((len(coded) + 1, longest), -1, dtype=np.int64)  # its last row guarantees an empty title, the smallest row
     for row, tokens in zip(table, coded, strict=False):
         row[: len(tokens)] = tokens
     distinct, of_item = np.unique(table, axis=0, return_inverse=True)
@@ -121,7 +121,7 @@ def _titles(coded: list[list[int]], longest: int, *, marks: tuple[int, ...], siz
 
 
 class Block(nn.Module):
-    """A layer of a transformer: attention, then a network of two layers, each after a layer norm and with a path around it.
+    """A layer of a transformer: attention, then a network of two layers, each with a layer norm before and a residual connection around it.
 
     Args:
         width: W.
@@ -145,7 +145,7 @@ class Block(nn.Module):
 
 
 class SmallTransformer(nn.Module):
-    """Tokens -> states, of as many layers as asked for; no dropout."""
+    """Tokens -> states, through `layers` layers; no dropout."""
 
     def __init__(self, size: int, config: TextSettings):
         super().__init__()
@@ -161,7 +161,7 @@ class SmallTransformer(nn.Module):
 
 
 class WordDecoder(nn.Module):
-    """States of a text tower -> what each token may be, in logits; half as wide as the tower."""
+    """States of a text tower -> logits of each token; half as wide as the tower."""
 
     def __init__(self, states: int, heads: int, layers: int, size: int):
         super().__init__()
@@ -179,7 +179,7 @@ class WordDecoder(nn.Module):
 
 
 class HuggingFaceText(nn.Module):
-    """A Hugging Face encoder as a function of tokens. Its dropout stays off, so that a title has one embedding in a step."""
+    """A Hugging Face encoder as a function of tokens. Its dropout stays off: a title has one embedding in a step."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -200,16 +200,16 @@ class TextTower(nn.Module):
         self.model, self.width, self.projection = model, width, nn.Linear(width, dim)
 
     def forward(self, tokens_TL: Tensor, present_TL: Tensor) -> Tensor:
-        """(T, L) tokens and which of them are there -> (T, D)."""
+        """(T, L) tokens and which of them are real -> (T, D)."""
         present_TL1 = present_TL[:, :, None]
         return self.projection((self.model(tokens_TL, present_TL) * present_TL1).sum(1) / present_TL1.sum(1))
 
 
 def text_tower(titles: Titles, config: TextSettings, *, dim: int, seed: int) -> TextTower:
-    """A tower with its first weights.
+    """A tower with its initial weights.
 
     Raises:
-        UserError: `config.text_model` is no folder of an encoder that runs on these titles.
+        UserError: `config.text_model` is not the folder of an encoder that runs on these titles.
     """
     if config.text_model is None:
         tower = TextTower(SmallTransformer(titles.size, config), config.width, dim)
@@ -238,7 +238,7 @@ def embed_titles(tower: TextTower, titles: Titles, items: np.ndarray, device: to
 
 
 def _from_folder(folder: Path, what: str) -> Any:
-    """A tokeniser or model (transformers' AutoTokenizer, AutoModel) from files of this folder alone: no download, no pickle, no code."""
+    """A tokeniser or model (transformers' AutoTokenizer, AutoModel) from this folder's files only: no download, no pickle, no code."""
     try:
         import transformers
     except ImportError:

@@ -33,7 +33,7 @@ def two_views(items: np.ndarray, batch: int, seed: int, number: int, group: np.n
     """A step whose first half are one view of the drawn pictures and whose second half is the other, row by row.
 
     Args:
-        group: (N,) each item's group, of which the step keeps those drawn, (batch,); None: no groups.
+        group: (N,) each item's group; the step keeps those of the drawn items (batch,). None: no groups.
     """
     chosen = drawn(items, batch, seed, number)
     places = {} if group is None else {"group": group[chosen]}

@@ -1,7 +1,7 @@
 """A method from a file outside these packages: `module:PATH.py:NAME`, with settings as `module:PATH.py:NAME?temperature=0.1&hidden=64`.
 
-NAME is a subclass of `pretrain.methods.method.Method` (docs/add-an-encoder.md). The file is run as code of the user's own, in every process
-that trains with it; it is one file, which may import these packages and installed ones.
+NAME is a subclass of `pretrain.methods.method.Method` (docs/add-an-encoder.md). The file is run as the user's own code, in every process
+that trains with it; it is a single file, which may import these packages and installed ones.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from run.source_code import PACKAGES, ROOT, code_hash
 
 PREFIX = "module:"
 FORM = "module:PATH.py:NAME"
-PART = "own"  # under which name its settings are part of a PretrainConfig
+PART = "own"  # the name of its settings in a PretrainConfig
 _TRUTH = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserMethod:
-    """A method's name, taken apart."""
+    """A method's name, parsed."""
 
     name: str  # as the user wrote it
     path: Path
@@ -45,13 +45,13 @@ def is_user_method(name: str) -> bool:
 
 
 def parse_name(name: str) -> UserMethod:
-    """Take a name apart.
+    """Parse a name.
 
     >>> parse_name("module:my/barlow.py:Barlow?weight=0.1").given
     (('weight', '0.1'),)
 
     Raises:
-        UserError: it is not of the form.
+        UserError: it does not have this form.
     """
     place, _, query = name.removeprefix(PREFIX).partition("?")
     path, colon, attribute = place.rpartition(":")
@@ -65,7 +65,7 @@ def load_method(name: str) -> type[Method]:
     """The class that a name stands for.
 
     Raises:
-        UserError: there is no such file or class, it cannot be imported, is no method, or lacks a part of one.
+        UserError: there is no such file or class, it cannot be imported, or it is not a method or an incomplete one.
     """
     wanted = parse_name(name)
     module = _module(wanted.path.absolute(), _source(wanted.path))
@@ -75,7 +75,7 @@ def load_method(name: str) -> type[Method]:
         near = difflib.get_close_matches(wanted.attribute, own, n=1) or own
         raise UserError(f"{wanted.path}: no class {wanted.attribute!r}; it has {', '.join(near) or 'none'}")
     if not (inspect.isclass(found) and issubclass(found, Method)):
-        raise UserError(f"{wanted.path}: {wanted.attribute} is no subclass of pretrain.methods.method.Method")
+        raise UserError(f"{wanted.path}: {wanted.attribute} is not a subclass of pretrain.methods.method.Method")
     if inspect.isabstract(found):
         raise UserError(f"{wanted.path}: {wanted.attribute} lacks {', '.join(sorted(found.__abstractmethods__))}")
     kind = found.settings
@@ -85,10 +85,10 @@ def load_method(name: str) -> type[Method]:
 
 
 def own_settings(name: str) -> Any:
-    """The method's settings with the values that its name gives; None: it has no settings.
+    """The method's settings with the values given in its name; None: it has no settings.
 
     Raises:
-        UserError: a setting is unknown, or its value not of its type.
+        UserError: a setting is unknown, or its value has the wrong type.
     """
     kind, wanted = load_method(name).settings, parse_name(name)
     known = {} if kind is None else {field.name: getattr(kind(), field.name) for field in dataclasses.fields(kind)}
@@ -105,7 +105,7 @@ def own_settings(name: str) -> Any:
 
 
 def file_code(name: str) -> tuple[str, tuple[str, ...]]:
-    """A hash of a method's own file, layout and comments apart, and the modules of these packages that it imports."""
+    """A hash of a method's own file, regardless of layout and comments, and the modules of these packages that it imports."""
     tree = ast.parse(_source(parse_name(name).path))
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -151,16 +151,16 @@ def _source(path: Path) -> str:
 
 @cache
 def _module(path: Path, source: str) -> Any:
-    """The module in a file, run once a process."""
+    """The module in a file, run once per process."""
     name = f"user_method_{hashlib.sha256(f'{path} {source}'.encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look up their module here
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # it is the user's code: anything may happen
+    except Exception as error:  # the user's code may raise anything
         del sys.modules[name]
         raise UserError(f"{path}: cannot be imported ({type(error).__name__}: {error})") from None
     return module
