@@ -115,7 +115,7 @@ def test_a_finished_run_is_not_trained_again_nor_replaced_by_one_of_other_settin
     (folder / "best.safetensors").unlink()  # a training would write it
     assert train(folder, **SETTINGS) == json.loads((whole / "result.json").read_text())
     assert not (folder / "best.safetensors").exists()
-    with pytest.raises(UserError, match=r"run: begun with other settings \(width: 16 then, 24 now.*delete it or give another --out"):
+    with pytest.raises(UserError, match=r"run: started with other settings \(width: 16 then, 24 now.*delete it or give another --out"):
         train(folder, **SETTINGS, width=24)
 
 
