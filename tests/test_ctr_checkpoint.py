@@ -98,7 +98,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_ends_as_if_nothing_w
     train(broken, **SETTINGS)
     said = capsys.readouterr().err
     assert f"step-00000012/{file}" in said
-    assert "the checkpoint before it is used" in said
+    assert "the checkpoint before it is taken" in said
     assert "ctr cluster_id seed 0: resuming from step 11, " in said
     assert predictions(broken).equals(predictions(whole))
 

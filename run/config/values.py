@@ -82,11 +82,11 @@ def _fitting_one_of(hint: Any, value: Any) -> Any:
     raise UnfitError(words_for(hint))
 
 
-def _fitting_part(container: Any, hint: Any, value: Any) -> Any:
+def _fitting_part(expected: Any, hint: Any, value: Any) -> Any:
     try:
         return fitting(hint, value)
     except UnfitError:
-        raise UnfitError(words_for(container)) from None
+        raise UnfitError(words_for(expected)) from None
 
 
 def _bare(hint: Any) -> Any:
