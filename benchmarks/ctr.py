@@ -197,7 +197,7 @@ def stepper(inputs: Inputs, config: CtrConfig) -> Callable[[Batch], float]:
     from run.devices import set_up
 
     run = prepare(inputs, config, seed=0, steps=1_000_000, fabric=set_up(), settings={})
-    return lambda batch: take_step(run, Share(batch, counts=True, impressions=len(batch.click)))
+    return lambda batch: take_step(run, Share(batch, real=True, impressions=len(batch.click)))
 
 
 def made_up(length: int, per_session: int, items: int, form: str, *, sessions: int) -> Inputs:

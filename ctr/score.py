@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctr.serving.scorer import Answer as Answer
 from ctr.serving.scorer import Scorer as Scorer  # the library's name for what this command does
+from ctr.serving.scorer import ScoreResult as ScoreResult
 from run.config import parse
 from run.errors import SettingError, entry
 

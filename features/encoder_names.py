@@ -1,6 +1,6 @@
 """Encoders by name, each checked before anything is trained: those trained here, and external ones.
 
-Made elsewhere: `timm:NAME`, `open_clip:NAME/TAG`, a torchvision name, `file:PATH` (their embeddings alone). After a name of timm's,
+External: `timm:NAME`, `open_clip:NAME/TAG`, a torchvision name, `file:PATH` (their embeddings alone). After a name of timm's,
 open_clip's or torchvision's, `@FILE` gives weights in place of the download, and `@random` random weights. docs/encoders-from-elsewhere.md
 says what each form reads.
 """

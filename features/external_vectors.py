@@ -36,11 +36,11 @@ def read_vectors(path: Path, item_id: pl.Series) -> np.ndarray:
         raise UserError(f"{path}: embeddings in an unsupported format; {_FORMATS}")
     vectors, held, columns = readers[path.suffix](path)
     file = path
-    if held is None and (ids_file := _ids_file(path, len(vectors))) is not None:
-        file, held = ids_file
+    if held is None and (found := _adjacent_ids(path, len(vectors))) is not None:
+        file, held = found
     if held is None:
         if len(vectors) != len(item_id):
-            fix = f"items.parquet has {len(item_id):,} rows; without ids row n is item n: give as many, or ids in {_ids_names(path)}"
+            fix = f"items.parquet has {len(item_id):,} rows; without ids row n is item n: give as many, or ids in {_id_file_names(path)}"
             raise DataError(path, value=f"{len(vectors):,} rows", fix=fix)
         rows = np.arange(len(item_id))
     else:
@@ -141,11 +141,11 @@ def _matrix(path: Path, vectors: np.ndarray) -> np.ndarray:
     return vectors
 
 
-def _ids_names(path: Path) -> str:
+def _id_file_names(path: Path) -> str:
     return " or ".join(path.with_suffix(ending).name for ending in _IDS)
 
 
-def _ids_file(path: Path, rows: int) -> tuple[Path, pl.Series] | None:
+def _adjacent_ids(path: Path, rows: int) -> tuple[Path, pl.Series] | None:
     """The file of ids next to `path`, and its ids, one per row of `path`; None if there is no such file."""
     files = id_files(path)
     if not files:

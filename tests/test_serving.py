@@ -19,7 +19,7 @@ from ctr.inputs.batches import assemble
 from ctr.inputs.encode import encode
 from ctr.inputs.sampler import split_sessions
 from ctr.model.ctr_model import build
-from ctr.score import Answer, Scorer
+from ctr.score import Scorer, ScoreResult
 from ctr.score import main as score
 from ctr.serving.serving_model import ModelInputs, ServingModel, exported
 from data.log.shop_folder import load_shop
@@ -217,7 +217,7 @@ def test_the_command_prints_items_and_probabilities_as_json(made, tmp_path, caps
     np.testing.assert_allclose(found["probabilities"][:-1], offline(run, rows), atol=1e-5)
     assert 0 < found["probabilities"][-1] < 1
     assert found["unknown_items"] == []
-    fields = {field.name for field in dataclasses.fields(Answer)}
+    fields = {field.name for field in dataclasses.fields(ScoreResult)}
     assert set(found) == fields == {"items", "probabilities", "unknown_user", "unknown_items", "without_picture", "refused_pictures"}
 
 

@@ -18,7 +18,7 @@ class Share(NamedTuple):
     """One rank's part of a batch."""
 
     batch: Batch
-    counts: bool  # False: this rank's part is empty; the batch's first session is a placeholder, because ranks must step together
+    real: bool  # False: this rank's part is empty; the batch's first session is a placeholder, because ranks must step together
     impressions: int  # of all ranks
 
 
@@ -47,5 +47,5 @@ def feed_in_order(inputs: Inputs, part: SplitSessions, batch_sessions: int, *, r
 def share_of(inputs: Inputs, part: SplitSessions, places: np.ndarray, *, rank: int, ranks: int) -> Share:
     """The share of a batch whose sessions are at `places` in a split."""
     own = share(places, rank, ranks)
-    counts = len(own) > 0
-    return Share(assemble(inputs, part, own if counts else places[:1]), counts, int(part.count[places].sum()))
+    real = len(own) > 0
+    return Share(assemble(inputs, part, own if real else places[:1]), real, int(part.count[places].sum()))

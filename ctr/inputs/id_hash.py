@@ -28,8 +28,8 @@ def hash64(values: pl.Series, key: str) -> np.ndarray:
     [310, 20]
     """
     if not is_text(values.dtype):
-        words = values.to_numpy().astype(np.uint64 if values.dtype == pl.UInt64 else np.int64)
-        return hashed(_SEED, key, words)
+        integers = values.to_numpy().astype(np.uint64 if values.dtype == pl.UInt64 else np.int64)
+        return hashed(_SEED, key, integers)
     values = values.cast(pl.String)
     out = np.empty(len(values), dtype=np.uint64)
     for at in range(0, len(values), _CHUNK):

@@ -48,11 +48,11 @@ class Epoch(Sequence[np.ndarray]):
 
     def __init__(self, places: int, batch: int, *, seed: int, epoch: int, pool: int = POOL, block: int = BLOCK):
         self.places, self.batch, self.seed, self.epoch, self.block = places, batch, seed, epoch, block
-        self.one_pool = places <= pool
-        self.blocks = np.zeros(0, np.int64) if self.one_pool else permutation(-(-places // block), seed, "ctr order", epoch, "blocks")
+        self.single = places <= pool
+        self.blocks = np.zeros(0, np.int64) if self.single else permutation(-(-places // block), seed, "ctr order", epoch, "blocks")
         self.blocks_a_pool = max(1, pool // block)
         size = np.minimum(self.blocks * block + block, places) - self.blocks * block
-        self.ends = np.array([places]) if self.one_pool else np.cumsum(np.add.reduceat(size, np.arange(0, len(size), self.blocks_a_pool)))
+        self.ends = np.array([places]) if self.single else np.cumsum(np.add.reduceat(size, np.arange(0, len(size), self.blocks_a_pool)))
         self.latest: tuple[int, np.ndarray] = (-1, self.blocks)  # the pool used last, permuted
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Epoch(Sequence[np.ndarray]):
         return self.latest[1]
 
     def _ordered(self, pool: int) -> np.ndarray:
-        if self.one_pool:
+        if self.single:
             return permutation(self.places, self.seed, "ctr order", self.epoch)
         begin = self.blocks[pool * self.blocks_a_pool : (pool + 1) * self.blocks_a_pool] * self.block
         members = ranges(begin, np.minimum(begin + self.block, self.places) - begin)

@@ -140,11 +140,11 @@ def _id(where: str, value: Any, of: RequestColumns) -> Id:
         fix = f"{of.kind} ids of this model are {'texts' if of.text_id else 'integers'}"
         raise RequestError(where, fix + (", or null for a visitor without one" if of.kind == "user" else ""), value=value)
     if isinstance(value, int):
-        _check_integer(where, value)
+        _check_64_bits(where, value)
     return value
 
 
-def _check_integer(where: str, value: int) -> None:
+def _check_64_bits(where: str, value: int) -> None:
     if not -(2**63) <= value < 2**63:
         raise RequestError(where, "integers must fit 64 bits with sign", value=value)
 
@@ -159,7 +159,7 @@ def _value(where: str, value: Any, kind: str) -> Any:
     if kind == "numbers" and not abs(value) <= sys.float_info.max and value == value:  # an integer may exceed every float
         raise RequestError(where, "give a finite number, or null where it is not known", value=value)
     if kind == "integers":
-        _check_integer(where, value)
+        _check_64_bits(where, value)
     return value
 
 

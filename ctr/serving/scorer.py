@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class ScoreResult:
     """The answer to one request."""
 
     items: list[Id]  # the candidates' ids, in the order of the request
@@ -59,7 +59,7 @@ class Scorer:
         """
         return cls(Path(folder))
 
-    def score(self, **asked: Any) -> Answer:
+    def score(self, **asked: Any) -> ScoreResult:
         """Click probabilities of one user's candidates; the fields are those of `ctr.serving.request.check_request`.
 
         Raises:
@@ -67,7 +67,7 @@ class Scorer:
         """
         return self._answer(self.catalogue.check(asked), Path())
 
-    def score_file(self, path: Path | str) -> Answer:
+    def score_file(self, path: Path | str) -> ScoreResult:
         """The answer to a request in a JSON file; relative paths of its pictures are taken from the file's folder.
 
         Raises:
@@ -84,7 +84,7 @@ class Scorer:
         except RequestError as error:
             raise UserError(f"{path}: {error.detail}") from None
 
-    def _answer(self, request: Request, folder: Path) -> Answer:
+    def _answer(self, request: Request, folder: Path) -> ScoreResult:
         """The answer; relative paths of pictures are taken from `folder`."""
         import numpy as np
         import torch
@@ -94,7 +94,7 @@ class Scorer:
         model_inputs, notes = self.catalogue.model_inputs(request, given)
         with torch.inference_mode():
             logit = self.program(*model_inputs).double().numpy()
-        return Answer(
+        return ScoreResult(
             items=[item.id for item in request.candidates],
             probabilities=0.5 * (1 + np.tanh(0.5 * logit)),
             unknown_user=notes.unknown_user,

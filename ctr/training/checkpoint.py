@@ -113,7 +113,7 @@ def newest_complete(run: Training, folder: Path) -> Path | None:
     for path in found:
         broken = what_is_broken(path, rank=run.fabric.global_rank, ranks=run.fabric.world_size)
         if broken:
-            print(broken if path is found[-1] else f"{broken}; the checkpoint before it is taken", file=sys.stderr)
+            print(broken if path is found[-1] else f"{broken}; the checkpoint before it is used", file=sys.stderr)
         if summed(run.fabric, float(bool(broken))) == [0.0]:
             return path
     if found:

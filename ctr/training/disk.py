@@ -1,4 +1,4 @@
-"""Writers of torch and safetensors that say what a full disk did: these libraries raise errors of their own without a reason."""
+"""Clear errors for a full disk from the writers of torch and safetensors, which raise their own without a reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_SIGNS = ("no space left", "os error 28", "unexpected pos", "write failed", "file write failed", "quota")  # how they word a full disk
+_SIGNS = ("no space left", "os error 28", "unexpected pos", "write failed", "file write failed", "quota")  # their words for a full disk
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """An error, what it was raised from, and what happened on each rank."""
+    """An error, what it was raised from, and the errors of each rank."""
     found: list[BaseException] = [error]
     for rank_error, _ in getattr(error, "failures", {}).values():
         found.append(rank_error)

@@ -45,15 +45,15 @@ def predict(model: nn.Module, inputs: Inputs, split: str, fabric: Fabric, config
     shares = feed_in_order(
         inputs, split_sessions(inputs.shop, split), config.batch_sessions * 4, rank=fabric.global_rank, ranks=fabric.world_size
     )
-    for batch, counts, _ in shares:
+    for batch, real, _ in shares:
         with fabric.autocast():
             logit = model(fabric.to_device(batch))
-        if counts:
+        if real:
             rows.append(batch.row.numpy())
             logits.append(logit.double().cpu().numpy())
     row, logit = (_gathered(fabric, np.concatenate(own)) for own in (rows, logits))
-    by_row = np.argsort(row)
-    return Predictions(row=row[by_row], click=inputs.shop.click[row[by_row]], logit=logit[by_row])
+    ascending = np.argsort(row)
+    return Predictions(row=row[ascending], click=inputs.shop.click[row[ascending]], logit=logit[ascending])
 
 
 def _gathered(fabric: Fabric, own: np.ndarray) -> np.ndarray:

@@ -122,14 +122,14 @@ def set_table_rate(model: DistributedModelParallel, rate: float) -> None:
     model.fused_optimizer.step()  # updates no row: it only passes on the rate
 
 
-def like(table: ShardedTensor, tensors: Mapping[int, Tensor]) -> ShardedTensor:
-    """A tensor sharded over ranks as `table` is, with other values.
+def like(template: ShardedTensor, tensors: Mapping[int, Tensor]) -> ShardedTensor:
+    """A tensor sharded over ranks as `template` is, with other values.
 
     Args:
         tensors: for the first row of each local part, its values.
     """
-    shards = [Shard(tensors[piece.metadata.shard_offsets[0]], piece.metadata) for piece in table.local_shards()]
-    return ShardedTensor._init_from_local_shards_and_global_metadata(shards, table.metadata(), process_group=table._process_group)
+    shards = [Shard(tensors[piece.metadata.shard_offsets[0]], piece.metadata) for piece in template.local_shards()]
+    return ShardedTensor._init_from_local_shards_and_global_metadata(shards, template.metadata(), process_group=template._process_group)
 
 
 def gathered(model: nn.Module, device: torch.device) -> Iterator[tuple[str, Tensor]]:
@@ -144,7 +144,7 @@ def gathered(model: nn.Module, device: torch.device) -> Iterator[tuple[str, Tens
         elif ranks == 1:
             yield name, weight.local_shards()[0].tensor.detach().cpu()
         else:
-            metadata = weight.metadata()
-            out = torch.empty(metadata.size, dtype=metadata.tensor_properties.dtype, device=device) if first else None
+            full = weight.metadata()
+            out = torch.empty(full.size, dtype=full.tensor_properties.dtype, device=device) if first else None
             weight.gather(dst=0, out=out)
             yield name, torch.empty(0) if out is None else out.cpu()

@@ -99,7 +99,7 @@ def take_step(run: Training, taken: Share) -> float:
     with run.fabric.autocast():
         logits = run.model(run.fabric.to_device(taken.batch))
     own = F.binary_cross_entropy_with_logits(logits.float(), taken.batch.click.to(logits.device), reduction="sum")
-    loss = own * taken.counts / taken.impressions
+    loss = own * taken.real / taken.impressions
     (value,) = summed(run.fabric, loss.item())
     if not math.isfinite(value):
         raise UserError(f"ctr {run.form}: loss {value} at step {run.state.step}; lower the learning rates")

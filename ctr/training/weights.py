@@ -24,7 +24,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], inputs: Inputs) -> None
     from safetensors.torch import save_file
 
     metadata = {"form": inputs.layout.form, "vocabulary": vocabulary_hash(inputs)}
-    with replacing(path) as temporary, explained(path):  # not by way of bytes in memory: tables may fill half of it
+    with replacing(path) as temporary, explained(path):  # not through bytes in memory, which tables may half fill
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary, metadata=metadata)
 
 

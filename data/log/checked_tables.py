@@ -69,7 +69,7 @@ def checked_impressions(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def impression_checks(schema: pl.Schema) -> Iterator[tuple[str, Callable[[pl.Series, int], pl.Series]]]:
-    """Columns, each once, and what checks and converts their values from row `first` on, in the order in which faults are reported."""
+    """Columns, each once, with the check that converts their values from row `first` on, in the order in which faults are reported."""
     known = [("session_id", checks.ids), ("user_id", checks.ids), ("item_id", checks.ids), ("timestamp", checks.times)]
     known += [("click", checks.clicks), ("query", checks.text), ("category", checks.search_categories), ("split", checks.written)]
     for column, check in known:

@@ -73,7 +73,7 @@ def build_store(shop: Shop, folder: Path, *, size: int, workers: int, max_bad_im
     """
     images = images_of(shop)
     key = decoding_key(shop.folder, images) | {"size": size}
-    store = _complete(folder, key)
+    store = _open_matching(folder, key)
     if store is None:
         _build(shop.folder, images, folder, key, workers)
         store = open_store(folder)
@@ -114,7 +114,7 @@ def open_store(folder: Path) -> PictureStore:
     return PictureStore(pixels=pixels, present=state == _PRESENT, bad=bad)
 
 
-def _complete(folder: Path, key: dict[str, Any]) -> PictureStore | None:
+def _open_matching(folder: Path, key: dict[str, Any]) -> PictureStore | None:
     """The store under `key`, if it is complete and sound."""
     try:
         return open_store(folder) if read_json(folder / "store.json") == key else None

@@ -38,7 +38,7 @@ METHODS: dict[str, type[Method]] = {
 }
 INITIAL_METHOD = "simclr"  # trained first, on the shop's own pictures: all encoders of a seed start from its weights
 UNTRAINED = next(name for name, method in METHODS.items() if not method.trained)
-# what tells methods apart or names their data, and computes nothing: the settings and the data themselves are in a stage's key
+# modules that only list methods or locate data and compute nothing: the settings and the data themselves are in a stage's key
 _NAMES_ONLY = ("pretrain.methods.table", "pretrain.config", "pretrain.user_methods", "data.source")
 _warned: set[str] = set()
 
