@@ -1,4 +1,4 @@
-"""Checkpoints: the last ones kept, a broken one named and passed over, and no kill changes the end."""
+"""Checkpoints: the newest are kept, a broken one is named and skipped, and no kill changes the result."""
 
 import dataclasses
 import errno
@@ -21,9 +21,9 @@ import torch
 import ctr.training.loop
 from ctr.inputs.encode import encode
 from ctr.training.checkpoint import prune, what_is_broken
-from ctr.training.disk import explained
 from ctr.training.weights import read_weights, save_weights
 from run.errors import UserError
+from run.files import naming
 from tests.ctr_ranks import CONFIG, ROOT, Stop, train
 from tests.ctr_shop import make_shop, pictures
 
@@ -35,37 +35,37 @@ def steps(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def undisturbed(tmp_path_factory):
     """An undisturbed run."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("undisturbed")
     train(folder, **SETTINGS)
     return folder
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory):
-    """A run that ended without a word after 12 steps."""
+def interrupted(tmp_path_factory):
+    """A run that died after 12 steps without saving."""
     folder = tmp_path_factory.mktemp("begun")
     train(folder, stop_at=12, **SETTINGS)
     return folder
 
 
 @pytest.fixture
-def broken(begun, tmp_path):
-    """A copy of `begun` to break."""
-    return shutil.copytree(begun, tmp_path / "run")
+def broken(interrupted, tmp_path):
+    """A copy of `interrupted` to damage."""
+    return shutil.copytree(interrupted, tmp_path / "run")
 
 
 def predictions(folder):
     return pl.read_parquet(folder / "predictions.parquet")
 
 
-def test_the_newest_are_kept_and_nothing_else(begun):
-    assert steps(begun) == ["step-00000011", "step-00000012"]
-    assert all(what_is_broken(path) == "" for path in (begun / "checkpoints").iterdir())
+def test_only_the_newest_checkpoints_are_kept(interrupted):
+    assert steps(interrupted) == ["step-00000011", "step-00000012"]
+    assert all(what_is_broken(path) == "" for path in (interrupted / "checkpoints").iterdir())
 
 
-def test_the_checkpoint_of_the_best_weights_is_kept_besides(tmp_path):
+def test_the_checkpoint_of_the_best_weights_is_kept_too(tmp_path):
     for step, best in ((3, 3), (4, 3), (5, 3), (6, 3)):
         path = tmp_path / "checkpoints" / f"step-{step:08d}"
         path.mkdir(parents=True)
@@ -86,34 +86,34 @@ def flip(path):
 
 @pytest.mark.parametrize("harm", [cut, flip, os.remove])
 @pytest.mark.parametrize("file", ["__0_0.distcp", ".metadata", "state.json", "sums.json"])
-def test_whatever_is_harmed_in_a_checkpoint_is_named(broken, harm, file):
+def test_whatever_is_damaged_in_a_checkpoint_is_named(broken, harm, file):
     harm(broken / "checkpoints/step-00000012" / file)
-    said = what_is_broken(broken / "checkpoints/step-00000012")
-    assert ("step-00000012/" if file == "sums.json" else f"step-00000012/{file}") in said  # wrong sums accuse another file
+    message = what_is_broken(broken / "checkpoints/step-00000012")
+    assert ("step-00000012/" if file == "sums.json" else f"step-00000012/{file}") in message  # wrong sums accuse another file
 
 
 @pytest.mark.parametrize(("file", "harm"), [("__0_0.distcp", flip), (".metadata", cut), ("sums.json", os.remove)])
-def test_a_broken_checkpoint_is_named_and_the_one_before_it_ends_as_if_nothing_was(broken, whole, capsys, harm, file):
+def test_a_broken_checkpoint_is_named_and_the_one_before_it_ends_with_the_same_predictions(broken, undisturbed, capsys, harm, file):
     harm(broken / "checkpoints/step-00000012" / file)
     train(broken, **SETTINGS)
-    said = capsys.readouterr().err
-    assert f"step-00000012/{file}" in said
-    assert "the checkpoint before it is taken" in said
-    assert "ctr cluster_id seed 0: resuming from step 11, " in said
-    assert predictions(broken).equals(predictions(whole))
+    message = capsys.readouterr().err
+    assert f"step-00000012/{file}" in message
+    assert "the checkpoint before it is used" in message
+    assert "ctr cluster_id seed 0: resuming from step 11, " in message
+    assert predictions(broken).equals(predictions(undisturbed))
 
 
-def test_where_no_checkpoint_is_complete_the_error_names_them_and_the_fix(broken):
+def test_if_no_checkpoint_is_complete_the_error_names_them_and_the_fix(broken):
     for path in (broken / "checkpoints").iterdir():
         cut(path / "__0_0.distcp")
     with pytest.raises(UserError, match=r"none of its checkpoints is complete \(step-00000012, step-00000011\); delete it to start over"):
         train(broken, **SETTINGS)
 
 
-def test_a_finished_run_is_not_trained_again_nor_replaced_by_one_of_other_settings(whole, tmp_path):
-    folder = shutil.copytree(whole, tmp_path / "run")
-    (folder / "best.safetensors").unlink()  # a training would write it
-    assert train(folder, **SETTINGS) == json.loads((whole / "result.json").read_text())
+def test_a_finished_run_is_neither_trained_again_nor_replaced_by_one_with_other_settings(undisturbed, tmp_path):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    (folder / "best.safetensors").unlink()  # training would write it
+    assert train(folder, **SETTINGS) == json.loads((undisturbed / "result.json").read_text())
     assert not (folder / "best.safetensors").exists()
     with pytest.raises(UserError, match=r"run: started with other settings \(width: 16 then, 24 now.*delete it or give another --out"):
         train(folder, **SETTINGS, width=24)
@@ -128,7 +128,7 @@ def test_a_checkpoint_whose_best_weights_are_broken_is_not_complete(tmp_path, mo
     )
 
 
-def test_a_stop_while_a_checkpoint_is_written_leaves_the_ones_before_and_nothing_else(broken, whole, monkeypatch):
+def test_a_crash_while_a_checkpoint_is_written_leaves_only_the_earlier_ones(broken, undisturbed, monkeypatch):
     def dies(*_):
         raise Stop
 
@@ -138,7 +138,7 @@ def test_a_stop_while_a_checkpoint_is_written_leaves_the_ones_before_and_nothing
             ctr_again(broken)
     assert steps(broken) == ["step-00000011", "step-00000012"]
     train(broken, **SETTINGS)
-    assert predictions(broken).equals(predictions(whole))
+    assert predictions(broken).equals(predictions(undisturbed))
 
 
 def ctr_again(folder):
@@ -164,23 +164,23 @@ def until(folder, step):
         time.sleep(0.01)
 
 
-def test_a_run_killed_again_and_again_ends_with_the_metrics_of_an_undisturbed_one(tmp_path):
-    train(tmp_path / "whole", checkpoint_seconds=1000, epochs=2)
+def test_a_run_killed_repeatedly_ends_with_the_metrics_of_an_undisturbed_one(tmp_path):
+    train(tmp_path / "undisturbed", checkpoint_seconds=1000, epochs=2)
     for kill in range(2):
         run = process(tmp_path / "killed")
         until(tmp_path / "killed", 20 * kill + random.Random(kill).randrange(5, 15))
         run.send_signal(signal.SIGKILL)
         assert run.wait() == -signal.SIGKILL
     train(tmp_path / "killed", **(SETTINGS | {"epochs": 2}))
-    results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("killed", "whole")]
+    results = [json.loads((tmp_path / name / "result.json").read_text()) | {"seconds": 0} for name in ("killed", "undisturbed")]
     assert results[0] == results[1]
-    assert predictions(tmp_path / "killed").equals(predictions(tmp_path / "whole"))
-    weights, wanted = (read_weights(tmp_path / name / "best.safetensors")[0] for name in ("killed", "whole"))
+    assert predictions(tmp_path / "killed").equals(predictions(tmp_path / "undisturbed"))
+    weights, wanted = (read_weights(tmp_path / name / "best.safetensors")[0] for name in ("killed", "undisturbed"))
     assert weights.keys() == wanted.keys()
     assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
 
 
-def test_sigterm_saves_and_says_so(tmp_path, monkeypatch, whole):
+def test_sigterm_saves_a_checkpoint_and_says_so(tmp_path, monkeypatch, undisturbed):
     take_step = ctr.training.loop.take_step
 
     def asked(run, share):
@@ -194,12 +194,12 @@ def test_sigterm_saves_and_says_so(tmp_path, monkeypatch, whole):
     assert steps(tmp_path) == ["step-00000008"]
     monkeypatch.undo()
     train(tmp_path, **SETTINGS)
-    assert predictions(tmp_path).equals(predictions(whole))
+    assert predictions(tmp_path).equals(predictions(undisturbed))
 
 
 @contextmanager
 def no_room_for(size):
-    """No file may grow beyond so many bytes: what a writer meets on a full disk, with an errno of its own."""
+    """No file may grow beyond this many bytes: what a writer meets on a full disk, with another errno."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -208,7 +208,7 @@ def no_room_for(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_checkpoint_without_room_leaves_those_before_and_resumes_to_the_same_bits(broken, whole, monkeypatch):
+def test_a_checkpoint_on_a_full_disk_leaves_earlier_ones_and_the_run_resumes_to_the_same_bits(broken, undisturbed, monkeypatch):
     save = ctr.training.loop.save
 
     def save_without_room(*words):
@@ -217,20 +217,20 @@ def test_a_checkpoint_without_room_leaves_those_before_and_resumes_to_the_same_b
 
     with monkeypatch.context() as patch:
         patch.setattr("ctr.training.loop.save", save_without_room)
-        with pytest.raises(OSError, match="No space left on device") as caught:
+        with pytest.raises(OSError, match="written in part") as caught:
             ctr_again(broken)
     assert "checkpoints" in str(caught.value.filename)
     assert steps(broken) == ["step-00000011", "step-00000012"]
     train(broken, **SETTINGS)
-    assert predictions(broken).equals(predictions(whole))
+    assert predictions(broken).equals(predictions(undisturbed))
 
 
-def test_weights_without_room_leave_those_before_and_name_the_file(tmp_path):
+def test_weights_on_a_full_disk_leave_the_old_ones_and_name_the_file(tmp_path):
     shop, style = make_shop(sessions=60)
     inputs = encode(shop, pictures(style, "none"), CONFIG)
     save_weights(tmp_path / "best.safetensors", {"w": torch.zeros(4)}, inputs)
     before = (tmp_path / "best.safetensors").read_bytes()
-    with no_room_for(5_000), pytest.raises(OSError, match="not written") as caught:
+    with no_room_for(5_000), pytest.raises(OSError, match="File too large") as caught:
         save_weights(tmp_path / "best.safetensors", {"w": torch.zeros(4000)}, inputs)
     assert caught.value.filename == str(tmp_path / "best.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]
@@ -238,14 +238,14 @@ def test_weights_without_room_leave_those_before_and_name_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("words", ["unexpected pos 704 vs 598", "Error while serializing: IoError(No space left on device (os error 28))"])
-def test_what_torch_says_of_a_full_disk_becomes_the_systems_own_words(words):
-    with pytest.raises(OSError, match="No space left on device") as caught, explained(Path("run/file")):
+def test_torchs_message_for_a_full_disk_becomes_the_systems_own(words):
+    with pytest.raises(OSError, match=r"No space left on device|is the disk full\?") as caught, naming(Path("run/file")):
         raise RuntimeError(words)
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "run/file")
 
 
-def test_a_finished_run_of_other_code_says_so(whole, tmp_path, capsys):
-    folder = shutil.copytree(whole, tmp_path / "run")
+def test_a_finished_run_of_other_code_is_reported_with_a_note(undisturbed, tmp_path, capsys):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
     train(folder, **SETTINGS)
     assert "other code" not in capsys.readouterr().err
     settings = json.loads((folder / "settings.json").read_text())
