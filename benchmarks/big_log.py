@@ -1,9 +1,9 @@
-"""A log too large for memory: ingested to disk, trained from there; seconds, peak memory, samples/s against arrays in memory.
+"""A log too large for memory: ingested to disk, trained from there; seconds, peak memory, and samples/s compared with arrays in memory.
 
 python benchmarks/big_log.py [--impressions 20000000] [--events 200000000] [--steps 300] [--out DIR] [--quick]
 
-Each part runs in a process of its own, whose peak resident memory is that of this part alone. Mapped pages count as resident once they
-have been read, but the system can take them back; memory that is not mapped files (`own`) is therefore shown next to the peak.
+Each part runs in its own process, so its peak resident memory is that of this part only. Mapped pages count as resident once they have
+been read, but the system can reclaim them; memory that is not mapped files (`own`) is therefore shown next to the peak.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PAGE = 10  # impressions of a session
 STEP = 1_000_000  # rows written at a time, and of a row group
-FIRST, DAYS = 1_700_000_000, 30  # the log's first second; events begin that many days earlier
+FIRST, DAYS = 1_700_000_000, 30  # the log's first second; events begin DAYS days earlier
 ACTIONS, RATES = ("click", "purchase", "cart", "uncart"), (0.8, 0.06, 0.1, 0.04)
 
 
@@ -44,8 +44,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--history", type=int, default=50, help="newest clicks of a history; purchases and carts a fifth of it")
-    parser.add_argument("--out", type=Path, help="where the log and its arrays are written; a temporary folder unless given")
+    parser.add_argument("--history", type=int, default=50, help="newest clicks of a history; a fifth as many purchases and cart items")
+    parser.add_argument("--out", type=Path, help="folder for the log and its arrays; default: a temporary folder")
     parser.add_argument("--quick", action="store_true", help="a hundredth of everything, 20 steps")
     parser.add_argument("--part", choices=("write", "ingest", "train", "compare"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -154,7 +154,7 @@ def write_chunks(path: Path, frames: Iterator[pl.DataFrame]) -> None:
     register_io_source(source, schema=first.schema).sink_parquet(path, row_group_size=STEP, compression="lz4", maintain_order=True)
 
 
-# what is measured
+# measurements
 
 
 def ingested(given: argparse.Namespace) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def ingested(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def trained(given: argparse.Namespace) -> dict[str, Any]:
-    """Steps on the mapped log, whose pages are dropped first; building the inputs counts towards memory, not towards the rate."""
+    """Steps on the mapped log, after dropping its pages; building the inputs is included in memory, but not in the rate."""
     forget(given.out / "log")
     with Memory() as memory:
         began = time.perf_counter()
@@ -188,7 +188,7 @@ def trained(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def compared(given: argparse.Namespace) -> dict[str, Any]:
-    """Samples/s of the same steps from mapped files and from copies in memory, in turns."""
+    """Samples/s of the same steps from mapped files and from copies in memory, alternately."""
     from benchmarks.side_by_side import in_turn
 
     mapped = inputs_of(given)
@@ -254,7 +254,7 @@ def copied(inputs: Inputs) -> Inputs:
 
 
 def forget(folder: Path) -> None:
-    """Ask the system to drop a folder's pages: what follows reads from disk."""
+    """Ask the system to drop a folder's pages: later reads come from disk."""
     for path in folder.rglob("*"):
         if path.is_file():
             handle = os.open(path, os.O_RDONLY)
@@ -286,7 +286,7 @@ class Memory:
 
 
 def _status(name: str) -> float:
-    """GB that a line of this process's status gives."""
+    """The value, in GB, of a line of this process's status."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[name].split()[0]) * 1024 / 1e9
 

@@ -1,11 +1,11 @@
-"""The CTR model: training steps against FuxiCTR's BST, share of the processor's peak, cost of a large vocabulary, memory.
+"""The CTR model: training steps compared with FuxiCTR's BST, share of the processor's peak, cost of a large vocabulary, memory.
 
 python benchmarks/ctr.py [--quick] [--fuxictr DIR]
 
-DIR is a checkout of FuxiCTR: its package lacks the model_zoo. Without DIR only the lines that need no peer are shown.
+DIR is a checkout of FuxiCTR, because its package lacks the model_zoo. Without DIR, only the lines that need no peer are shown.
 
 Both sides have one history of full length, items drawn at random from a million, item embeddings of 32 numbers, attention of
-width 64 with 2 heads, an MLP of 1024-512-256-128-64 and about 128 impressions a step, from data in memory. BST's 64 are 32 of the item and
+width 64 with 2 heads, an MLP of 1024-512-256-128-64, about 128 impressions per step, from data in memory. BST's 64 are 32 of the item and
 32 of its position in the history; ours has no positions, and projects 32 to 64. BST has a feed-forward layer after the attention, ours an
 output projection of the pooled history. Ours assembles its batches within the measured time; BST's are ready. No peer computes SimScore:
 its lines are compared with the same BST.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MILLION = 1_000_000
 LENGTHS = (50, 200, 1000)
-BATCH = 128  # impressions a step
+BATCH = 128  # impressions per step
 ITEM, WIDTH, HEADS, HIDDEN = 32, 64, 2, (1024, 512, 256, 128, 64)
 VECTOR = 256  # numbers in a picture's embedding, as in the paper
 POOL = 8  # batches made of different sessions
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: within 5 minutes on 2 cores")
     parser.add_argument("--fuxictr", type=Path, metavar="DIR", help="a checkout of FuxiCTR 2.3.10")
-    parser.add_argument("--peak-of", help=argparse.SUPPRESS)  # what a separate process runs, to measure its memory
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)  # run in a separate process, to measure its memory
     arguments = parser.parse_args()
     if arguments.peak_of:
         print(peak_memory(arguments.peak_of, arguments.fuxictr))
@@ -92,7 +92,7 @@ def training(length: int, checkout: Path | None, *, rounds: int) -> list[dict[st
 
 
 def vocabulary(*, rounds: int) -> dict[str, Any]:
-    """Steps per second with twenty million items against a million."""
+    """Steps per second with twenty million items, compared with a million."""
     from benchmarks.side_by_side import line
 
     steps = 10
@@ -103,7 +103,7 @@ def vocabulary(*, rounds: int) -> dict[str, Any]:
 
 
 def memory(checkout: Path | None, *, quick: bool) -> list[dict[str, Any]]:
-    """Peak resident memory of a process that takes two steps; twenty million items, too, unless `quick`."""
+    """Peak resident memory of a process that takes two steps; also with twenty million items, unless `quick`."""
     from benchmarks.side_by_side import line
 
     kinds = {"L=1000, 10 a session": "1000 10 1", "L=1000, 1 a session": "1000 1 1"}
@@ -135,7 +135,7 @@ def peak_memory(what: str, checkout: Path | None) -> float:
         step = bst(checkout, length, items=millions * MILLION)
         step()
         step()
-    # the kernel's own count: getrusage starts from what the parent process held
+    # the kernel's own count: getrusage includes the parent process's peak
     held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(held.split()[1]) * 1024 / 1e9
 
@@ -153,7 +153,7 @@ def in_rounds(jobs: dict[str, Job], *, rounds: int) -> dict[str, float]:
 
 
 class Ours:
-    """A model of ours and the sessions it trains on.
+    """One of our models and the sessions it trains on.
 
     Args:
         length: of every click history; there are no purchases and no cart.
@@ -191,7 +191,7 @@ class Ours:
 
 
 def stepper(inputs: Inputs, config: CtrConfig) -> Callable[[Batch], float]:
-    """The step of training itself: forward, backward with the tables' optimizer in it, AdamW for the network."""
+    """The real training step: forward, backward with the tables' optimizer in it, AdamW for the network."""
     from ctr.inputs.feed import Share
     from ctr.training.training import prepare, take_step
     from run.devices import set_up
@@ -253,7 +253,7 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
 
 
 def bst(checkout: Path, length: int, *, items: int = MILLION) -> Job:
-    """A step of FuxiCTR's own training of its own BST, on a prepared batch."""
+    """A step of FuxiCTR's training of its BST, on a prepared batch."""
     if not (checkout / "model_zoo" / "BST").is_dir():
         sys.exit(f"{checkout}: no model_zoo/BST; give --fuxictr a checkout of https://github.com/reczoo/FuxiCTR")
     import logging
@@ -296,7 +296,7 @@ MATMUL = 2048
 
 
 def matmul() -> None:
-    """One product of square matrices: the processor's peak as a program can reach it."""
+    """One product of square matrices: the processor's peak within reach of a program."""
     import torch
 
     torch.mm(torch.ones(MATMUL, MATMUL), torch.ones(MATMUL, MATMUL))

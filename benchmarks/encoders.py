@@ -1,4 +1,4 @@
-"""Encoders: our SimCLR loop against Lightly's, loops against the bare network, COURIER with each picture encoded once or every time.
+"""Encoders: our SimCLR loop and Lightly's, loops and the bare network, COURIER with each picture encoded once or at every occurrence.
 
 python benchmarks/encoders.py [--quick]
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from pretrain.training import Training
 
 SIDE = 64  # pixels of SimCLR's views
-BATCH = 128  # its pictures a step
+BATCH = 128  # its pictures per step
 DIM = 128  # of its embeddings
 
-Take = Callable[[int], None]  # runs that many steps
+Take = Callable[[int], None]  # runs this many steps
 
 
 def main() -> None:
@@ -86,9 +86,9 @@ def simclr(fabric: Fabric, root: Path, *, steps: int, rounds: int, pairs: int) -
 
 
 def by_turns(sides: dict[str, Callable[[], Any]], *, steps: int, rounds: int) -> dict[str, float]:
-    """Median seconds per step of each side, in turns.
+    """Median seconds per step of each side, alternately.
 
-    A turn sets a side up, takes one unmeasured step, after which prefetching (threads, worker processes) runs at the pace of the steps,
+    A turn sets a side up, takes one unmeasured step (after which prefetching in threads or worker processes keeps pace with the steps),
     takes `steps` more, and shuts everything down: nothing of one side runs in another's turn.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -159,7 +159,7 @@ def bare_steps(run: Training, store: PictureStore) -> Iterator[Take]:
 @contextmanager
 def lightly_loop(files: list[Path], fabric: Fabric) -> Iterator[Take]:
     """SimCLR as Lightly's own examples train it: transform in two worker processes, projection head, NT-Xent, Adam."""
-    os.environ["LIGHTLY_DID_VERSION_CHECK"] = "True"  # it would contact its maker's server on import
+    os.environ["LIGHTLY_DID_VERSION_CHECK"] = "True"  # otherwise it contacts its maker's server on import
     import torch
     from lightly.loss import NTXentLoss
     from lightly.models.modules.heads import SimCLRProjectionHead
@@ -199,7 +199,7 @@ def lightly_loop(files: list[Path], fabric: Fabric) -> Iterator[Take]:
 
 
 def embedding(fabric: Fabric, root: Path, *, pairs: int) -> dict[str, Any]:
-    """A catalogue of JPEG files through Swin-T at 224 pixels, against the network alone on prepared tensors, batch by batch."""
+    """A catalogue of JPEG files through Swin-T at 224 pixels, compared with the network alone on prepared tensors, batch by batch."""
     import torch
 
     from benchmarks.side_by_side import line, step_by_step
@@ -239,7 +239,7 @@ def courier(fabric: Fabric, root: Path, *, rows: int, rounds: int) -> dict[str, 
     from pretrain.training import prepare
 
     class EveryOccurrence(Courier):
-        """COURIER without deduplication: as many pictures as places."""
+        """COURIER without deduplication: one picture per occurrence."""
 
         def step(self, number: int) -> Step:
             once = super().step(number)
@@ -281,7 +281,7 @@ def courier(fabric: Fabric, root: Path, *, rows: int, rounds: int) -> dict[str, 
 
 
 def views(fabric: Fabric, *, rounds: int) -> dict[str, Any]:
-    """SimCLR's views computed for the full batch at once, against the same code picture by picture."""
+    """SimCLR's views computed for a full batch at once, compared with the same code picture by picture."""
     import torch
 
     from benchmarks.side_by_side import in_turn, line
@@ -299,10 +299,10 @@ def views(fabric: Fabric, *, rounds: int) -> dict[str, Any]:
 
 
 def write_shop(folder: Path, *, items: int, sessions: int, picture_side: int = 0) -> Shop:
-    """A shop whose items are shown in proportion to 1 / rank, ten a session, two of them clicked.
+    """A shop whose items are shown in proportion to 1 / rank, ten per session, two of them clicked.
 
     Args:
-        picture_side: pixels a side of its pictures, JPEG files; 0: none are written.
+        picture_side: side of its pictures (JPEG files) in pixels; 0: none are written.
     """
     import polars as pl
     from PIL import Image

@@ -1,4 +1,4 @@
-"""GAUC of ten million impressions in sessions of ten: ours against TorchRec's, on the same predictions.
+"""GAUC of ten million impressions in sessions of ten: ours and TorchRec's, on the same predictions.
 
 python benchmarks/gauc.py [--quick]
 """

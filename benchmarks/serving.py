@@ -24,7 +24,7 @@ FORMS = (("none", "before"), ("cluster_id", "before"), ("vector", "before"), ("s
 
 
 def main() -> None:
-    """Print a table of p50 and p99, then eager against exported, then the JSON line."""
+    """Print a table of p50 and p99, then eager and exported, then the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer requests; ends within 5 minutes")
     options = parser.parse_args()
@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for form, place in FORMS:
             scorer, eager = exported(Path(folder) / f"{form} {place}", form, place)
-            slow = form == "sim_score" and place == "before"  # attention over a history per candidate: seconds a request
+            slow = form == "sim_score" and place == "before"  # attention over a history per candidate: seconds per request
             name = f"{form}, {place} the attention" if form == "sim_score" else form
             requests = (3 if slow else 100) if options.quick else (30 if slow else 400)
             for pictures in (0,) if form == "none" or slow else (0, PICTURES):
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def latency(scorer: Any, requests: int, pictures: int) -> np.ndarray:
-    """(requests,) seconds of different requests, after two for warming up."""
+    """(requests,) seconds of different requests, after two to warm up."""
     seconds = []
     for number in range(requests + 2):
         asked = request(number, pictures)
@@ -100,7 +100,7 @@ def jpeg(seed: int) -> bytes:
 
 
 def exported(folder: Path, form: str, place: str) -> tuple[Any, Any]:
-    """A scorer of an exported model with random weights, and the same model not exported."""
+    """A scorer of an exported model with random weights, and the same model unexported."""
     import polars as pl
     from safetensors.torch import save_file
 

@@ -1,4 +1,4 @@
-"""What every benchmark shares: ours and the peer's timed in turns in one run, a table, and one line of JSON."""
+"""Shared by all benchmarks: ours and the peer's timed alternately in one run, a table, and one line of JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def in_turn(ours: Callable[[], Any], peer: Callable[[], Any], *, rounds: int) -> tuple[float, float]:
-    """Median seconds of each, run alternately after one unmeasured round: a noisy machine affects both alike."""
+    """Median seconds of each, run alternately after one unmeasured round: a noisy machine affects both equally."""
     ours()
     peer()
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -23,10 +23,10 @@ def in_turn(ours: Callable[[], Any], peer: Callable[[], Any], *, rounds: int) ->
 
 
 def step_by_step(ours: Callable[[], Any], peer: Callable[[], Any], *, pairs: int) -> tuple[float, float]:
-    """Seconds a step: the peer's median, and for ours that median times the median ratio within pairs of steps.
+    """Seconds per step: the peer's median, and for ours that median times the median ratio within pairs of steps.
 
     Steps are taken in pairs with alternating order, after one unmeasured pair. For ratios near 1: a machine whose speed drifts would hide
-    them if one side ran for long before the other. Neither side may leave work behind that runs during the other's step.
+    them if one side ran for long before the other. Neither side may leave work that runs during the other's step.
     """
     ours()
     peer()

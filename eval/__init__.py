@@ -1,1 +1,1 @@
-"""Predictions -> the truth about the lift."""
+"""Predictions -> how much pictures lift the CTR model, and how certain that is."""

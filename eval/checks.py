@@ -1,4 +1,4 @@
-"""Whatever can be known before the first training is refused before it: here, in one place."""
+"""Checks before the first training: whatever can be known to fail is refused here, in one place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_settings(*, start: str, ctr: CtrConfig) -> None:
-    """Refuse settings that contradict each other, and files that are not there; reads no data.
+    """Refuse settings that contradict each other, and missing files; reads no data.
 
     Raises:
         SettingError: a warm start from a baseline of this comparison and from a given run at once.
@@ -31,7 +31,7 @@ def check_settings(*, start: str, ctr: CtrConfig) -> None:
 
 
 def check_shop(shop: Shop, encoders: Sequence[str], pretrain: PretrainConfig) -> None:
-    """Refuse a shop that cannot be measured on, or that an encoder can learn nothing from.
+    """Refuse a shop on which nothing can be measured, or from which an encoder can learn nothing.
 
     Raises:
         UserError: names the folder, what is missing and the fix.

@@ -1,4 +1,4 @@
-"""The main job: which image encoder, in which form, lifts the CTR model, by how much, and is it real?
+"""The main command: which image encoder, in which form, lifts the CTR model, by how much, and is it real?
 
 python -m eval.compare --encoders courier,simclr --data shop
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from eval.rows import Row
     from eval.stages import Comparison
 
-NO_ENCODER = "none"  # in --encoders: the baseline alone
+NO_ENCODER = "none"  # in --encoders: only the baseline
 ENCODERS = (*METHODS, NO_ENCODER)
 MOST_SEEDS = 1000  # the A/A row uses the seeds after these
 BASIC = (
@@ -46,25 +46,25 @@ class CompareConfig:
     encoders: Annotated[
         str,
         tyro.conf.arg(
-            help=f"by comma: {', '.join(METHODS)} ({UNTRAINED}: an untrained backbone), {NO_ENCODER} (the baseline alone); made "
-            "elsewhere: timm:NAME, open_clip:NAME/TAG, a torchvision name, each also with @FILE (weights) or @random, and "
+            help=f"comma-separated: {', '.join(METHODS)} ({UNTRAINED}: an untrained backbone), {NO_ENCODER} (only the baseline); "
+            "external: timm:NAME, open_clip:NAME/TAG, a torchvision name, each also with @FILE (weights) or @random, and "
             "file:PATH (embeddings); your own: module:PATH.py:NAME"
         ),
     ] = ",".join(default_encoders())
     image_features: Annotated[
-        str, tyro.conf.arg(help=f"forms in which embeddings are fed to the CTR model, by comma: {', '.join(FORM_NAMES)}")
+        str, tyro.conf.arg(help=f"forms in which embeddings are fed to the CTR model, comma-separated: {', '.join(FORM_NAMES)}")
     ] = ",".join(FORM_NAMES)
     preset: str = "small"  # tiny (about a minute; only shows that everything runs) | small | paper (a GPU)
     seeds: int = 3  # trainings of every model, with seeds 0, 1, ...
-    out: Path = Path("runs/compare")  # run folder: stages are stored here, and reused
+    out: Path = Path("runs/compare")  # run folder: stages are stored here and reused
     start: Literal["cold", "warm"] = "cold"  # of CTR models; warm: all, the baseline too, start from one trained baseline of their seed
     controls: bool = False  # add an A/A row (the baseline with other seeds), shuffled embeddings and the untrained backbone
     gauc_weight: Literal["session", "impression"] = "session"  # how groups are averaged; the paper: session, the plain mean
     gauc_key: Literal["session", "user"] = "session"  # what a group is; the paper: session
-    # merge slices of one comparison, each a results.json (with its users.parquet next to it), by comma; trains nothing, writes merged.json
-    # and merged.html into --out
+    # merge parts of one comparison: comma-separated results.json files, each with its users.parquet next to it; trains nothing, writes
+    # merged.json and merged.html into --out
     from_: Annotated[str, tyro.conf.arg(name="from")] = ""
-    jobs: int = 0  # trainings side by side; 0: one a CPU core, or one on a GPU
+    jobs: int = 0  # trainings at a time; 0: one per CPU core, or one on a GPU
     source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
     forms: Annotated[FormSettings, tyro.conf.arg(name="")] = field(default_factory=FormSettings)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
@@ -89,13 +89,13 @@ class CompareConfig:
 
     @property
     def all_encoders(self) -> list[str]:
-        """The encoders of the table's rows; with controls the untrained one is among them."""
+        """The encoders of the table's rows; controls include the untrained one."""
         named = [name for name in names("encoders", self.encoders) if name != NO_ENCODER]
         return named + [UNTRAINED] * (self.controls and UNTRAINED not in named)
 
     @property
     def rows(self) -> list[Row]:
-        """All rows of the table but the baseline. The controls shuffle the first trained encoder's embeddings."""
+        """All rows of the table except the baseline. The controls shuffle the first trained encoder's embeddings."""
         from eval.rows import rows_of
 
         encoders = self.all_encoders
@@ -140,7 +140,7 @@ def _parse(argv: list[str] | None) -> CompareConfig:
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
-    """Run all stages that are not there yet, measure, and write the results into `config.out`."""
+    """Run all missing stages, measure, and write the results into `config.out`."""
     from eval.checks import check_settings, check_shop
     from eval.stages import comparison_tasks
     from eval.tasks import run_tasks
@@ -168,7 +168,7 @@ def comparison_of(config: CompareConfig) -> Comparison:
 
 
 def write_results(config: CompareConfig, comparison: Comparison, shop: Shop, *, began: float) -> dict[str, Any]:
-    """Measure all rows and write `results.json`, `users.parquet` and `report.html`; print the table last, since printing may fail."""
+    """Measure all rows and write `results.json`, `users.parquet` and `report.html`; print the table last, because printing may fail."""
     from data.source import shop_fingerprint
     from eval.merge import write_users
     from eval.report.report_data import write_comparison_report
@@ -188,7 +188,7 @@ def write_results(config: CompareConfig, comparison: Comparison, shop: Shop, *, 
 
 
 def merge_results(config: CompareConfig) -> dict[str, Any]:
-    """Merge the slices named by `--from`, write what was merged and print the table."""
+    """Merge the parts named by `--from`, write the result and print the table."""
     from eval.merge import merge
     from eval.report.report import write_report
 
@@ -204,7 +204,7 @@ def merge_results(config: CompareConfig) -> dict[str, Any]:
 
 
 def _nothing_else(config: CompareConfig) -> None:
-    """Refuse settings that `--from` would ignore: slices have theirs."""
+    """Refuse settings that `--from` would ignore: the parts have their own."""
     default = _parse([])
     given = replace(config, from_=default.from_, out=default.out)
     for setting in fields(CompareConfig):

@@ -1,7 +1,7 @@
-"""A comparison made in slices, by encoder say, and merged from their files.
+"""A comparison made in parts, one per encoder, say, and merged from their files.
 
-Next to each `results.json` is `users.parquet`: for every row and seed, what GAUC's intervals are resampled from, a sum for each user (by
-number, not by id). With it, rows of different slices are compared as reliably as rows of one.
+Next to each `results.json` is `users.parquet`: for every row and seed, the sums per user (by number, not by id) from which GAUC's intervals
+are resampled. With it, rows of different parts are compared as reliably as rows of one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from metrics.intervals import Draws, GaucSums, Interval, Resamples, difference, 
 from run.errors import DataError, UserError
 from run.files import read_json, write_with
 
-_BETWEEN = "|"  # words of a column's name
-# what slices of one comparison agree in; the data set is known by its content (shop), wherever it is
+_BETWEEN = "|"  # between the words of a column's name
+# what parts of one comparison must agree on; the data set is identified by its content (shop), wherever it is
 _SHARED = (
     "preset",
     "seeds",
@@ -40,7 +40,7 @@ def interval(value: Interval) -> dict[str, Any]:
 
 
 def select_forms(valid_gauc: Mapping[Row, float], rows: Sequence[Row]) -> dict[str, Row]:
-    """encoder -> its row with the highest GAUC in validation sessions (the first of equals)."""
+    """encoder -> its row with the highest GAUC in validation sessions (the first of ties)."""
     selected: dict[str, Row] = {}
     for row in rows:
         best = selected.get(row[0])
@@ -56,34 +56,34 @@ def pairs_of(selected: Mapping[str, Row], draws: Mapping[Row, Draws]) -> list[di
 
 
 def write_users(path: Path, sums: Mapping[Row, GaucSums], seeds: Sequence[int]) -> None:
-    """Write the sums of all rows: a line for each user (or pool of users), a column for each row and seed."""
+    """Write the sums of all rows: one line per user (or pool of users), one column per row and seed."""
     columns = {"weight": next(iter(sums.values())).weight}
     columns |= {_BETWEEN.join((*row, str(seed))): of_row.won[place] for row, of_row in sums.items() for place, seed in enumerate(seeds)}
     write_with(path, lambda file: pl.DataFrame(columns).write_parquet(file, compression="zstd"))
 
 
 def users_file(results: Path) -> Path:
-    """The file of sums that belongs to a file of results: `users.parquet` to `results.json`, `NAME.users.parquet` to `NAME.json`."""
+    """The path of the sums that belong to a file of results: `users.parquet` to `results.json`, `NAME.users.parquet` to `NAME.json`."""
     return results.with_name("users.parquet" if results.name == "results.json" else f"{results.stem}.users.parquet")
 
 
 def read_users(path: Path, rows: Sequence[Row], seeds: Sequence[int]) -> dict[Row, GaucSums]:
-    """What `write_users` wrote of these rows.
+    """The sums that `write_users` wrote for these rows.
 
     Raises:
         UserError: the file is missing or unreadable.
-        DataError: a row is not in it, or a value is not a number.
+        DataError: it lacks a row, or a value is not a number.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; a slice is a results.json with its users.parquet (NAME.json with NAME.users.parquet)")
+        raise UserError(f"{path}: no such file; a part is a results.json with its users.parquet (NAME.json with NAME.users.parquet)")
     try:
         table = pl.read_parquet(path, glob=False)
-    except Exception as error:  # polars raises many kinds for a broken file
+    except Exception as error:  # polars raises many kinds of errors for a broken file
         raise UserError(f"{path}: not readable ({type(error).__name__})") from None
 
     def numbers(name: str) -> np.ndarray:
         if name not in table.columns or not table[name].dtype.is_numeric():
-            raise DataError(path, column=name, fix="no such column of numbers; it is not of this results.json")
+            raise DataError(path, column=name, fix="no such column of numbers; it belongs to another results.json")
         values = table[name].to_numpy().astype(np.float64)
         if not np.isfinite(values).all():
             raise DataError(path, column=name, fix="not a finite number")
@@ -94,13 +94,13 @@ def read_users(path: Path, rows: Sequence[Row], seeds: Sequence[int]) -> dict[Ro
 
 
 def merge(files: Sequence[Path]) -> dict[str, Any]:
-    """Slices of one comparison as one: rows of all, forms selected and encoders paired among all of them.
+    """Merge parts of one comparison: the rows of all, with forms selected and encoders paired among all of them.
 
     Args:
         files: each a `results.json` with its `users.parquet` next to it. A row may be in several of them if its result is the same.
 
     Raises:
-        UserError: a file is given twice, or slices are not of one comparison; it names the file and what differs.
+        UserError: a file is given twice, or parts are not of one comparison; names the file and what differs.
     """
     _refuse_repeats(files)
     parts = [_read_part(file) for file in files]
@@ -112,7 +112,7 @@ def merge(files: Sequence[Path]) -> dict[str, Any]:
         own = [(row["encoder"], row["image_feature"]) for row in part["rows"]]
         for name, row, of_row in zip(own, part["rows"], read_users(users_file(file), own, part["seeds"]).values(), strict=True):
             if name in rows and row["gauc"]["per_seed"] != rows[name]["gauc"]["per_seed"]:
-                raise UserError(f"{file}: {row_name(*name)} has another result than in a file before it; leave one of them out")
+                raise UserError(f"{file}: {row_name(*name)} has another result than in an earlier file; leave one of them out")
             rows.setdefault(name, row)
             sums.setdefault(name, of_row)
     ranked = sorted(rows, key=lambda name: is_control(name[0]))
@@ -127,7 +127,7 @@ def merge(files: Sequence[Path]) -> dict[str, Any]:
 
 
 def _merged_facts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What slices say besides their rows, of all of them; values that differ are listed by comma, which the notes point out."""
+    """The fields of all parts other than rows; values that differ are joined by commas, which the notes point out."""
     encoders = {each["encoder"]: each for part in parts for each in part.get("encoders", [])}
     packages = dict.fromkeys(name for part in parts for name in part.get("versions") or {})
     facts: dict[str, Any] = {
@@ -149,7 +149,7 @@ def _refuse_repeats(files: Sequence[Path]) -> None:
     for file in files:
         same = given.setdefault(file.resolve(), file)
         if same is not file:
-            raise UserError(f"{file}: is given twice{'' if same == file else f', also as {same}'}; name each slice once")
+            raise UserError(f"{file}: is given twice{'' if same == file else f', also as {same}'}; name each part once")
 
 
 def _read_part(file: Path) -> dict[str, Any]:
@@ -162,18 +162,20 @@ def _read_part(file: Path) -> dict[str, Any]:
 
 
 def _refuse_another(file: Path, part: dict[str, Any], first_file: Path, first: dict[str, Any]) -> None:
-    """Refuse a slice of another comparison than the first slice's."""
+    """Refuse a part of another comparison than the first part's."""
     for name in _SHARED:
         if part[name] != first[name]:
             data = f" (of {part['data']} and {first['data']})" * (name == "shop")
-            raise UserError(f"{file}: '{name}' is {part[name]!r}, and {first[name]!r} in {first_file}{data}; slices are of one comparison")
+            raise UserError(f"{file}: '{name}' is {part[name]!r}, and {first[name]!r} in {first_file}{data}; give parts of one comparison")
     start, first_start = (results.get("start", "cold") for results in (part, first))
     if start != first_start:
-        raise UserError(f"{file}: its CTR models had a {start} start, those of {first_file} a {first_start} one; merge like with like")
+        raise UserError(
+            f"{file}: its CTR models had a {start} start, those of {first_file} a {first_start} one; merge parts with equal starts"
+        )
     for metric in ("auc", "gauc"):
         per_seed, first_per_seed = (results["baseline"][metric]["per_seed"] for results in (part, first))
         if not all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(per_seed, first_per_seed, strict=True)):
             raise UserError(
                 f"{file}: its baseline is not that of {first_file} ({metric} {per_seed} and {first_per_seed}); "
-                "slices need the same CTR settings, versions and threads"
+                "parts need the same CTR settings, versions and threads"
             )

@@ -23,7 +23,7 @@ from run.folder import read_metrics
 
 
 class TestSet:
-    """What all rows are measured on: test impressions, their groups, and resamples of their users.
+    """The common basis of all rows' measurements: test impressions, their groups, and resamples of their users.
 
     Args:
         gauc_weight: "session" or "impression", how groups are weighted.
@@ -33,7 +33,7 @@ class TestSet:
         ValueError: all test impressions are of one user.
     """
 
-    __test__ = False  # no test, whatever pytest makes of the name
+    __test__ = False  # not a test, despite its name
 
     def __init__(self, shop: Shop, *, gauc_weight: Weight = "session", gauc_key: str = "session"):
         self.shop, self.gauc_key = shop, gauc_key
@@ -61,17 +61,17 @@ class Measured:
 
     @property
     def steps(self) -> dict[str, list[int]]:
-        """For each seed, the step of the CTR model that was kept and the last one."""
+        """For each seed, the step of the chosen CTR model and the last step."""
         return {name: [result[name] for result in self.trained] for name in ("best_step", "steps")}
 
 
 def measure(comparison: Comparison, test: TestSet, rows: Sequence[Row], seeds: Sequence[int]) -> tuple[dict[str, Any], dict[Row, GaucSums]]:
-    """What `results.json` says about the rows and the baseline, and the sums by which rows of other runs are compared.
+    """The entries of `results.json` for the rows and the baseline, and the sums needed to compare rows of other runs.
 
-    A form is selected for each encoder by its mean GAUC in validation sessions; test impressions choose nothing.
+    A form is selected for each encoder by its mean GAUC in validation sessions; test impressions play no part in it.
 
     Args:
-        rows: (encoder, image feature) of each row but the baseline; their stages are done.
+        rows: (encoder, image feature) of each row except the baseline; their stages are done.
     """
     baseline = measured_row(comparison, test, BASELINE, seeds)
     measured = [measured_row(comparison, test, row, seeds) for row in rows]
@@ -133,7 +133,7 @@ def _table_row(comparison: Comparison, measured: Measured, baseline: Measured, s
 
 
 def users_scored(click: np.ndarray, user: np.ndarray, group: np.ndarray) -> int:
-    """How many users have a group that GAUC scores, one with both classes: those that its intervals really resample.
+    """How many users have a group that GAUC scores, one with both classes: those that its intervals effectively resample.
 
     Args:
         click: (I,) 0 or 1.
@@ -159,7 +159,7 @@ def test_predictions(comparison: Comparison, row: Row, seed: int, test: np.ndarr
 
 
 def oracle(test: TestSet) -> dict[str, float] | None:
-    """AUC and GAUC of the very probabilities that a built-in world drew its clicks from: no model can beat them but by luck."""
+    """AUC and GAUC of the probabilities that a built-in world drew its clicks from: no model can beat them except by chance."""
     truth = test.shop.folder / "truth" / "impressions.parquet"
     if not is_simulated(test.shop.folder) or not truth.exists():
         return None
@@ -204,7 +204,7 @@ def _summary(draws: Draws) -> dict[str, Any]:
 
 
 def _seconds(comparison: Comparison, measured: Measured, seeds: Sequence[int]) -> dict[str, float]:
-    """Mean seconds of a row's stages over seeds; `start`, the initial encoder, is shared by all encoders that begin with its weights."""
+    """Mean seconds of a row's stages over seeds; `start`, the initial encoder, is shared by all encoders that start from its weights."""
     seconds = {"ctr": float(np.mean([result["seconds"] for result in measured.trained]))}
     if measured.row[1] != "none":
         encoder = encoder_of(measured.row[0])

@@ -1,4 +1,4 @@
-"""From an embeddings folder to the image feature of one row. Its code is in the row's key: what else runs a row computes nothing."""
+"""From an embeddings folder to the image feature of one row. Its code is in the row's key; the rest of a row's code computes no numbers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from run.randomness import permutation
 def row_feature(
     shop: Shop, embeddings: Path, form: str, *, shuffled: bool, settings: FormSettings, centre: bool, seed: int
 ) -> ImageFeature:
-    """The feature that a row gives to its CTR model; centres, means and spreads are learned from items shown before validation.
+    """A row's input to its CTR model; centres, means and spreads are learned from items shown before validation.
 
     Args:
         embeddings: an embeddings folder.
-        shuffled: deal the embeddings to the wrong items first, among those that have a picture.
+        shuffled: first assign the embeddings to the wrong items, among those that have a picture.
         settings: of the forms.
         centre: subtract the mean embedding first.
     """
@@ -33,5 +33,5 @@ def row_feature(
 
 
 def clusters_of(feature: ImageFeature) -> tuple[np.ndarray | None, int]:
-    """Each item's cluster, (N,) in [0, C) where it has a picture, and their number C; (None, 0) for a form without clusters."""
+    """Each item's cluster, (N,) in [0, C) if it has a picture, and the number C of clusters; (None, 0) for a form without clusters."""
     return (feature.rows, feature.table_size - 1) if feature.rows is not None else (None, 0)

@@ -8,12 +8,12 @@ Row = tuple[str, str]  # encoder, image feature ("none" for the baselines)
 
 BASELINE: Row = ("baseline", "none")
 OTHER_SEEDS: Row = ("baseline (other seeds)", "none")  # the A/A row
-WARM: Row = ("baseline (start)", "none")  # with --start warm it is trained first, and all rows, the baseline too, start from its weights
-SHUFFLED = "shuffled "  # before an encoder's name: its embeddings dealt to the wrong items
+WARM: Row = ("baseline (start)", "none")  # with --start warm, trained first; all rows including the baseline start from its weights
+SHUFFLED = "shuffled "  # before an encoder's name: its embeddings assigned to the wrong items
 
 
 def rows_of(encoders: Sequence[str], forms: Sequence[str], *, controls_of: str | None = None) -> list[Row]:
-    """Every row but the baseline, controls last.
+    """Every row except the baseline, controls last.
 
     Args:
         controls_of: the encoder whose embeddings are shuffled for the controls; None: no controls.
@@ -25,7 +25,7 @@ def rows_of(encoders: Sequence[str], forms: Sequence[str], *, controls_of: str |
 
 
 def encoder_of(name: str) -> str:
-    """The encoder behind a row's name: shuffled embeddings have one too."""
+    """The encoder behind a row's name, shuffled or not."""
     return name.removeprefix(SHUFFLED)
 
 
@@ -44,5 +44,5 @@ def is_control(name: str) -> bool:
 
 
 def row_name(encoder: str, image_feature: str) -> str:
-    """`courier as cluster_id`; the encoder alone where there is no image feature."""
+    """`courier as cluster_id`; only the encoder if there is no image feature."""
     return encoder if image_feature in ("", "none") else f"{encoder} as {image_feature}"

@@ -1,4 +1,4 @@
-"""The stages of a comparison: what each depends on, what makes it, and the list of all of them."""
+"""The stages of a comparison: their dependencies, the functions that make them, and the list of them all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PACKAGES = ("torch", "torchvision", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu",
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Experiment):
-    """What every stage of a comparison depends on."""
+    """Everything that a comparison's stages depend on."""
 
     ctr: CtrConfig
     forms: FormSettings
@@ -41,11 +41,11 @@ class Comparison(Experiment):
 def comparison_tasks(
     comparison: Comparison, encoders: Sequence[str], rows: Sequence[Row], seeds: Sequence[int], *, jobs: int
 ) -> list[Task]:
-    """Everything a comparison makes, in order: embeddings made elsewhere (which may fail at once), pictures, encoders, CTR models.
+    """Everything a comparison makes, in order: external embeddings (which may fail at once), pictures, encoders, CTR models.
 
     Args:
-        rows: all but the baseline.
-        jobs: threads that decode pictures or embed with an external network; 0: one a CPU core.
+        rows: all except the baseline.
+        jobs: threads that decode pictures or embed with an external network; 0: one per CPU core.
     """
     external = sorted(filter(is_external, encoders), key=lambda name: parse_external(name).library != "file")  # files are read at once
     own = [encoder for encoder in encoders if not is_external(encoder)]
@@ -80,7 +80,7 @@ def ctr_stage(comparison: Comparison, row: Row, seed: int) -> Stage:
 
 
 def _feature_code() -> str:
-    """A hash of the code between an embeddings folder and a form: what the form itself runs is in `code_of`."""
+    """A hash of the code between an embeddings folder and a form; the form's own code is in `code_of`."""
     return code_hash("eval.row_feature", without=("features.forms.table", "data.source"))
 
 
@@ -91,7 +91,7 @@ def ctr_seed(row: Row, seed: int) -> int:
 
 @cache
 def versions() -> dict[str, str]:
-    """Installed versions of the packages that numbers depend on."""
+    """Installed versions of the packages that affect the numbers."""
     found = {}
     for package in _PACKAGES:
         try:
@@ -127,7 +127,7 @@ def _ctr_task(comparison: Comparison, row: Row, seed: int, kind: str = "ctr") ->
 
 
 def make_pictures(comparison: Comparison, jobs: int) -> None:
-    """Decode the shop's pictures into the run folder, unless they are there."""
+    """Decode the shop's pictures into the run folder, if missing."""
     from run.devices import default_jobs
 
     comparison.source.pictures(comparison.root, size=comparison.pretrain.store_size, jobs=jobs or default_jobs())
@@ -144,7 +144,7 @@ def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:
     shop = comparison.source.shop(comparison.root)
     feature = feature_of(comparison, shop, row, seed)
     result = stage.folder / "result.json"
-    if not result.exists():  # else killed between the training's last line and this one's
+    if not result.exists():  # otherwise, an earlier call was killed after the training and before this line
         config = replace(comparison.ctr, threads=comparison.threads)
         if comparison.start == "warm" and row != WARM:
             config = replace(config, init_from=ctr_stage(comparison, WARM, seed).folder / "best.safetensors")
@@ -153,7 +153,7 @@ def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:
 
 
 def feature_of(comparison: Comparison, shop, row: Row, seed: int):
-    """The `ImageFeature` that this row of the comparison gives to its CTR model."""
+    """The `ImageFeature` of this row of the comparison."""
     from eval.row_feature import row_feature
     from features.image_feature import no_image
 

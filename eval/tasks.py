@@ -1,4 +1,4 @@
-"""A command as a list of tasks, each a cached stage; the list is worked through in waves, those of a wave side by side.
+"""A command as a list of tasks, each a cached stage; the list is processed in waves, and the tasks of a wave run in parallel.
 
 `eval.stages` lists the tasks of a comparison. Another command lists its own and calls `run_tasks`.
 """
@@ -18,9 +18,9 @@ from run.folder import Stage
 class Task:
     """One cached stage of a command: its title, its key (in `stage`) and what makes it."""
 
-    kind: str  # neighbours of one kind run side by side and are counted together
+    kind: str  # neighbours of one kind run in parallel and are counted together
     title: str  # printed as it starts, such as "ctr courier vector seed 0"; "" prints nothing
-    stage: Stage | None  # where the result is stored, named by all it depends on; None: `run` is called every time and knows what is left
+    stage: Stage | None  # where the result is stored, named by all it depends on; None: `run` is always called and resumes its own work
     run: Callable[..., object]  # called with `arguments` unless the stage is done; worker processes import it by name
     arguments: tuple[Any, ...]
     needs: tuple[Stage, ...] = ()  # stages that it reads
@@ -43,7 +43,7 @@ def waves(tasks: Sequence[Task]) -> list[list[Task]]:
         needed = [stage for stage in task.needs if stage.folder in wave_of or not stage.done]
         missing = [stage.folder for stage in needed if stage.folder not in wave_of]
         if missing:
-            raise ValueError(f"{task.title} needs {missing[0]}, which no task before it makes")
+            raise ValueError(f"{task.title} needs {missing[0]}, which no earlier task makes")
         last = len(found) - 1
         if not found or found[last][0].kind != task.kind or any(wave_of[stage.folder] == last for stage in needed):
             found.append([])
@@ -68,9 +68,9 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int) -> None:
         run_all(_call, calls, jobs=1 if any(task.alone for task in wave) else jobs, titles=titles)
         for task in open_tasks:
             if task.stage is not None and not task.stage.done:
-                raise UserError(f"{task.title}: code or data changed while this command ran; give it again, and it makes what is missing")
+                raise UserError(f"{task.title}: code or data changed while this command ran; run it again to make what is missing")
 
 
 def _call(run: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-    """What a worker does; the result is on the disk, so nothing travels back."""
+    """The work of a worker process; the result is on disk, so nothing is returned."""
     run(*arguments)

@@ -10,10 +10,10 @@ def auc(click: np.ndarray, score: np.ndarray) -> float:
 
     Args:
         click: (I,) 0 or 1 (any dtype).
-        score: (I,) any real numbers, infinities too; only their order counts.
+        score: (I,) any real numbers, infinities too; only their order matters.
 
     Returns:
-        A number in [0, 1]; nan where all labels are of one class.
+        A number in [0, 1]; nan if all labels are of one class.
 
     Raises:
         ValueError: shapes differ, a label is neither 0 nor 1, or a score is NaN.
@@ -50,7 +50,7 @@ def checked(click: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def sort_key(group: np.ndarray, score: np.ndarray, click: np.ndarray) -> np.ndarray:
     """(I,) sorted uint64 keys: group (31 bits), then score (32), then click (1).
 
-    Sorting plain numbers is about 15 times faster than `np.lexsort`, which carries row numbers along.
+    Sorting plain numbers is about 15 times faster than `np.lexsort`, which moves row numbers too.
     `group` holds codes 0..G-1 as uint64.
     """
     key = (group << np.uint64(33)) | (ordered_code(score).astype(np.uint64) << np.uint64(1)) | click
@@ -59,7 +59,7 @@ def sort_key(group: np.ndarray, score: np.ndarray, click: np.ndarray) -> np.ndar
 
 
 def ordered_code(score: np.ndarray) -> np.ndarray:
-    """(I,) uint32 codes in the order of the scores, equal where the scores are equal.
+    """(I,) uint32 codes in the order of the scores, equal if the scores are equal.
 
     Scores that float32 holds exactly need no sort: the bits of a float32 are already ordered, up to the sign.
     """

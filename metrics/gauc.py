@@ -14,18 +14,18 @@ Weight = Literal["session", "impression"]
 class GroupAuc:
     """One AUC for each of G groups."""
 
-    auc: np.ndarray  # (G,) float64; nan where the group's labels are of one class
+    auc: np.ndarray  # (G,) float64; nan if the group's labels are of one class
     group: np.ndarray  # (G,) sorted unique ids
     impressions: np.ndarray  # (G,) int64 rows of the group
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gauc:
-    """Mean AUC over groups, and how many groups it rests on. The groups are sessions unless the caller chose others."""
+    """Mean AUC over groups, and the number of groups behind it. The groups are sessions unless the caller chose others."""
 
     value: float  # nan when no group has both classes
     sessions_scored: int  # groups with both classes
-    sessions_one_class: int  # groups left out: nothing but clicks, or none
+    sessions_one_class: int  # groups left out: only clicks, or none
 
 
 def group_auc(click: np.ndarray, score: np.ndarray, group: np.ndarray) -> GroupAuc:
@@ -82,7 +82,7 @@ def gauc(click: np.ndarray, score: np.ndarray, group: np.ndarray, *, weight: Wei
 
 
 def group_weights(groups: GroupAuc, weight: Weight) -> np.ndarray:
-    """(G,) float64 weight of each group in the mean; ValueError for a name that is no weight."""
+    """(G,) float64 weight of each group in the mean; ValueError for an unknown name."""
     if weight == "session":
         return np.ones(len(groups.auc))
     if weight == "impression":
@@ -91,7 +91,7 @@ def group_weights(groups: GroupAuc, weight: Weight) -> np.ndarray:
 
 
 def dense_codes(group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted unique ids (G,) and each row's index into them (I,) int64; without a sort where the ids are dense ints."""
+    """Sorted unique ids (G,) and each row's index into them (I,) int64; without a sort if the ids are dense ints."""
     if len(group) and group.dtype.kind in "iu":
         first, last = int(group.min()), int(group.max())
         if last - first < 4 * len(group):

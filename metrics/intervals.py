@@ -1,12 +1,12 @@
 """Is a difference between two models real? Paired bootstrap over users, and over training seeds if there are several.
 
 One resample draws as many users as there are, with replacement, and takes all impressions of a user together, because
-the impressions of one user are not independent. Both models are measured on the same resamples, so what the users share
+the impressions of one user are not independent. Both models are measured on the same resamples, so what they share
 cancels. `Resamples` is drawn once and `auc_draws` / `gauc_draws` run once for each model; `difference` is then cheap,
 and many pairs of models cost little.
 
 With K > 1 paired seeds, each resample also draws K of the K seed differences with replacement (both factors at once:
-Owen 2007, "The pigeonhole bootstrap", arXiv:0712.1111, which errs on the wide side where seeds and users interact). Few
+Owen 2007, "The pigeonhole bootstrap", arXiv:0712.1111, which errs on the wide side if seeds and users interact). Few
 seeds make a plain bootstrap too narrow twice over (Hesterberg 2015, "What teachers should know about the bootstrap",
 arXiv:1411.5279, on narrowness bias), and both are fixed here:
 - their spread is short by sqrt((K-1)/K), so each seed's deviation from the mean is scaled by sqrt(K/(K-1)) first;
@@ -14,11 +14,11 @@ arXiv:1411.5279, on narrowness bias), and both are fixed here:
   sqrt(chi2/df) of its own, with Satterthwaite's degrees of freedom df = (V_users + V_seeds)^2 / (V_seeds^2 / (K-1)). As
   the seeds agree, df grows and the division fades; with one seed there is none.
 The interval is symmetric about the observed difference: on either side the 95 % quantile of the draws' absolute
-deviations. The p-value counts the deviations at least as large as the difference, so p < 0.05 where the interval leaves
-0 out. Percentile, basic and symmetric intervals covered alike in simulation; the symmetric one merely changes its sign
+deviations. The p-value counts the deviations at least as large as the difference, so p < 0.05 if the interval excludes
+0. Percentile, basic and symmetric intervals covered alike in simulation; the symmetric one merely changes its sign
 when the models are swapped. Simulated coverage of the 95 % interval with 3 seeds (as in tests/test_intervals.py): 0.94-
 0.96 without seed noise and with as much of it as user noise (a plain percentile bootstrap: 0.91), 0.92 with three times
-as much (plain: 0.79). With 2 seeds 0.95-0.97, at the price of wide intervals. One seed says nothing about other seeds.
+as much (plain: 0.79). With 2 seeds 0.95-0.97, at the price of wide intervals. One seed gives no information about other seeds.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ import numpy as np
 from metrics.auc import checked, negatives_below, sort_key
 from metrics.gauc import Weight, dense_codes, group_auc, group_weights
 
-MAX_POOLS = 20_000  # more users than this are pooled at random: 20,000 pools know the spread to 0.5 %
+MAX_POOLS = 20_000  # more users than this are pooled at random: 20,000 pools give the spread to within 0.5 %
 MAX_WEIGHTED_ROWS = 400_000_000  # rows x resamples of one AUC; beyond it, fewer resamples
 MIN_RESAMPLES = 200  # of an AUC, however many rows
 CHUNK = 2_000_000  # numbers held at once
@@ -50,13 +50,13 @@ class Draws:
     """One metric of K seeds: on the data itself and on each resample of the users."""
 
     point: np.ndarray  # (K,) float64
-    drawn: np.ndarray  # (K, R) float64; nan where a resample has one class only
+    drawn: np.ndarray  # (K, R) float64; nan if a resample has one class only
     seed: int  # of the resamples; draws of different resamples cannot be compared
 
 
 @dataclass(frozen=True, kw_only=True)
 class GaucSums:
-    """What GAUC on any resample of the users follows from: sums over each pool's scored groups (a pool is a user, up to 20,000 of them)."""
+    """Sums that give GAUC on any resample of the users: one per pool, over its scored groups (a pool is a user, up to 20,000 users)."""
 
     won: np.ndarray  # (K, P) of weight x AUC, for each seed
     weight: np.ndarray  # (P,) of weights, the same for every seed
@@ -125,7 +125,7 @@ def gauc_draws(click: np.ndarray, predictions: np.ndarray, group: np.ndarray, re
 def gauc_sums(
     click: np.ndarray, predictions: np.ndarray, group: np.ndarray, resamples: Resamples, *, weight: Weight = "session"
 ) -> GaucSums:
-    """The sums over users' groups that GAUC is made of. All groups of a user are drawn together.
+    """The sums over users' groups from which GAUC is computed. All groups of a user are drawn together.
 
     Args:
         click: (I,) 0 or 1.
@@ -164,7 +164,7 @@ def resampled(sums: GaucSums, resamples: Resamples) -> Draws:
 
 
 def difference(a: Draws, b: Draws, *, confidence: float = 0.95) -> Interval:
-    """Interval of a minus b over paired seeds; the file's docstring says how. nan where either metric is undefined.
+    """Interval of a minus b over paired seeds, as described in the module's docstring. nan if either metric is undefined.
 
     Raises:
         ValueError: the draws are not of the same resamples and number of seeds.

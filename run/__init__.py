@@ -1,1 +1,1 @@
-"""What every stage needs to be a run: settings, folders, checkpoints, devices, progress, keyed randomness."""
+"""The infrastructure shared by all stages: settings, folders, checkpoints, devices, progress, keyed randomness."""

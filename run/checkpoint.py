@@ -19,7 +19,7 @@ _SHORT = 40  # characters of a setting's value that an error repeats
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values; a kill leaves the checkpoint that was there."""
+    """Write tensors and plain values; after a kill, the previous checkpoint is still there."""
     import torch
 
     buffer = io.BytesIO()
@@ -39,14 +39,14 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a broken file
+    except Exception as error:  # torch raises many kinds of errors for a broken file
         raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__}); delete it to train from scratch") from None
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whose bytes depend on its content alone, readable by everyone who may read the folder's other files.
+    """Write a safetensors file whose bytes depend only on its content, with the same read permissions as the folder's other files.
 
-    The library writes the metadata in an order that changes from process to process, and into a file that only its owner may read.
+    The library writes the metadata in an order that changes from process to process, and into a file that only its owner can read.
     """
     from safetensors.torch import save_file
 
@@ -67,10 +67,10 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def refuse_other_settings(path: Path, begun: dict[str, str], now: dict[str, str]) -> None:
-    """Refuse to resume the checkpoint `path` of a run that was `begun` with other settings than those of `now`.
+    """Refuse to resume the checkpoint `path` of a run whose settings at its start (`begun`) differ from those of `now`.
 
     Raises:
-        UserError: names the settings that differ, with both values where they are short.
+        UserError: names the settings that differ, with both values if they are short.
     """
     other = []
     for name, value in now.items():
@@ -79,4 +79,4 @@ def refuse_other_settings(path: Path, begun: dict[str, str], now: dict[str, str]
             short = before is not None and max(len(before), len(value)) <= _SHORT
             other.append(f"{name}: {before} then, {value} now" if short else name)
     if other:
-        raise UserError(f"{path}: begun with other settings ({', '.join(other)}); delete it or give another --out")
+        raise UserError(f"{path}: started with other settings ({', '.join(other)}); delete it or give another --out")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def set_up(threads: int = 0, precision: str = "32-true") -> Fabric:
-    """A Fabric on the GPU if there is one, else on the CPU; under torchrun, one process a rank.
+    """A Fabric on the GPU if there is one, else on the CPU; under torchrun, one process per rank.
 
     Args:
         threads: CPU threads of this process; 0: torch's choice. The number decides how sums are grouped: runs to be compared bit for bit
@@ -26,7 +26,7 @@ def set_up(threads: int = 0, precision: str = "32-true") -> Fabric:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from lightning_fabric import Fabric
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # otherwise each rank announces itself at length
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # otherwise each rank prints several lines
     warnings.filterwarnings("ignore", message="torch.distributed.nn.functional")  # Fabric gathers with it in this version
 
     if threads:
@@ -59,7 +59,7 @@ def restore_scaler(fabric: Fabric, saved: dict[str, Any] | None) -> None:
 
 
 def default_jobs() -> int:
-    """How many trainings to run at once: one on a GPU, else one a CPU core, since small models gain little from a second thread."""
+    """How many trainings to run at once: one on a GPU, otherwise one per CPU core: small models gain little from a second thread."""
     import torch
 
     return 1 if torch.cuda.is_available() else max(1, len(os.sched_getaffinity(0)))

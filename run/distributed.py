@@ -1,4 +1,4 @@
-"""What ranks do together: sums, gathers of unequal lengths, gradients. With one rank, each is the identity."""
+"""Collective operations of ranks: sums, gathers of unequal lengths, gradients. With one rank, each is the identity."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def summed(fabric: Fabric, *numbers: float) -> list[float]:
 
 
 def any_rank(fabric: Fabric, flag: bool) -> bool:
-    """True on all ranks if `flag` is on any of them, so that they stop after the same step."""
+    """True on all ranks if `flag` is true on any of them, to stop all after the same step."""
     return summed(fabric, float(flag))[0] > 0
 
 

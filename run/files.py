@@ -1,6 +1,6 @@
-"""Files and folders that are complete or absent: whatever is written here appears under its name once all of it is on the disk.
+"""Files and folders that are complete or absent: whatever is written here appears under its name once all of it is on disk.
 
-Every writer goes through this file, so that a full disk, a lost connection or a kill costs one line of an error and never a broken file.
+Every writer goes through this file: a full disk, a lost connection or a kill ends in a one-line error and never in a broken file.
 
 run/workplace.py describes what a killed writer leaves, and who removes it.
 """
@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path of the same name, on the same disk, that becomes `path` once the block has written it; removed if the block fails.
 
     Raises:
-        OSError: with the name of `path`, whatever the writing library left out of the error.
+        OSError: with the name of `path`, even if the writing library left it out.
     """
     path = Path(path)
     with naming(path), workplace(path) as place:
@@ -44,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """`replacing` for a folder: an empty one that becomes `path` when the block ends; the folder it replaces is deleted after that.
 
-    A kill between the two renames leaves both folders in the workplace; the next `sweep` puts the new one in its place.
+    A kill between the two renames leaves both folders in the workplace; the next `sweep` moves the new one into place.
     """
     path = Path(path)
     with naming(path), workplace(path) as place:
@@ -64,7 +64,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let every OSError of the block name `path`, also one that a library wraps or quotes, and one about a temporary of `path`."""
+    """Make every OSError of the block name `path`, even if a library wraps or quotes it, or it is about a temporary file of `path`."""
     try:
         yield
     except UserError:
@@ -82,7 +82,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a run killed meanwhile, sees the old content or the new, never a part."""
+    """Write a file atomically: after a kill, and for readers meanwhile, it has the old content or the new, never a part."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
 
@@ -114,7 +114,7 @@ def read_json(path: Path) -> Any:
 
 
 def allocate(path: Path, size: int) -> None:
-    """Make a file of `size` zero bytes whose blocks exist: a memory map of it can be written to without a bus error on a full disk.
+    """Make a file of `size` zero bytes with allocated blocks: a memory map of it can be written to without a bus error on a full disk.
 
     Raises:
         OSError: the disk has no room; the file is removed.

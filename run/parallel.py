@@ -1,4 +1,4 @@
-"""Fan work out over processes of this machine."""
+"""Distribute work over processes of this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class _OwnWorkers(SpawnContext):
-    """The spawn start method, remembering the processes it has started: others of this process's children are not ours to end."""
+    """The spawn start method, which remembers the processes it has started: this process's other children must not be ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,10 +37,10 @@ class _OwnWorkers(SpawnContext):
 def run_all(work: Callable[..., Any], calls: Iterable[tuple], *, jobs: int, titles: Iterable[str] | None = None) -> list[Any]:
     """`work(*call)` for every call, at most `jobs` at once, results in order; the first error, or Ctrl-C, stops the rest.
 
-    With one job, everything runs in this process. Workers use one thread each, so that sums do not depend on the number of cores.
+    With one job, everything runs in this process. Workers use one thread each, so sums do not depend on the number of cores.
 
     Args:
-        titles: one a call, printed to stderr as the call begins; "" prints nothing.
+        titles: one per call, printed to stderr as the call begins; "" prints nothing.
 
     Raises:
         UserError: a worker was killed; otherwise what the call raised.
@@ -55,7 +55,7 @@ def run_all(work: Callable[..., Any], calls: Iterable[tuple], *, jobs: int, titl
         try:
             futures = [pool.submit(_in_worker, title, work, call) for title, call in titled]
             wait(futures, return_when=FIRST_EXCEPTION)
-            for future in sorted(futures, key=_failed, reverse=True):  # a failed one first: the others may not have begun
+            for future in sorted(futures, key=_failed, reverse=True):  # failed ones first: the others may not have started
                 future.result()
             return [future.result() for future in futures]
         except BrokenProcessPool:
@@ -69,13 +69,13 @@ def run_all(work: Callable[..., Any], calls: Iterable[tuple], *, jobs: int, titl
 
 def _titled(title: str, work: Callable[..., Any], call: tuple) -> Any:
     if title:
-        sys.stderr.write(title + "\n")  # in one piece: print writes the end of a line by itself, and workers share stderr
+        sys.stderr.write(title + "\n")  # in one write: print writes the line's end separately, and workers share stderr
         sys.stderr.flush()
     return work(*call)
 
 
 def _in_worker(title: str, work: Callable[..., Any], call: tuple) -> Any:
-    """`_titled`, with what the operating system refused as an OSError: not every library's errors can travel between processes."""
+    """`_titled`, with system errors as OSError: not every library's errors can be sent between processes."""
     try:
         return _titled(title, work, call)
     except UserError:
@@ -92,7 +92,7 @@ def _failed(future: Future) -> bool:
 
 
 def _begin(parent: int) -> None:
-    """A worker's first act: leave Ctrl-C to the parent, and die with it, so that a killed run leaves no writer in its folder."""
+    """Set a worker up to leave Ctrl-C to the parent and to die with it: a killed run must not leave a writer in its folder."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     guard_streams()
     guard_hooks()

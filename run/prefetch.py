@@ -1,4 +1,4 @@
-"""Prefetching: an iterable consumed in a thread of its own, a few values ahead of their consumer."""
+"""Prefetching: an iterable consumed in its own thread, a few values ahead of its consumer."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Progress:
         return self
 
     def advance(self, amount: int, note: str = "") -> None:
-        """Count `amount` more as done; `note` (a loss, say) is shown with it."""
+        """Add `amount` to the work done; `note` (a loss, say) is shown with it."""
         self.done += amount
         now = time.monotonic()
         text = f"{self.done:,}/{self.total:,} {self.unit} {self.rate():,.0f}/s {note}"
@@ -50,7 +50,7 @@ class Progress:
             print(f"{self.title}: {text} {left:,.0f} s left", file=sys.stderr, flush=True)
 
     def rate(self) -> float:
-        """Units a second since this process began."""
+        """Units per second since this process began."""
         return (self.done - self.start) / max(time.monotonic() - self.began, 1e-9)
 
     def __exit__(self, *_: object) -> None:

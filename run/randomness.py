@@ -1,6 +1,6 @@
-"""Keyed randomness: a number depends on (seed, what it is for), not on the order in which numbers are drawn.
+"""Keyed randomness: a number depends on (seed, purpose), not on the order in which numbers are drawn.
 
-Ranks, resumed runs and variants of a model therefore draw the same numbers for the same thing, on any machine.
+Ranks, resumed runs and variants of a model therefore draw the same numbers for the same purpose, on any machine.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def normal(seed: int, *keys: Key) -> np.ndarray:
 
 
 def permutation(n: int, seed: int, *keys: Key) -> np.ndarray:
-    """(n,) int64: the numbers below n in an order that depends on (seed, keys)."""
+    """(n,) int64: the numbers below n, in an order that depends on (seed, keys)."""
     return np.argsort(hashed(seed, *keys, np.arange(n)), kind="stable")
 
 

@@ -1,7 +1,7 @@
-"""Which code a result depends on: a hash of the modules that produce it, so that changed code never serves old numbers.
+"""Which code a result depends on: a hash of the modules that produce it, so changed code never reuses old numbers.
 
-Modules are found by reading import statements, including those inside functions; nothing is imported. Comments, docstrings and layout do
-not count: they change no number.
+Modules are found by reading import statements, including those inside functions; nothing is imported. Comments, docstrings and layout
+are ignored: they change no number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("run", "metrics", "data", "pretrain", "features", "ctr", "eval")
-# what these do is visible, but moves no number; the settings that run.config reads are in a stage's key themselves
+# these have visible effects, but change no number; the settings that run.config reads are in a stage's key themselves
 SILENT = (
     "run.errors", "run.progress", "run.stop", "run.parallel", "run.folder", "run.files", "run.prefetch", "run.source_code", "run.config",
     "run.workplace", "data.identity", "data.hash_cache",
@@ -27,7 +27,7 @@ def code_hash(*modules: str, without: Collection[str] = ()) -> str:
 
     Args:
         modules: dotted names, such as "ctr.training.loop".
-        without: modules neither followed nor counted: a table's other entries, say.
+        without: modules to leave out, with their imports: a table's other entries, say.
 
     Raises:
         ValueError: there is no such module.
@@ -80,7 +80,7 @@ def _code(name: str) -> str:
 
 @cache
 def _imports(name: str) -> tuple[str, ...]:
-    """The project's modules that a module imports when it runs; imports for type checkers alone do not count."""
+    """The project's modules that a module imports when it runs; imports for type checkers only are ignored."""
     return tuple(sorted(set(_named(_tree(name)))))
 
 

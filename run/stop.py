@@ -1,4 +1,4 @@
-"""Graceful stopping: on SIGTERM, a training finishes its step, saves its state and reports that it stopped."""
+"""Graceful stopping: on SIGTERM, a training finishes its step, saves its state and reports that it has stopped."""
 
 from __future__ import annotations
 

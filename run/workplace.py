@@ -1,8 +1,8 @@
-"""Where files and folders are made before they take their names, and who removes what a killed process has left.
+"""Where files and folders are made before they get their final names, and how the remains of killed processes are removed.
 
 A file or folder is made in a *workplace*, a folder `.NAME.<12 hex digits>.partial` next to where it goes. The process that makes it holds
 a lock (flock) on the file `lock` in there. The kernel releases the lock when that process ends, however it ends and on whichever host of a
-shared disk, so that a workplace whose lock is free is abandoned. Where a disk has no locks, nothing is ever taken for abandoned.
+shared disk, so a workplace whose lock is free is abandoned. On a disk without locks, nothing is ever considered abandoned.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOCK = "lock"
 
 @contextmanager
 def workplace(path: Path) -> Iterator[Path]:
-    """A locked workplace for `path`; it is removed when the block ends, with whatever is left in it."""
+    """A locked workplace for `path`; it is removed with all its remaining content when the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep_once(str(path.parent.absolute()))
     lock = None
@@ -54,7 +54,7 @@ def is_temporary(name: object, path: Path) -> bool:
 
 
 def _made_and_locked(place: Path) -> int | None:
-    """The descriptor of a new workplace's lock; None where another process has just swept the workplace away."""
+    """The descriptor of a new workplace's lock; None if another process has just swept the workplace away."""
     place.mkdir()
     try:
         lock = os.open(place / _LOCK, os.O_CREAT | os.O_RDWR, 0o666)
@@ -72,7 +72,7 @@ def _made_and_locked(place: Path) -> int | None:
 
 
 def _lock(descriptor: int) -> None:
-    """Lock a new workplace; a disk without locks is no hindrance, since nobody can sweep there either."""
+    """Lock a new workplace; a disk without locks is no problem, because nobody can sweep there either."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -82,7 +82,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _workplaces(folder: Path) -> list[tuple[Path, Path]]:
-    """The workplaces in a folder, each with what was to be made in it."""
+    """The workplaces in a folder, each with the path that was being made in it."""
     try:
         found = [(name, _WORKPLACE.fullmatch(name)) for name in os.listdir(folder)]
     except OSError:
@@ -92,7 +92,7 @@ def _workplaces(folder: Path) -> list[tuple[Path, Path]]:
 
 @cache
 def _sweep_once(folder: str) -> None:
-    """Sweep a folder the first time that this process writes into it: what is killed later is another process's to sweep."""
+    """Sweep a folder the first time that this process writes into it: writers killed later are left to other processes."""
     for place, target in _workplaces(Path(folder)):
         _remove_abandoned(place, target)
 
@@ -103,7 +103,7 @@ def _remove_abandoned(place: Path, target: Path) -> None:
         lock = os.open(place / _LOCK, os.O_RDWR)
     except FileNotFoundError:
         with suppress(OSError):
-            place.rmdir()  # succeeds where it is empty: killed, or swept, just after it was made
+            place.rmdir()  # succeeds if it is empty: its maker was killed just after making it, or it was swept
         return
     except OSError:
         return
@@ -118,7 +118,7 @@ def _remove_abandoned(place: Path, target: Path) -> None:
 
 
 def _remove(place: Path) -> None:
-    """Delete a workplace, its lock last, so that a kill meanwhile leaves one that the next sweep recognises as abandoned."""
+    """Delete a workplace, its lock last: after a kill meanwhile, the next sweep still recognises it as abandoned."""
     with suppress(OSError):
         for entry in place.iterdir():
             if entry.name != _LOCK:

@@ -98,7 +98,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_ends_with_the_same_p
     train(broken, **SETTINGS)
     message = capsys.readouterr().err
     assert f"step-00000012/{file}" in message
-    assert "the checkpoint before it is taken" in message
+    assert "the checkpoint before it is used" in message
     assert "ctr cluster_id seed 0: resuming from step 11, " in message
     assert predictions(broken).equals(predictions(undisturbed))
 
@@ -115,7 +115,7 @@ def test_a_finished_run_is_neither_trained_again_nor_replaced_by_one_with_other_
     (folder / "best.safetensors").unlink()  # training would write it
     assert train(folder, **SETTINGS) == json.loads((undisturbed / "result.json").read_text())
     assert not (folder / "best.safetensors").exists()
-    with pytest.raises(UserError, match=r"run: begun with other settings \(width: 16 then, 24 now.*delete it or give another --out"):
+    with pytest.raises(UserError, match=r"run: started with other settings \(width: 16 then, 24 now.*delete it or give another --out"):
         train(folder, **SETTINGS, width=24)
 
 

@@ -124,7 +124,9 @@ def test_resuming_with_other_settings_is_refused_by_their_names(tmp_path, monkey
     monkeypatch.setattr(ctr.training.loop, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, config=config)
-    with pytest.raises(UserError, match=r"checkpoints: begun with other settings \(learning_rate: .* then, .* now, seed: 0 then, 5 now\)"):
+    with pytest.raises(
+        UserError, match=r"checkpoints: started with other settings \(learning_rate: .* then, .* now, seed: 0 then, 5 now\)"
+    ):
         train(tmp_path, config=dataclasses.replace(config, learning_rate=0.1), seed=5)
 
 

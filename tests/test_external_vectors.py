@@ -54,7 +54,7 @@ def test_every_format_gives_each_item_its_own_row_and_missing_items_zeros(tmp_pa
     found = read_vectors(path, pl.Series("item_id", ids))
     np.testing.assert_allclose(found[:10], vectors[:10], rtol=1e-6)
     assert not found[10:].any()
-    assert "2 of the shop's 12 items have no row and count as without a picture" in capsys.readouterr().err
+    assert "2 of the shop's 12 items have no row and count as having no picture" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
@@ -124,7 +124,7 @@ def spoiled(value):
         (npy(np.ones((2, 3)), ["9", "9"]), r"row 0, column 'item_id': value 9; occurs more than once"),
         (npy(np.ones((2, 3)), ["90", "91"]), r"holds none of the shop's items; its ids are like 90, the shop's like 9"),
         (npy(np.ones((2, 3)), ["a", "b"]), r"column 'item_id': value .*String.*; the shop's ids are Int64"),
-        (other("e.pkl"), r"in a format that is not read here; give \.npy"),
+        (other("e.pkl"), r"in an unsupported format; give \.npy"),
         (other("e.npy"), "not readable as a NumPy array"),
         (other("e.parquet"), "not readable as parquet"),
         (other("e.safetensors"), "not readable as safetensors"),

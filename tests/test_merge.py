@@ -171,11 +171,11 @@ def test_a_part_given_twice_is_refused(complete, tmp_path, monkeypatch, capsys):
     results, sums = complete[:2]
     first = write_part(tmp_path / "first.json", results, sums, ROWS[:1])
     (tmp_path / "link.json").symlink_to(first)
-    with pytest.raises(UserError, match=r"link\.json: is given twice, also as .*first\.json; name each slice once"):
+    with pytest.raises(UserError, match=r"link\.json: is given twice, also as .*first\.json; name each part once"):
         merge([first, tmp_path / "link.json"])
     monkeypatch.chdir(tmp_path)
     assert compare(["--from", "first.json, first.json", "--out", "merged"]) == 2
-    assert capsys.readouterr().err == "error: first.json: is given twice; name each slice once\n"
+    assert capsys.readouterr().err == "error: first.json: is given twice; name each part once\n"
     assert not (tmp_path / "merged/merged.json").exists()
     assert compare(["--from", " ,", "--out", "merged"]) == 2
     assert "give at least one results.json" in capsys.readouterr().err

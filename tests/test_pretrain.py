@@ -163,7 +163,7 @@ def test_all_encoders_of_a_seed_begin_with_the_same_weights_and_encode_as_many_p
 
 def test_a_partial_run_with_other_settings_is_refused_by_name(shop, store, tmp_path):
     train_encoder("simclr", shop, store, CONFIG, seed=0, folder=tmp_path, threads=1)
-    with pytest.raises(UserError, match=r"begun with other settings \(seed: 0 then, 1 now, learning_rate: 0\.0\d+ then, 0\.\d+ now\)"):
+    with pytest.raises(UserError, match=r"started with other settings \(seed: 0 then, 1 now, learning_rate: 0\.0\d+ then, 0\.\d+ now\)"):
         train_encoder("simclr", shop, store, replace(CONFIG, learning_rate=0.1), seed=1, folder=tmp_path, threads=1)
 
 

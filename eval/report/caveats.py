@@ -1,4 +1,4 @@
-"""What speaks against believing a result, a sentence each: the same in the report and the terminal, from results.json alone."""
+"""Reasons not to believe a result, one sentence each: the same in the report and the terminal, from results.json only."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from math import isclose
 from eval.report.wording import Results, bounds, count, level, percentage_points, verdict
 from eval.rows import OTHER_SEEDS, is_shuffled, row_name
 
-CHANCE = 0.52  # a baseline's AUC or GAUC below this is hardly better than the 0.5 of a coin
+CHANCE = 0.52  # a baseline's AUC or GAUC below this is hardly better than chance, 0.5
 LEAST_SESSIONS, LEAST_USERS = 200, 50  # scored; with fewer, an interval is rough
-HEALTHY = 0.1  # share of 1/sqrt(D), the spread of D-dimensional unit vectors in all directions, under which they have collapsed
+HEALTHY = 0.1  # share of 1/sqrt(D), the spread of D-dimensional unit vectors in all directions, below which they have collapsed
 
 
 def caveats(results: Results) -> list[str]:
-    """The sentences that apply, the gravest first; keys that `results` lacks give no sentence."""
+    """The sentences that apply, the most serious first; those about keys missing from `results` are left out."""
     checks = (_chance, _controls, _still, _collapsed, _clusters, _few, _tiny, _short, _unordered, _code)
     return [sentence for check in checks for sentence in check(results)]
 
 
 def notes(results: Results) -> list[str]:
-    """The report's notes: the caveats, and how forms and intervals come about."""
+    """The report's notes: the caveats, and how forms are selected and intervals computed."""
     found = caveats(results)
     unreadable = results.get("pictures_unreadable", 0)
     if unreadable:
@@ -40,14 +40,14 @@ def _chance(results: Results) -> Iterator[str]:
 
 
 def _controls(results: Results) -> Iterator[str]:
-    """Rows that ought to show nothing, and do."""
+    """Rows that should show no effect, but do."""
     for row in results["rows"]:
         delta = row["delta_gauc"]
         moved = f"{percentage_points(delta.get('mean'))} percentage points {bounds(delta)}"
         if (row["encoder"], row["image_feature"]) == OTHER_SEEDS and verdict(delta):
             yield (
                 f"The A/A row is significant: the baseline with other seeds moves GAUC by {moved}. "
-                "Lifts of that size may be luck of the seeds; give more --seeds."
+                "Lifts of that size may be due to the seeds alone; give more --seeds."
             )
         elif is_shuffled(row["encoder"]) and verdict(delta) == "lifts":
             name = row_name(row["encoder"], row["image_feature"])
@@ -80,8 +80,8 @@ def _clusters(results: Results) -> Iterator[str]:
         clusters = row.get("clusters")
         if clusters and 2 * min(clusters["found"]) < clusters["wanted"]:
             yield (
-                f"{row_name(row['encoder'], row['image_feature'])}: {count(min(clusters['found']))} clusters were found where "
-                f"{count(clusters['wanted'])} were asked for; its pictures are too few or too much alike. Give --clusters less."
+                f"{row_name(row['encoder'], row['image_feature'])}: {count(min(clusters['found']))} clusters were found, but "
+                f"{count(clusters['wanted'])} were requested; its pictures are too few or too similar. Lower --clusters."
             )
 
 
@@ -96,18 +96,18 @@ def _few(results: Results) -> Iterator[str]:
 def _tiny(results: Results) -> Iterator[str]:
     if results.get("preset") == "tiny":
         yield (
-            "Preset tiny only shows that everything runs: its encoders and CTR models are too small and too briefly trained to be believed."
+            "Preset tiny only shows that everything runs: its encoders and CTR models are too small and too briefly trained to be trusted."
         )
 
 
 def _short(results: Results) -> Iterator[str]:
-    """Where at least half of the CTR trainings were best at their last step; a few among many are no sign."""
+    """Reported if at least half of the CTR trainings were best at their last step; a few are no sign."""
     rows = [results["baseline"], *results["rows"]]
     ends = [best == last for row in rows for best, last in zip(row.get("best_step", []), row.get("steps", []), strict=True)]
     if ends and 2 * sum(ends) >= len(ends):
         yield (
             f"{sum(ends)} of {len(ends)} CTR trainings were best at their last step: they may have been trained too briefly. "
-            "Give --ctr.epochs more, or more data."
+            "Raise --ctr.epochs, or give more data."
         )
 
 
@@ -117,9 +117,9 @@ def _unordered(results: Results) -> Iterator[str]:
 
 
 def _code(results: Results) -> Iterator[str]:
-    """Merged slices list what they differ in."""
+    """Merged parts list their differences."""
     mixed = [f"{name} {number}" for name, number in (results.get("versions") or {}).items() if ", " in number]
     if ", " in results.get("commit", ""):
-        yield f"The slices were made by different code (commits {results['commit']}): a lift may come from that."
+        yield f"The parts were made by different code (commits {results['commit']}): a lift may come from that."
     if mixed:
-        yield f"The slices were made with different versions ({'; '.join(mixed)}): a lift may come from that."
+        yield f"The parts were made with different versions ({'; '.join(mixed)}): a lift may come from that."

@@ -1,4 +1,4 @@
-"""The report's page: templates of this folder, in which everything filled in is escaped."""
+"""The report's page: templates of this folder; all values filled in are escaped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-_THUMBNAIL = 96  # pixels; larger pictures are made smaller, for the file's size
+_THUMBNAIL = 96  # pixels; larger pictures are scaled down to keep the file small
 
 
 @cache
@@ -33,7 +33,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def data_uri(picture: np.ndarray) -> str:
-    """A picture (H, W, 3) uint8 as the address of a small PNG that holds it."""
+    """A picture (H, W, 3) uint8 as a data URL of a small PNG."""
     from PIL import Image
 
     small = Image.fromarray(np.ascontiguousarray(picture, dtype=np.uint8))

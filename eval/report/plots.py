@@ -1,4 +1,4 @@
-"""Where things are in a chart: numbers for the templates, which draw SVG and HTML in the page's own colours, light or dark."""
+"""The geometry of charts: numbers for the templates, which draw SVG and HTML in the page's own colours, light or dark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _MOST_POINTS = 120  # a longer line is averaged in bins
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One curve: x and y (n,), points with a y that is not finite left out."""
+    """One curve: x and y (n,); points whose y is not finite are left out."""
 
     name: str
     x: np.ndarray
@@ -63,7 +63,7 @@ def number_text(value: float) -> str:
 
 
 def line_chart(lines: Sequence[Line], *, x_label: str, heading: str) -> dict[str, Any] | None:
-    """What the template `chart` draws: curves over one x axis. None when there is no point."""
+    """The values of the template `chart`: curves over one x axis. None if there is no point."""
     lines = [binned(line) for line in lines]
     lines = [line for line in lines if len(line.x)]
     if not lines:
@@ -99,7 +99,7 @@ def line_chart(lines: Sequence[Line], *, x_label: str, heading: str) -> dict[str
 
 
 def binned(line: Line) -> Line:
-    """The line without points that are not finite, averaged over equally many points where it is long."""
+    """The line without points that are not finite, averaged over bins of equally many points if it is long."""
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
@@ -111,7 +111,7 @@ def binned(line: Line) -> Line:
 
 
 def forest(rows: Sequence[ForestRow]) -> dict[str, Any]:
-    """What the template `forest` draws: places on the axis that all rows share, as CSS percentages.
+    """The values of the template `forest`: positions on the axis shared by all rows, as CSS percentages.
 
     A row whose numbers are not finite shows its text only.
     """

@@ -1,4 +1,4 @@
-"""What the paper reports (COURIER, arXiv 2306.05001), to compare with what is measured here. The names are those of its table."""
+"""The paper's results (COURIER, arXiv 2306.05001), to compare with those measured here. The names are those of its table."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ TABLE_5 = {
 
 
 def has_published(results: Results) -> bool:
-    """True where enough of the paper's encoders are in a table for its numbers to be worth a column."""
+    """True if enough of the paper's encoders are in a table for its numbers to be worth a column."""
     return len({row["encoder"] for row in results["rows"]} & set(TABLE_5)) >= ENOUGH

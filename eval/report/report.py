@@ -1,4 +1,4 @@
-"""A comparison as one self-contained HTML file: no script, no address, pictures inside."""
+"""A comparison as one self-contained HTML file: no script, no external address, pictures embedded."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ def write_report(
     no_clusters: str = "",
     attention: Sequence[AttentionExample] = (),
 ) -> None:
-    """Write the report. A part that has nothing to show is left out.
+    """Write the report. Empty sections are left out.
 
     Args:
         path: the HTML file; replaced atomically.
-        results: as in `results.json`; optional are "simulated" and "oracle", the AUC and GAUC of the very probabilities
+        results: as in `results.json`; optional are "simulated" and "oracle", the AUC and GAUC of the probabilities
             that a simulated world's clicks were drawn from.
         curves: name -> lines with "step" or "pictures" and any of "loss", "valid_gauc", "valid_log_loss". Names that
             start with "ctr " are CTR models, all others encoders; a first word "encoder" or "ctr" is not shown.
-        clusters: shown up to 12 pictures each.
+        clusters: shown with up to 12 pictures each.
         no_clusters: why there are none, a sentence.
-        attention: a card each.
+        attention: one card each.
     """
     text = render(
         "report.html",
@@ -130,7 +130,7 @@ def _rows(results: Results) -> list[dict[str, Any]]:
 
 
 def _metric(metric: Row) -> dict[str, Any]:
-    """A mean with its seeds below, three in a line."""
+    """A mean with its seeds below, three per line."""
     seeds = metric.get("per_seed") or []
     lines = [" ".join(map(level, seeds[first : first + 3])) for first in range(0, len(seeds), 3)] if len(seeds) > 1 else []
     return {"value": level(metric["mean"]), "small": lines}

@@ -1,4 +1,4 @@
-"""What a comparison's report shows besides numbers, gathered from its stages: training curves, pictures of clusters, attention."""
+"""The parts of a comparison's report other than its numbers, gathered from its stages: training curves, pictures of clusters, attention."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pretrain.page_views import newest
 from run.folder import read_metrics
 from run.randomness import permutation
 
-_LEAST_PICTURES = 3  # of a cluster in which one can see what its items share
+_LEAST_PICTURES = 3  # of a cluster, to see what its items share
 
 
 def write_comparison_report(comparison: Comparison, shop: Shop, results: dict[str, Any]) -> None:
@@ -33,7 +33,7 @@ def write_comparison_report(comparison: Comparison, shop: Shop, results: dict[st
     if shown:
         store = comparison.source.pictures(comparison.root, size=comparison.pretrain.store_size, jobs=1)
         attending = [encoder for encoder, _ in shown if attended_history(encoder, comparison.pretrain)]
-        first = next(iter([*attending, shown[0][0]]))  # one encoder's clusters are shown: where there is attention, the same encoder's
+        first = next(iter([*attending, shown[0][0]]))  # clusters are shown of one encoder: the one whose attention is shown, if any
         clusters, no_clusters = cluster_examples(comparison, shop, store, first, shown)
         attention = attention_examples(comparison, shop, store, first, 0) if attending else []
     path = comparison.root / "report.html"
@@ -57,7 +57,7 @@ def curves(comparison: Comparison, rows: Sequence[Row], seed: int) -> dict[str, 
 def cluster_examples(
     comparison: Comparison, shop: Shop, store: Pictures, encoder: str, rows: Sequence[Row]
 ) -> tuple[list[ClusterPictures], str]:
-    """Pictures of an encoder's clusters; or none, and why, a sentence."""
+    """Pictures of an encoder's clusters; or none, and a sentence that says why."""
     row = next((row for row in rows if row[0] == encoder and place_of(row[1]) == ITEM_TABLE), None)
     if row is None:
         return [], "No clusters are shown: no image feature was made of clusters."
@@ -82,7 +82,7 @@ def cluster_pictures(store: Pictures, cluster: np.ndarray, clusters: int, *, wan
 
 
 def too_small(store: Pictures, cluster: np.ndarray, clusters: int) -> str:
-    """Why pictures of clusters would show nothing, in a sentence; "" where at least half of them hold enough pictures to compare.
+    """Why pictures of clusters would show nothing, in a sentence; "" if at least half of them hold enough pictures to compare.
 
     Args:
         cluster: (N,) each item's cluster, in [0, clusters) where it has a picture.
@@ -91,13 +91,13 @@ def too_small(store: Pictures, cluster: np.ndarray, clusters: int) -> str:
     small = int((sizes < _LEAST_PICTURES).sum())
     if 2 * small <= len(sizes):
         return ""
-    return f"No clusters are shown: {small} of {len(sizes)} hold fewer than {_LEAST_PICTURES} pictures. Give --clusters less."
+    return f"No clusters are shown: {small} of {len(sizes)} hold fewer than {_LEAST_PICTURES} pictures. Lower --clusters."
 
 
 def attention_examples(
     comparison: Comparison, shop: Shop, store: Pictures, encoder: str, seed: int, *, wanted: int = 5
 ) -> list[AttentionExample]:
-    """Clicked test items with the history that the encoder compared them with, and its attention's weights (paper, Fig. 1)."""
+    """Clicked test items with the history that the encoder compared them with, and the attention weights (paper, Fig. 1)."""
     import torch
 
     from pretrain.backbones.backbone import backbone

@@ -1,4 +1,4 @@
-"""What the report shows besides numbers, ready for its templates: training curves, pictures of clusters, what the attention picked."""
+"""The parts of the report other than its numbers, ready for its templates: training curves, pictures of clusters, attention."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ClusterPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionExample:
-    """What an encoder's attention picked from a history for a clicked picture."""
+    """The attention weights of a history for a clicked picture."""
 
     target: np.ndarray  # (H, W, 3) uint8
     history: np.ndarray  # (k, H, W, 3) uint8, oldest first
@@ -47,7 +47,7 @@ def encoder_colours(results: Results) -> dict[str, str]:
 def training_charts(curves: Curves, results: Results) -> list[dict[str, Any]]:
     """Charts of the encoders and of the CTR models: the baseline and the selected forms, or all if none is selected."""
     others = [row for row in results["rows"] if not is_selected(row)]
-    if len(others) < len(results["rows"]):  # a dozen CTR models on top of each other show nothing
+    if len(others) < len(results["rows"]):  # a dozen overlapping curves show nothing
         hidden = {f"ctr {row['encoder']} {row['image_feature']}" for row in others}
         hidden |= {f"ctr {row['encoder']}" for row in others}
         curves = {name: lines for name, lines in curves.items() if name not in hidden}
@@ -65,7 +65,7 @@ def training_charts(curves: Curves, results: Results) -> list[dict[str, Any]]:
 
 
 def _chart(heading: str, curves: Curves, colours: Mapping[str, str], key: str, *, best: bool = False) -> dict[str, Any] | None:
-    """One curve for each name whose lines hold the key; None where none does."""
+    """One curve for each name whose lines hold the key; None if none does."""
     found = {name: [line for line in lines if line.get(key) is not None] for name, lines in curves.items()}
     found = {name: lines for name, lines in found.items() if lines}
     unit = "pictures" if all("pictures" in line for lines in found.values() for line in lines) else "step"
@@ -85,7 +85,7 @@ def _chart(heading: str, curves: Curves, colours: Mapping[str, str], key: str, *
 
 
 def _styles(names: Sequence[str], colours: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """name -> colour and dash: the colour is its encoder's, the dash tells apart what shares a colour."""
+    """name -> colour and dash: the colour is its encoder's; dashes distinguish curves of one colour."""
     styles, used = {}, {}
     for name in names:
         encoders = [known for known in colours if name == known or name.startswith(f"{known} ")]
@@ -108,7 +108,7 @@ def cluster_cards(clusters: Sequence[ClusterPictures]) -> list[dict[str, Any]]:
 
 
 def attention_cards(examples: Sequence[AttentionExample]) -> list[dict[str, Any]]:
-    """Each example's clicked picture and history, each history picture as strong as its weight."""
+    """Each example's clicked picture and history, each history picture as opaque as its weight."""
     return [{"target": data_uri(example.target), "history": _history(example)} for example in examples]
 
 

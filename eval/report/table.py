@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 _HEADINGS = ("encoder", "image feature", "AUC", "ΔAUC (pp)", "GAUC", "ΔGAUC (pp)", "p (GAUC)")
 _PUBLISHED = "the paper's ΔGAUC"
-_WIDTH = 120  # columns, where the output is no terminal
+_WIDTH = 120  # columns, if the output is not a terminal
 
 
 def print_table(results: Results, console: Console | None = None) -> None:
-    """Print every row of the results, then the answer, what it rests on and what speaks against it. Names are never read as markup.
+    """Print every row of the results, then the answer, its basis and the caveats. Names are never read as markup.
 
     Args:
         results: as in `results.json`.
-        console: where to print; standard output unless given, at 120 columns where that is no terminal.
+        console: where to print; None: standard output, at 120 columns if that is not a terminal.
     """
     from rich.console import Console
     from rich.table import Table
@@ -62,7 +62,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
 
 
 def markdown_table(results: Results) -> str:
-    """The same table as GitHub Markdown, with the answer above and what it rests on below; ends in a newline."""
+    """The same table as GitHub Markdown, with the answer above and its basis below; ends in a newline."""
     headings = _headings(results)
     lines = ["| " + " | ".join(headings) + " |", "|---|---|" + "--:|" * (len(headings) - 2)]
     for cells, selected in _rows(results):
@@ -78,7 +78,7 @@ def _headings(results: Results) -> list[str]:
 
 
 def _legend(results: Results, mark: str) -> list[str]:
-    """What the mark of selected rows means, and what is to be known of simulated clicks."""
+    """The meaning of the mark on selected rows, and a note on simulated clicks."""
     lines = [f"{mark} {SELECTED}."] if any(map(is_selected, results["rows"])) else []
     lines += [headroom(results)] if results.get("oracle") else []
     return lines + [SIMULATED] * bool(results.get("simulated"))
@@ -100,7 +100,7 @@ def _rows(results: Results) -> list[tuple[list[str], bool]]:
 
 
 def _plain(text: str) -> str:
-    """Text in which Markdown and HTML find nothing to act on."""
+    """Text with all Markdown and HTML markup escaped."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
     for sign in "\\|`*":
         text = text.replace(sign, "\\" + sign)

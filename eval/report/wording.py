@@ -54,7 +54,7 @@ def count(value: int) -> str:
 
 
 def verdict(delta: Row) -> str:
-    """What a difference shows: "lifts", "lowers", or "" where its interval includes 0."""
+    """A difference in a word: "lifts", "lowers", or "" if its interval includes 0."""
     low, high = delta.get("ci95") or (None, None)
     if _known(low) and low > 0:
         return "lifts"
@@ -93,19 +93,19 @@ def answer(results: Results) -> str:
     name = row_name(row["encoder"], row["image_feature"])
     numbers = f"{percentage_points(delta['mean'])} percentage points {bounds(delta)} (p {_is(delta.get('p_value'))})"
     shows = verdict(delta)
-    once = len(results["seeds"]) == 1  # its p-value knows nothing of other trainings, and needs the hedge
+    once = len(results["seeds"]) == 1  # its p-value ignores other trainings, so the sentence must be hedged
     if shows:
         return f"{'In this one training ' * once}{name} {shows} GAUC by {numbers}."
     return f"No lift shown{' in this one training' * once}: {name} moves GAUC by {numbers}, and the interval includes 0."
 
 
 def caution(results: Results) -> str:
-    """What belongs directly under the answer; "" where there is more than one seed, or only the baseline."""
+    """The caution directly under the answer; "" if there is more than one seed, or only the baseline."""
     return ONE_SEED if len(results["seeds"]) == 1 and best_row(results) is not None else ""
 
 
 def basis(results: Results) -> str:
-    """What the answer rests on: seeds, groups scored, groups left out, and users, which the intervals resample."""
+    """The basis of the answer: seeds, groups scored, groups left out, and users, which the intervals resample."""
     seeds = len(results["seeds"])
     groups = f"{results.get('gauc_key', 'session')}s"
     known = groups == "sessions" and "users_scored" in results

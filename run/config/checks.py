@@ -15,7 +15,7 @@ def positive(setting: str, value: float) -> None:
 
 
 def one_of(setting: str, value: str, known: Iterable[str]) -> None:
-    """Refuse a value that is not among `known`, with the nearest one."""
+    """Refuse a value that is not among `known`, suggesting the nearest one."""
     options = list(known)
     if value not in options:
         raise SettingError(setting, value, closest(value, options))
@@ -34,7 +34,7 @@ def names(setting: str, value: str, known: Iterable[str] | None = None) -> list[
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name nearest to `name`, or at all of them."""
+    """A hint: the known name nearest to `name`, or all of them."""
     options = list(dict.fromkeys(known))
     near = difflib.get_close_matches(name, options, n=1)
     return f"did you mean '{near[0]}'?" if near else "there are: " + ", ".join(options)

@@ -15,7 +15,7 @@ from run.errors.kinds import SettingError, UserError
 
 Config = TypeVar("Config")
 Presets = Mapping[str, Mapping[str, Any]]
-_RECIPE = "--recipe FILE.toml reads settings from a file, relative paths in it counting from the working directory; flags win over it."
+_RECIPE = "--recipe FILE.toml reads settings from a file; relative paths in it are relative to the working directory; flags override it."
 
 
 def parse(
@@ -31,13 +31,13 @@ def parse(
     """Read flags into `config_class`.
 
     Args:
-        argv: the words after the command's name; None takes them from the process.
-        presets: name -> (nested) settings; chosen by `--preset`, else by the recipe, and overridden by both.
+        argv: the words after the command's name; None: those of the process.
+        presets: name -> (nested) settings; chosen by `--preset`, otherwise by the recipe, and overridden by recipe and flags.
         basic: the settings that `--help` shows, as flags without dashes ("data", "pretrain.image_size"); none: all. `--help-all` shows all.
 
     Raises:
-        UserError: an unknown preset, a recipe that is missing, unreadable, or has an unknown setting, a text that is not Unicode.
-        SystemExit: after `--help` (0), and tyro's own answer to a flag that does not parse (2).
+        UserError: an unknown preset, a recipe that is missing, unreadable, or has an unknown setting, text that is not Unicode.
+        SystemExit: after `--help` (0), or raised by tyro for a flag that does not parse (2).
     """
     import tyro
 
@@ -65,7 +65,7 @@ def parse(
 
 
 def _require_unicode(config: Any) -> None:
-    """Refuse text that no file can hold: words of the command line that are not UTF-8."""
+    """Refuse text that no file can hold: command-line arguments that are not UTF-8."""
     for name, value in _texts(as_dict(config)):
         try:
             value.encode()
@@ -85,7 +85,7 @@ def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _blank(config_class: type[Config]) -> Any:
-    """The class's defaults, or its MISSING form where a field has none (a positional)."""
+    """The class's defaults, or its MISSING form if a field has none (a positional)."""
     import tyro
 
     fields = dataclasses.fields(config_class)  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def _take(argv: list[str], flag: str) -> tuple[str | None, list[str]]:
 
 
 def _peek(argv: list[str], flag: str) -> str | None:
-    """A flag's value: the last one where it is repeated, as with every flag."""
+    """A flag's value: the last one if it is repeated, as with every flag."""
     found = None
     for place, word in enumerate(argv):
         if word == flag:

@@ -1,4 +1,4 @@
-"""A command's help in one screen: the settings that most runs need, a line each where that is enough."""
+"""A command's help in one screen: the settings that most runs need, one line each if possible."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Collection
 from typing import Any
 
-_LINES = 2  # that one setting's help may take
+_LINES = 2  # at most, for one setting's help
 _COLUMN = 24  # width of the flags
 
 
@@ -31,7 +31,7 @@ def short_help(config_class: type, default: Any, *, prog: str, description: str,
     settings = {_name(action): action for action in parser._actions if action.dest != "help"}
     wanted = [name.replace("_", "-") for name in basic] or list(settings)
     if unknown := [name for name in wanted if name not in {*settings, "recipe"}]:
-        raise ValueError(f"{prog}: basic settings {unknown} are no flags")
+        raise ValueError(f"{prog}: basic settings {unknown} are not flags")
     width = min(shutil.get_terminal_size().columns, 120)
     required = "".join(f" {_metavar(action)}" for action in settings.values() if not action.option_strings)
     lines = [f"usage: {prog}{required} [--SETTING VALUE ...]", ""]
@@ -40,18 +40,18 @@ def short_help(config_class: type, default: Any, *, prog: str, description: str,
     lines += ["", "Settings, with their defaults in brackets:"]
     for name in wanted:
         lines += (
-            _entry("--recipe FILE", "read settings from a TOML file; flags win", "", width)
+            _entry("--recipe FILE", "read settings from a TOML file; flags override it", "", width)
             if name == "recipe"
             else _of(settings[name], width)
         )
     if "recipe" not in wanted:
-        lines += _entry("--recipe FILE", "read settings from a TOML file; flags win", "", width)
+        lines += _entry("--recipe FILE", "read settings from a TOML file; flags override it", "", width)
     more = len(settings) - len([name for name in wanted if name != "recipe"])
     return "\n".join(
         [
             *lines,
             "",
-            f"--help-all shows all settings ({more} more) with their full texts." if more else "--help-all shows their full texts.",
+            f"--help-all shows all settings ({more} more) with their complete help." if more else "--help-all shows their complete help.",
         ]
     )
 
@@ -89,7 +89,7 @@ def _entry(flag: str, text: str, default: str, width: int) -> list[str]:
 
 
 def _cuts(text: str) -> list[str]:
-    """A help text, and it cut at the end of each clause, the longest first."""
+    """A help text, then the same text cut at the end of each clause, the longest first."""
     ends = [match.start() for match in re.finditer(r"; |: | \(|, ", text)]
     return [text, *(text[:end] + (" ..." if text[end] != ";" else "") for end in reversed(ends) if _closed(text[:end]))]
 
@@ -99,6 +99,6 @@ def _closed(text: str) -> bool:
 
 
 def _indent_of(line: str) -> str:
-    """Where a wrapped line continues: in its second column, if it has two."""
+    """The indent of a wrapped line's continuation: its second column, if it has two."""
     start = re.match(r"\s*(\S+( \S+)*\s{2,})?", line)
     return " " * (start.end() if start else 0)

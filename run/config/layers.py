@@ -22,7 +22,7 @@ def with_settings(config: Config, settings: Mapping[str, Any], *, source: str) -
     prefix may be written with or without the part's name (`[source]` before `data`).
 
     Raises:
-        UserError: names the source, the setting and what would fit; for an unknown setting, the nearest known one.
+        UserError: names the source, the setting and what is expected; for an unknown setting, the nearest known one.
     """
     hints = typing.get_type_hints(type(config), include_extras=True)
     given = _by_field(config, hints, settings, source)
@@ -43,10 +43,10 @@ def with_settings(config: Config, settings: Mapping[str, Any], *, source: str) -
 
 
 def as_dict(config: Any, *, absolute: bool = False) -> dict[str, Any]:
-    """A config as plain nested values, for `config.toml`; `with_settings` lays them over any config of its class to give it back.
+    """A config as plain nested values, for `config.toml`; `with_settings` restores it from them over any config of its class.
 
     Args:
-        absolute: make paths absolute: every field of type Path, and whatever a part's own method `resolved()` knows to be one.
+        absolute: make paths absolute: every field of type Path, and whatever a part's own method `resolved()` makes absolute.
     """
 
     def plain(value: Any) -> Any:
@@ -63,7 +63,7 @@ def as_dict(config: Any, *, absolute: bool = False) -> dict[str, Any]:
 
 
 def _none_given(field: dataclasses.Field, value: Any) -> Any:
-    """None in words where the field's default is another value: left out, it would be read back as that."""
+    """None as a word if the field's default is another value: left out, it would be read back as the default."""
     return NONE if value is None and field.default is not None else value
 
 
@@ -95,7 +95,7 @@ def _merge(given: dict[str, Any], more: Mapping[str, Any], source: str) -> None:
 
 
 def _unprefixed(config: Any) -> dict[str, str]:
-    """setting -> the part of `config` that holds it, however deep, where its flag has no prefix (tyro's name "")."""
+    """setting -> the part of `config` that holds it, however deep, if its flag has no prefix (tyro's name "")."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     found: dict[str, str] = {}
     for name, hint in hints.items():
@@ -107,6 +107,6 @@ def _unprefixed(config: Any) -> dict[str, str]:
 
 
 def _flag_name(hint: Any) -> str | None:
-    """The name that tyro gives a field's flag; None where it is the field's own."""
+    """The name that tyro gives a field's flag; None if it is the field's own."""
     names = [name for mark in getattr(hint, "__metadata__", ()) if isinstance(name := getattr(mark, "name", None), str)]
     return names[0].replace("-", "_") if names else None

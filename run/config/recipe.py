@@ -24,7 +24,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """The settings in a TOML file.
 
     Raises:
-        UserError: it is missing or not TOML, which is UTF-8.
+        UserError: it is missing, or it is not TOML in UTF-8.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -35,7 +35,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def write_config(folder: Path, config: Any) -> None:
-    """Write `config.toml` into a run folder, with absolute paths: its reader may be in another working directory."""
+    """Write `config.toml` into a run folder, with absolute paths: it may be read from another working directory."""
     write_atomic(folder / "config.toml", to_toml(as_dict(config, absolute=True)).encode())
 
 

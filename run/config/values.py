@@ -15,7 +15,7 @@ _MANY = {int: "whole numbers", float: "numbers", str: "texts", Path: "paths, as 
 
 
 class UnfitError(ValueError):
-    """The value is of another type; the message says what would fit."""
+    """The value is of another type; the message says what is expected."""
 
 
 def fitting(hint: Any, value: Any) -> Any:
@@ -46,7 +46,7 @@ def fitting(hint: Any, value: Any) -> Any:
 
 
 def words_for(hint: Any) -> str:
-    """What a user may give for a type, in words."""
+    """The values that a user may give for a type, in words."""
     hint = _bare(hint)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -72,7 +72,7 @@ def _fitting_plain(hint: Any, value: Any) -> Any:
 
 
 def _fitting_one_of(hint: Any, value: Any) -> Any:
-    """The first of a union's types that fits, None and the value's own type before those it would have to be turned into."""
+    """The first of a union's types that fits, None and the value's own type before types that need a conversion."""
     members = typing.get_args(hint)
     for member in sorted(members, key=lambda one: (_bare(one) is not types.NoneType, type(value) is not _bare(one))):
         try:

@@ -1,4 +1,4 @@
-"""What every command does about errors."""
+"""Error handling of every command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from run.errors.system import one_line, system_error
 def entry(main: Callable[..., int | None]) -> Callable[..., int]:
     """Make a command of `main(argv)`.
 
-    A `UserError`, and whatever the operating system refused, becomes one line on stderr and exit code 2; SIGTERM gives 143, Ctrl-C 130.
+    A `UserError` or an error of the operating system becomes one line on stderr and exit code 2; SIGTERM gives 143, Ctrl-C 130.
     Any other exception is a bug and keeps its traceback. Standard output that is closed or full never stops the command.
     """
 
@@ -30,7 +30,7 @@ def entry(main: Callable[..., int | None]) -> Callable[..., int]:
             return _failed(f"error: {error}", 2)
         except KeyboardInterrupt:
             return _failed("stopped; the same command resumes from here", 130)
-        except BaseException as error:  # torch.distributed.checkpoint's is no Exception
+        except BaseException as error:  # torch.distributed.checkpoint's is not an Exception
             refused = system_error(error)
             if refused is None:
                 raise

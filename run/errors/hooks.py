@@ -1,4 +1,4 @@
-"""Errors that no caller can catch, in destructors and in threads: those of the operating system cost a line, not a traceback."""
+"""Errors that no caller can catch, in destructors and in threads: those of the operating system print a line, not a traceback."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _reported = False
 
 
 def report(line: str) -> None:
-    """Print an error that ends the command. What destructors say after it (a file that cannot be closed on a full disk) is not printed."""
+    """Print an error that ends the command. Reports of destructors after it (a file that cannot be closed on a full disk) are dropped."""
     global _reported
     _reported = True
     print(line, file=sys.stderr)
 
 
 def guard_hooks() -> None:
-    """Take over Python's own hooks for such errors; those that someone else has set are left alone."""
+    """Take over Python's own hooks for such errors; hooks set by others are left alone."""
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _unraisable
     if threading.excepthook is threading.__excepthook__:

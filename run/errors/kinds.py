@@ -13,7 +13,7 @@ class UserError(Exception):
 
 
 class Stopped(UserError):
-    """SIGTERM came, and the work done so far is saved."""
+    """SIGTERM was received, and the work done so far is saved."""
 
     def __reduce__(self):
         return Stopped, (str(self),)
@@ -26,7 +26,7 @@ class DataError(UserError):
         file: the file's name as the user knows it.
         row: row number in the file, from 0; None: the fault is not in a single row.
         column: the column's name, or None.
-        value: the offending value; not mentioned unless given.
+        value: the offending value; not mentioned if not given.
         fix: what to do about it.
     """
 

@@ -1,4 +1,4 @@
-"""Standard output and standard error that never cost a result: closed early, closed from the start, full, or unable to encode a name."""
+"""Standard output and error that never lose a result, even if closed early, closed from the start, full, or unable to encode a name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _guarded: dict[str, _Lenient] = {}
 
 
 def guard_streams() -> None:
-    """Make the process's own stdout and stderr lenient; streams that someone has put in their place only learn to escape."""
+    """Make the process's own stdout and stderr lenient; streams put in their place by others are only made to escape characters."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -60,7 +60,7 @@ def guard_streams() -> None:
 
 
 def output_error() -> OSError | None:
-    """Why standard output is incomplete; None: it is complete, or its reader closed it and knows."""
+    """Why standard output is incomplete; None: it is complete, or its reader closed it on purpose."""
     if sys.stdout is not None:
         sys.stdout.flush()
     raw = _guarded.get("stdout")

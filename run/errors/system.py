@@ -1,4 +1,4 @@
-"""What the operating system reported, whichever library passed it on: a full disk is one kind of error, not six."""
+"""Errors of the operating system, whichever library reports them: a full disk is one kind of error, not six."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def one_line(error: OSError) -> str:
-    """`file: reason`, or the reason alone where the file is unknown."""
+    """`file: reason`, or only the reason if the file is unknown."""
     reason = error.strerror or str(error) or type(error).__name__
     if error.filename is None:
         return reason

@@ -1,4 +1,4 @@
-"""Hashes of what files hold, wherever they are."""
+"""Hashes of files' contents, independent of their location."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 def file_hash(path: Path | str | None) -> str | None:
-    """A hash of a file's content; None where there is no such file."""
+    """A hash of a file's content; None if there is no such file."""
     if path is None or not Path(path).is_file():
         return None
     return sha256(Path(path))[:16]
 
 
 def folder_hash(folder: Path) -> str:
-    """A hash of the names and contents of a folder's files, wherever the folder is; a missing folder counts as an empty one."""
+    """A hash of the names and contents of a folder's files, independent of its location; a missing folder counts as an empty one."""
     return hash_of_files((file.relative_to(folder).as_posix(), file) for file in sorted(folder.rglob("*")) if file.is_file())
 
 

@@ -15,11 +15,11 @@ from run.files import naming
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process alone; the kernel releases the lock when the process ends, however it ends.
+    """Lock a run folder for this process; the kernel releases the lock when the process ends, however it ends.
 
     Raises:
         UserError: another process holds the folder, or it cannot be made or written to.
-        OSError: from the block, naming the folder where it named no file.
+        OSError: from the block, naming the folder if it named no file.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,6 +32,6 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise UserError(f"{folder}: another run is using this folder; wait for it or give another --out") from None
-            print(f"note: {folder}: this disk has no locks ({error.strerror}); start no second run in this folder", file=sys.stderr)
+            print(f"note: {folder}: this disk has no locks ({error.strerror}); do not start a second run in this folder", file=sys.stderr)
         with naming(folder):
             yield

@@ -1,4 +1,4 @@
-"""What a training measures as it goes: metrics.jsonl, and the same numbers for TensorBoard."""
+"""A training's measurements: metrics.jsonl, and the same numbers for TensorBoard."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class MetricsLog:
 
     Args:
         folder: where both are written.
-        resume_step: keep lines up to this step and drop later ones (a resumed run writes them again); None begins with no lines.
+        resume_step: keep lines up to this step and drop later ones (a resumed run writes them again); None: start without lines.
         unit: the key that counts progress in each line.
 
     Raises:
-        OSError: metrics.jsonl cannot be written; it then ends with the line before. Failing TensorBoard events only cost a note on stderr.
+        OSError: metrics.jsonl cannot be written; it then ends at the line before. Failing TensorBoard events only give a note on stderr.
     """
 
     def __init__(self, folder: Path, *, resume_step: int | None = None, unit: str = "step"):
@@ -50,7 +50,7 @@ class MetricsLog:
         text = (json.dumps(dict(line)) + "\n").encode()
         with naming(self.path):
             if self.path.exists() and self.path.stat().st_size > self.size:
-                os.truncate(self.path, self.size)  # a line that a full disk has cut off
+                os.truncate(self.path, self.size)  # drop a line that a full disk has cut off
             _append(self.path, text)
         self.size += len(text)
         numbers = {name: value for name, value in line.items() if name != self.unit and isinstance(value, (int, float))}
@@ -61,7 +61,7 @@ class MetricsLog:
                 self._without_board(error)
 
     def close(self) -> None:
-        """Nothing is held open between lines: what has been written is on its way to the disk."""
+        """Does nothing: no file is open between lines."""
 
     def _without_board(self, error: OSError) -> None:
         print(f"note: no more TensorBoard events ({one_line(error)}); metrics.jsonl continues", file=sys.stderr)
@@ -69,7 +69,7 @@ class MetricsLog:
 
 
 class _EventFile:
-    """Scalars in TensorBoard's format, written at once: torch's SummaryWriter writes in a thread, where an error ends in a traceback."""
+    """Scalars in TensorBoard's format, written at once: torch's SummaryWriter writes in a thread, in which an error ends in a traceback."""
 
     def __init__(self, folder: Path, *, purge_from: int | None):
         from tensorboard.compat.proto.event_pb2 import SessionLog

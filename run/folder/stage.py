@@ -1,7 +1,7 @@
 """Cached steps of a run.
 
-A stage is a folder named by what it depends on. It is done once `stage.json` is there: until then, whatever the folder holds is a partial
-run to resume.
+A stage is a folder named after what it depends on. It is done once `stage.json` exists; until then, whatever the folder holds is a
+partial run to resume.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Stage:
 
     Args:
         root: the run's folder.
-        name: what the step makes, for people; it may hold slashes.
-        key: everything the result depends on, as plain values; equal keys name the same folder. Of a file, give a hash: the same content
+        name: what the step makes, for readers; may contain slashes.
+        key: everything the result depends on, as plain values; equal keys name the same folder. For a file, give a hash: the same content
             elsewhere is the same stage.
     """
 
@@ -38,7 +38,7 @@ class Stage:
 
     @property
     def result(self) -> dict[str, Any]:
-        """What `finish` was given."""
+        """The result passed to `finish`."""
         return read_json(self.folder / "stage.json")["result"]
 
     def finish(self, result: Mapping[str, Any]) -> None:

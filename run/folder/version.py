@@ -1,4 +1,4 @@
-"""Which code made a result."""
+"""The version of the code that made a result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OF_OTHERS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set inside git's 
 
 @cache
 def commit() -> str:
-    """The commit of this code, with '+changes' where the tree differs; 'unknown' for a copy that git does not track.
+    """The commit of this code, with '+changes' if the tree differs; 'unknown' for a copy that git does not track.
 
     An installed copy inside some other repository (a virtual environment in a project, say) is not that repository's code.
     """
