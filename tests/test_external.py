@@ -93,7 +93,7 @@ def test_names_of_all_kinds_are_accepted_in_order_without_repeats():
         ("open_clip:ViT-B-33/openai", "'ViT-B-32'"),
         ("open_clip:ViT-B-32/openia", "did you mean 'openai'"),
         ("open_clip:ViT-B-32", "its tags are: .*laion2b_s34b_b79k.* or give ViT-B-32@FILE"),
-        ("densenet121", "densenet.* are not taken; timm has them"),
+        ("densenet121", "densenet.* are not supported; timm has them"),
         ("timm:", "timm has no such model; there are: .*a torchvision name"),
         ("timm:resnet10t@/no/such.pt", "no such file of weights: '/no/such.pt'.*@random"),
         ("timm:resnet10t@", "no such file of weights: ''"),

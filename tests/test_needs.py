@@ -55,7 +55,7 @@ def test_a_contrast_in_which_each_category_holds_one_item_is_refused_with_the_fi
 @pytest.mark.parametrize("name", ["simsiam", "supervised"])
 def test_a_method_without_a_contrast_is_refused_for_the_initial_encoder_alone(shop, name):
     check_needs(name, leaves(shop), CONFIG)
-    with pytest.raises(UserError, match=rf"simclr, whose weights {name} begins with: no picture has a competitor"):
+    with pytest.raises(UserError, match=rf"simclr, whose weights {name} starts from: no picture has a competitor"):
         check_needs(name, leaves(shop), replace(CONFIG, weights="pictures"))
 
 

@@ -289,7 +289,7 @@ def test_a_store_decoded_by_other_code_is_decoded_again_and_the_old_one_stays_un
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as context:
-        context.setattr("data.pictures.store.zeros_on_disk", full)
+        context.setattr("data.pictures.store.blank_npy", full)
         with pytest.raises(OSError, match="No space left"):
             build_store(shop_of(folder, ["a.png"]), tmp_path / "store", size=8, workers=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shop", "store"]
