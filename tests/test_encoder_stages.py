@@ -90,7 +90,7 @@ def changed(experiment: Experiment, before: dict[str, str]) -> set[str]:
         ("methods/clip.py", "/ temperature", "* temperature", {"clip", "maskclip", WITH_CLIP}),
         ("methods/courier_losses.py", ".mean()", ".sum()", {"courier", WITH_CLIP}),
         ("methods/distillation.py", "/ teacher_temperature", "* teacher_temperature", {"maskclip"}),
-        ("methods/reconstruction.py", "** 0.5", "** 0.4", {"courier", WITH_CLIP, "supervised"}),
+        ("reconstruction.py", "** 0.5", "** 0.4", {"courier", WITH_CLIP, "supervised"}),
         ("methods/supervised.py", "3 * dim", "4 * dim", {"supervised"}),
         # SimCLR trains the initial encoder, whose weights all except the untrained one begin with
         ("methods/simclr.py", "/ temperature", "* temperature", EVERYTHING - {"random"}),
