@@ -5,13 +5,11 @@ import errno
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -26,6 +24,7 @@ from run.errors import UserError
 from run.files import naming
 from tests.ctr_ranks import CONFIG, ROOT, Stop, train
 from tests.ctr_shop import make_shop, pictures
+from tests.full_disk import room_for
 
 SETTINGS = {"checkpoint_seconds": 0, "epochs": 1}
 
@@ -197,22 +196,11 @@ def test_sigterm_saves_a_checkpoint_and_says_so(tmp_path, monkeypatch, undisturb
     assert predictions(tmp_path).equals(predictions(undisturbed))
 
 
-@contextmanager
-def no_room_for(size):
-    """No file may grow beyond this many bytes: what a writer meets on a full disk, with another errno."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_checkpoint_on_a_full_disk_leaves_earlier_ones_and_the_run_resumes_to_the_same_bits(broken, undisturbed, monkeypatch):
     save = ctr.training.loop.save
 
     def save_without_room(*words):
-        with no_room_for(5_000):
+        with room_for(5_000):
             save(*words)
 
     with monkeypatch.context() as patch:
@@ -230,7 +218,7 @@ def test_weights_on_a_full_disk_leave_the_old_ones_and_name_the_file(tmp_path):
     inputs = encode(shop, pictures(style, "none"), CONFIG)
     save_weights(tmp_path / "best.safetensors", {"w": torch.zeros(4)}, inputs)
     before = (tmp_path / "best.safetensors").read_bytes()
-    with no_room_for(5_000), pytest.raises(OSError, match="File too large") as caught:
+    with room_for(5_000), pytest.raises(OSError, match="File too large") as caught:
         save_weights(tmp_path / "best.safetensors", {"w": torch.zeros(4000)}, inputs)
     assert caught.value.filename == str(tmp_path / "best.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from data.log.ingest import ingest, log_rows, open_log
 from data.log.shop_folder import SPLITS, Shop, load_shop
 from data.source import SourceConfig
 from run.errors import UserError
+from tests.full_disk import room_for
 from tests.shops import write_shop
 from tests.test_malformed import FOLDERS, TABLES, split_column
 
@@ -212,17 +211,6 @@ def test_a_killed_ingest_is_rebuilt(module, name, shop_folder, tmp_path):
 
 
 # a full disk
-
-
-@contextmanager
-def room_for(size: int):
-    """No file may grow beyond `size` bytes: the error of a full disk, with another errno."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def many(folder: Path) -> EventParts:
