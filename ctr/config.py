@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from features.forms.table import FORMS, NO_FORM, module_of
-from run.config import one_of, positive
+from run.config import one_of, positive, seconds
 from run.errors import SettingError
 from run.source_code import code_hash
 
 POOLINGS = ("self", "target")
+ORDERS = ("none", "position", "gap")
 HISTORY_SCOPES = ("all", "category")
 SCORE_PLACES = ("before", "after")
 PRECISIONS = ("32-true", "bf16-mixed")  # no loss scaling, which tables do not support
@@ -48,6 +49,14 @@ class CtrConfig:
     history_scope: str = "all"  # all | category: clicks in the searched category only (the paper's; column `category`)
     min_count: int = 2  # an ID, value or word seen less often in the train split shares row 0 with all unknown ones
     hash_ids: int = 0  # rows of the item ID table and of the user ID table, found by a hash, for unbounded IDs; 0: a row per ID (min_count)
+    # numbers computed from the log, strictly from before a session
+    match: bool = True  # how many history items share the target's value of each item column, and how long ago the last one was
+    statistics: bool = True  # impressions, clicks, click rate and trend so far, of item, each column's value and user
+    statistics_lag: str = "0s"  # how old the newest counts are: 1d for those who count once a day
+    co_occurrence: bool = True  # how often the target was clicked together with the newest clicks, in the pretraining period
+    history_order: str = "position"  # what a history item knows of its place: none | position (from the newest) | gap (time since)
+    windows: tuple[int, ...] = (10, 3)  # the newest few items of each history are pooled too; empty: none
+
     words: int = 32  # first words of a title or query that are read
 
     id_size: int = 16  # numbers in the embedding of an item ID or a user ID
@@ -84,6 +93,11 @@ class CtrConfig:
     precision: str = "32-true"  # 32-true or bf16-mixed
 
     @property
+    def lag(self) -> int:
+        """Seconds that `statistics_lag` means."""
+        return seconds("statistics_lag", self.statistics_lag)
+
+    @property
     def start(self) -> Path | None:
         """The weights file that `init_from` means."""
         return self.init_from / "best.safetensors" if self.init_from is not None and self.init_from.is_dir() else self.init_from
@@ -114,6 +128,11 @@ class CtrConfig:
         if self.score_place == "after" and self.pooling != "self":
             raise SettingError("score_place", self.score_place, "needs pooling self: other pooling has no self-attention to come after")
         one_of("history_scope", self.history_scope, HISTORY_SCOPES)
+        one_of("history_order", self.history_order, ORDERS)
+        for size in self.windows:
+            positive("windows", size)
+        if self.lag < 0:
+            raise SettingError("statistics_lag", self.statistics_lag, "give 0 or more")
         one_of("precision", self.precision, PRECISIONS)
         one_of("table_optimizer", self.table_optimizer, TABLE_OPTIMIZERS)
         one_of("table_precision", self.table_precision, TABLE_PRECISIONS)

@@ -16,7 +16,7 @@ from ctr.inputs.encode import Inputs
 from ctr.inputs.length_buckets import BucketedHistory, length_buckets
 from ctr.inputs.sampler import SplitSessions
 from data.arrays.ranges import ranges
-from data.log.histories import jagged
+from data.log.histories import jagged_events
 
 
 class Batch(NamedTuple):
@@ -27,6 +27,8 @@ class Batch(NamedTuple):
     item_numeric: Tensor  # (U, M)
     user_numeric: Tensor  # (S, M')
     context_numeric: Tensor  # (B, M'')
+    log_numbers: Tensor  # (B, K) statistics and co-occurrence, standardised
+    codes: Tensor  # (U, C) int32: which value of each matched column an item has; 0 where it is missing
     vectors: Tensor | None  # (U, D) zero rows where absent
     present: Tensor  # (U,) bool
     histories: tuple[BucketedHistory, ...]  # clicks, purchases, cart
@@ -61,6 +63,8 @@ def assemble(inputs: Inputs, part: SplitSessions, places: np.ndarray) -> Batch:
         item_numeric=torch.from_numpy(inputs.items.numeric[items]),
         user_numeric=torch.from_numpy(inputs.users.numeric[users]),
         context_numeric=torch.from_numpy(inputs.context.numeric[rows]),
+        log_numbers=torch.from_numpy(inputs.log_numbers[rows]),
+        codes=torch.from_numpy(inputs.codes[items]),
         vectors=None if inputs.vectors is None else torch.from_numpy(inputs.vectors[items]),
         present=torch.from_numpy(inputs.present[items]),
         histories=histories,
@@ -80,10 +84,11 @@ def _distinct(
     """The distinct items (U,), targets (B,) as places among them, and the histories."""
     distinct, bucketed = [], []
     for history in inputs.histories:
-        values, lengths = jagged(history, sessions, session_time=inputs.shop.session_time)
-        items, place = np.unique(values, return_inverse=True)
+        events, lengths = jagged_events(history, sessions, session_time=inputs.shop.session_time)
+        items, place = np.unique(history.item[events], return_inverse=True)
+        age = np.repeat(inputs.shop.session_time[sessions], lengths) - history.time[events]
         distinct.append(items)
-        bucketed.append(length_buckets(place, lengths, count, each_impression=inputs.each_impression))
+        bucketed.append(length_buckets(place, age, lengths, count, each_impression=inputs.each_impression))
     items, place = np.unique(np.concatenate([inputs.shop.item[rows], *distinct]), return_inverse=True)
     targets, *places = np.split(place, np.cumsum([len(rows), *map(len, distinct)])[:-1])
     histories = (BucketedHistory(torch.from_numpy(at), of) for at, of in zip(places, bucketed, strict=True))

@@ -11,7 +11,9 @@ import numpy as np
 import polars as pl
 
 from ctr.config import CtrConfig
-from ctr.inputs.rules import FILES, Rules, Table, Vocabularies, fit
+from ctr.inputs.dense import LogFeatures, encode_numbers, log_features
+from ctr.inputs.rules import FILES, Rules, Table, Vocabularies, fit, train_begins
+from ctr.inputs.statistics import value_codes
 from ctr.inputs.vocabulary import Ragged, word_rows
 from data.arrays.stored_frame import Frame
 from data.log.histories import History, cart_history, click_history, purchase_history
@@ -45,6 +47,9 @@ class Layout:
     item_numeric: int
     user_numeric: int
     context_numeric: int
+    log_numbers: int  # K statistics and co-occurrence of an impression
+    matched: int  # C columns whose values are compared with those of history items; 0: match is off
+    distances: tuple[tuple[int, int], ...]  # for each numeric item column: where its value and its flag of missing ones are; -1: no flag
     words: int  # rows of the words' table; 0: neither titles nor queries
     titles: bool
     queries: bool
@@ -69,6 +74,8 @@ class EncodedCatalogue:
     titles: Ragged | None  # of items
     vectors: np.ndarray | None  # (N, D) float32, zero rows where absent; of an image feature in item numbers or pairs
     present: np.ndarray  # (N,) bool
+    codes: np.ndarray  # (N, C) int32: the item's value of each matched column, from 1 on; 0 where it is missing
+    log_features: LogFeatures  # what the log says of items and users
     feature: ImageFeature  # of the items
 
 
@@ -79,6 +86,7 @@ class Inputs(EncodedCatalogue):
     context: EncodedColumns  # of impressions
     queries: Ragged | None  # distinct queries
     query: np.ndarray  # (I,) int64, which query; zeros without queries
+    log_numbers: np.ndarray  # (I, K) float32 statistics and co-occurrence, standardised
     histories: tuple[History, ...]  # in the order of HISTORIES
     each_impression: bool  # the model reads histories once per impression, not once per session
     shop: Shop
@@ -97,8 +105,15 @@ def encode(shop: Shop, feature: ImageFeature, config: CtrConfig, vocabularies: V
     """
     if len(feature.present) != len(shop.items):
         raise UserError(f"{shop.folder}: {len(shop.items)} items, but the image feature has {len(feature.present)}; make it again")
-    known = vocabularies or fit(shop, config)
-    return encode_log(shop, encode_catalogue(shop, feature, config, known), config, known)
+    since = train_begins(shop) if vocabularies is None else vocabularies.since
+    features, clicks = log_features(shop, config, since), clicks_of(shop, config)
+    known = vocabularies or fit(shop, config, features, clicks)
+    return encode_log(shop, encode_catalogue(shop, feature, config, known, features), config, known, clicks=clicks)
+
+
+def clicks_of(shop: Shop, config: CtrConfig) -> History:
+    """The click histories that a model with these settings reads."""
+    return click_history(shop, max_items=config.click_items, scope=config.history_scope)
 
 
 def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConfig) -> Layout:
@@ -110,14 +125,37 @@ def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConf
     return Layout(
         item=item, user=vocabularies.user.tables(config), context=vocabularies.context.tables(config),
         item_numeric=vocabularies.item.numbers, user_numeric=vocabularies.user.numbers, context_numeric=vocabularies.context.numbers,
+        log_numbers=len(vocabularies.log_numbers), matched=1 + len(vocabularies.item.categorical) if config.match else 0,
+        distances=value_places(vocabularies.item) if config.match else (),
         words=0 if vocabularies.words is None else vocabularies.words.size, titles=vocabularies.titles, queries=vocabularies.queries,
         form=feature.form, vector_size=0 if vectors is None else vectors.shape[1],
         pair_mean=feature.pair_mean, pair_spread=feature.pair_spread,
     )  # fmt: skip
 
 
-def encode_catalogue(shop: Shop, feature: ImageFeature, config: CtrConfig, vocabularies: Vocabularies) -> EncodedCatalogue:
-    """The arrays of a shop's items and users."""
+def value_places(rules: Rules) -> tuple[tuple[int, int], ...]:
+    """For each numeric column, where its value and its flag of missing ones are among the numbers; -1: it has no flag."""
+    places, at = [], 0
+    for scale in rules.numeric:
+        places.append((at, at + 1 if scale.flag else -1))
+        at += 2 if scale.flag else 1
+    return tuple(places)
+
+
+def match_codes(items: pl.DataFrame, rules: Rules) -> np.ndarray:
+    """(N, C) int32: which item it is, and which value of each categorical column it has; 0 where that is missing."""
+    codes = [np.arange(len(items), dtype=np.int32)] + [value_codes(items[name])[0] for name in rules.categorical]
+    return np.stack(codes, axis=1) + 1
+
+
+def encode_catalogue(
+    shop: Shop, feature: ImageFeature, config: CtrConfig, vocabularies: Vocabularies, features: LogFeatures | None = None
+) -> EncodedCatalogue:
+    """The arrays of a shop's items and users.
+
+    Args:
+        features: what the shop's log says of them; None: it is counted.
+    """
     layout = layout_of(vocabularies, feature, config)
     items = encode_columns(vocabularies.item, shop.items, config)
     if layout.place == ITEM_TABLE:
@@ -130,14 +168,21 @@ def encode_catalogue(shop: Shop, feature: ImageFeature, config: CtrConfig, vocab
         titles=encode_titles(vocabularies, shop.items, config),
         vectors=feature.vectors,
         present=feature.present,
+        codes=match_codes(shop.items, vocabularies.item) if config.match else np.zeros((len(shop.items), 0), np.int32),
+        log_features=features or log_features(shop, config, vocabularies.since),
         feature=feature,
     )
 
 
 def encode_log(
-    shop: Shop, catalogue: EncodedCatalogue, config: CtrConfig, vocabularies: Vocabularies, *, file: str = FILES["context"]
-) -> Inputs:
-    """The arrays of a shop's impressions and histories, with those of its catalogue; errors call the impressions' file `file`."""
+    shop: Shop, catalogue: EncodedCatalogue, config: CtrConfig, vocabularies: Vocabularies, *, clicks: History | None = None,
+    file: str = FILES["context"],
+) -> Inputs:  # fmt: skip
+    """The arrays of a shop's impressions and histories, with those of its catalogue; errors call the impressions' file `file`.
+
+    Args:
+        clicks: the click histories; None: they are found.
+    """
     queries, query = None, np.zeros(len(shop.impressions), dtype=np.int64)
     if vocabularies.queries:
         assert vocabularies.words is not None
@@ -145,13 +190,15 @@ def encode_log(
         distinct = text.unique().sort()
         query = index_of(text, distinct).astype(np.int64)
         queries = word_rows(vocabularies.words, distinct, config.words)
+    clicks = clicks or clicks_of(shop, config)
     return Inputs(
         **{field.name: getattr(catalogue, field.name) for field in fields(EncodedCatalogue)},
         context=encode_columns(vocabularies.context, shop.impressions, config, file=file),
         queries=queries,
         query=query,
+        log_numbers=encode_numbers(catalogue.log_features, vocabularies.log_numbers, shop, clicks),
         histories=(
-            click_history(shop, max_items=config.click_items, scope=config.history_scope),
+            clicks,
             purchase_history(shop, max_items=config.purchase_items),
             cart_history(shop, max_items=config.cart_items),
         ),

@@ -110,6 +110,7 @@ def read_part(log: Log, part: ImpressionPart) -> tuple[Shop, np.ndarray, pl.Data
         item=item,
         user=number[of_row].astype(np.int32),
         session=session,
+        time=time,
         click=np.zeros(len(frame), dtype=np.int8),
         session_user=number[of_row[first]].astype(np.int32),
         session_time=session_time,

@@ -24,6 +24,7 @@ class LengthBucket(NamedTuple):
 
     item: Tensor  # (s, L) int64: which of the history's distinct items, oldest first; 0 where `real` is False
     real: Tensor | None  # (s, L) bool; None: all are
+    age: Tensor  # (s, L) float32: log1p of the seconds from the event to the session
     session: Tensor  # (s,) int64: which session of the batch
     impression: Tensor  # (b,) int64: the impressions of these sessions
     row: Tensor  # (b,) int64: the row of `item` that is an impression's history
@@ -36,11 +37,14 @@ class BucketedHistory(NamedTuple):
     buckets: tuple[LengthBucket, ...]  # at least one, possibly empty: every weight must have a gradient
 
 
-def length_buckets(place: np.ndarray, lengths: np.ndarray, count: np.ndarray, *, each_impression: bool) -> tuple[LengthBucket, ...]:
+def length_buckets(
+    place: np.ndarray, age: np.ndarray, lengths: np.ndarray, count: np.ndarray, *, each_impression: bool
+) -> tuple[LengthBucket, ...]:
     """Cut a batch's histories into buckets.
 
     Args:
         place: (V,) int64 which of the history's distinct items, session after session.
+        age: (V,) seconds from each event to its session.
         lengths: (S,) int64 items of each session.
         count: (S,) int64 impressions of each session; a session's are adjacent, in the order of sessions.
         each_impression: the history is read once per impression, not once per session.
@@ -49,6 +53,7 @@ def length_buckets(place: np.ndarray, lengths: np.ndarray, count: np.ndarray, *,
     by_length = by_length[np.searchsorted(lengths[by_length], 1) :]
     ends = cut(lengths[by_length], count[by_length] if each_impression else np.ones(len(by_length), np.int64)) or [0]
     start, first = np.cumsum(lengths) - lengths, np.cumsum(count) - count
+    age = np.log1p(age).astype(np.float32)
     buckets = []
     for begin, end in zip([0, *ends], ends, strict=False):
         sessions = by_length[begin:end]
@@ -58,7 +63,8 @@ def length_buckets(place: np.ndarray, lengths: np.ndarray, count: np.ndarray, *,
         item = place[where] * real if len(sessions) else where
         impressions = ranges(first[sessions], count[sessions])
         row = np.repeat(np.arange(len(sessions)), count[sessions])
-        arrays = (torch.from_numpy(array) for array in (item, real, sessions, impressions, row))
+        ages = age[where] * real if len(sessions) else where.astype(np.float32)
+        arrays = (torch.from_numpy(array) for array in (item, real, ages, sessions, impressions, row))
         bucket = LengthBucket(*arrays)
         buckets.append(bucket._replace(real=None) if real.all() else bucket)
     return tuple(buckets)

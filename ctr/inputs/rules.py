@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctr.config import LARGEST, CtrConfig
+from ctr.inputs.dense import LogFeatures, fit_numbers
 from ctr.inputs.vocabulary import Hashed, Scale, Vocabulary, fit_ids, fit_scale, fit_values, fit_words
 from data.arrays.stored_frame import Frame
 from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
-from data.log.shop_folder import Shop
+from data.log.histories import History
+from data.log.shop_folder import SPLITS, Shop
 from run.errors import UserError
 
 FILES = {"item": "items.parquet", "user": "users.parquet", "context": "impressions.parquet"}
@@ -62,13 +64,24 @@ class Vocabularies:
     item: Rules
     user: Rules
     context: Rules
+    log_numbers: tuple[Scale, ...]  # statistics and co-occurrence
+    since: int  # Unix s of the train split's first session: co-occurrence is counted before it
     words: Vocabulary | None  # None: neither titles nor queries
     titles: bool
     queries: bool
 
 
-def fit(shop: Shop, config: CtrConfig) -> Vocabularies:
+def train_begins(shop: Shop) -> int:
+    """Unix s of the first session after the pretrain split."""
+    return int(shop.session_time[shop.session_split != SPLITS.index("pretrain")].min())
+
+
+def fit(shop: Shop, config: CtrConfig, features: LogFeatures, clicks: History) -> Vocabularies:
     """Fit the vocabularies to the train split and to the events before its end.
+
+    Args:
+        features: what the log says of items and users.
+        clicks: the click histories.
 
     Raises:
         UserError: the train split is empty.
@@ -88,6 +101,8 @@ def fit(shop: Shop, config: CtrConfig) -> Vocabularies:
         texts.append(asked["query"])
         weights.append(asked["times"].to_numpy())
     return Vocabularies(
+        log_numbers=fit_numbers(features, shop, clicks),
+        since=train_begins(shop),
         item=_fit_columns("item", shop.items, item_seen, config, ids="item_id"),
         user=_fit_columns("user", shop.users, user_seen, config, ids="user_id"),
         context=_fit_columns("context", shop.impressions, trained, config, ids=None),

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ctr.inputs.length_buckets import BucketedHistory, LengthBucket
 from ctr.model.linear import LinearWithImage, take_rows
+from ctr.model.order import order_bucket, order_buckets, positions, window_shares
 
 if TYPE_CHECKING:
     from ctr.inputs.batches import Batch
@@ -92,6 +93,18 @@ class TargetAttention(nn.Module):
         return _weighted_sum(weight_bL if real_bL is None else weight_bL * real_bL, x_bLW)
 
 
+class Order(nn.Module):
+    """What the place in a history adds to an item: one row per bucket, zeros at first."""
+
+    def __init__(self, buckets: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(buckets, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+
 class HistoryNetwork(nn.Module):
     """One history (clicks, purchases or cart): items -> projection -> attention and pooling -> projection.
 
@@ -102,17 +115,26 @@ class HistoryNetwork(nn.Module):
         score_place: where a pair feature enters: "before" the attention, in the item, or "after" it, before the layer norm.
     """
 
-    def __init__(self, item_size: int, image_size: int, *, width: int, heads: int, pooling: str, score_place: str = "before"):
+    def __init__(
+        self, item_size: int, image_size: int, *, width: int, heads: int, pooling: str, score_place: str = "before", order: str = "none",
+        windows: Sequence[int] = (), most: int = 0,
+    ):  # fmt: skip
         super().__init__()
         self.project = LinearWithImage(item_size, image_size, width)
         self.pool = SelfAttention(width, heads) if pooling == "self" else TargetAttention(width)
         self.out = nn.Linear(width, width)
-        self.score_place = score_place
+        self.score_place, self.history_order, self.windows = score_place, order, tuple(windows)
+        self.order = Order(order_buckets(order, most), width) if order != "none" else None
+
+    @property
+    def size(self) -> int:
+        """Numbers in what `forward` gives for an impression."""
+        return self.out.out_features * (1 + len(self.windows))
 
     def forward(
         self, item_UD: Tensor, image_UF: Tensor | None, pairs: Sequence[Tensor] | None, history: BucketedHistory, batch: Batch
     ) -> Tensor:
-        """(B, W): zeros for an empty history.
+        """(B, size): the pooled history, then each window; zeros for an empty history.
 
         Args:
             image_UF: the image feature of items, or None.
@@ -122,17 +144,35 @@ class HistoryNetwork(nn.Module):
         read_nR = F.linear(projected_nW, *self.pool.reader())
         shared = pairs is None and isinstance(self.pool, SelfAttention)
         target_BW = self._project(item_UD, image_UF, batch.target) if isinstance(self.pool, TargetAttention) else None
-        pooled = []
+        pooled, windows = [], []
         for number, bucket in enumerate(history.buckets):
             x_sLW, read_sLR = take_rows(projected_nW, bucket.item), take_rows(read_nR, bucket.item)
+            position_sL = positions(bucket.item, bucket.real)
+            if self.windows:
+                windows.append((window_shares(position_sL, bucket.real, self.windows).to(x_sLW.dtype) @ x_sLW).flatten(1))
+            if self.order is not None:
+                x_sLW, read_sLR = self._ordered(x_sLW, read_sLR, position_sL, bucket.age)
             if shared:
                 pooled.append(self.pool(x_sLW, read_sLR, bucket.real))
             else:
                 pooled.append(self._for_targets(x_sLW, read_sLR, bucket, None if pairs is None else pairs[number], target_BW, batch.slot))
+        sessions = [bucket.session for bucket in history.buckets]
         out = self.out(torch.cat(pooled))
         if shared:
-            return take_rows(_put(out, [bucket.session for bucket in history.buckets], len(batch.grid)), batch.session)
-        return _put(out, [bucket.impression for bucket in history.buckets], len(batch.target))
+            out = take_rows(put(out, sessions, len(batch.grid)), batch.session)
+        else:
+            out = put(out, [bucket.impression for bucket in history.buckets], len(batch.target))
+        if not self.windows:
+            return out
+        return torch.cat([out, take_rows(put(torch.cat(windows), sessions, len(batch.grid)), batch.session)], dim=1)
+
+    def _ordered(self, x_sLW: Tensor, read_sLR: Tensor, position_sL: Tensor, age_sL: Tensor) -> tuple[Tensor, Tensor]:
+        """Items and what attention reads of them, with what their places add to both."""
+        assert self.order is not None
+        bucket_sL = order_bucket(self.history_order, position_sL, age_sL)
+        return x_sLW + take_rows(self.order.weight, bucket_sL), read_sLR + take_rows(
+            self.order.weight @ self.pool.reader()[0].T, bucket_sL
+        )
 
     def _project(self, item_UD: Tensor, image_UF: Tensor | None, index: Tensor) -> Tensor:
         return self.project(take_rows(item_UD, index), None if image_UF is None else take_rows(image_UF, index))
@@ -182,6 +222,6 @@ def _weighted_sum(weight_sL: Tensor, x_sLW: Tensor) -> Tensor:
     return torch.bmm(weight_sL[:, None], x_sLW)[:, 0]
 
 
-def _put(rows: Tensor, places: list[Tensor], size: int) -> Tensor:
+def put(rows: Tensor, places: list[Tensor], size: int) -> Tensor:
     """(size, W): each row at its place; zeros elsewhere."""
     return rows.new_zeros(size, rows.shape[1]).index_copy(0, torch.cat(places), rows)

@@ -15,6 +15,7 @@ from ctr.inputs.encode import HISTORIES, IMAGE_TABLE, Layout
 from ctr.inputs.rules import Table
 from ctr.model.attention import HistoryNetwork
 from ctr.model.linear import LinearWithImage
+from ctr.model.match import match_size
 from ctr.model.places import history_columns, item_columns
 
 
@@ -43,9 +44,14 @@ class Network(nn.Module):
         self.layout = layout
         text = config.token_size
         item = _size(layout.item, layout.item_numeric) + text * layout.titles
-        sizes: dict[str, Any] = {name: getattr(config, name) for name in ("width", "heads", "pooling", "score_place")}
-        self.histories = nn.ModuleDict({name: HistoryNetwork(item, history_columns(layout, config), **sizes) for name in HISTORIES})
-        user = _size(layout.user, layout.user_numeric) + len(HISTORIES) * config.width
+        sizes: dict[str, Any] = {name: getattr(config, name) for name in ("width", "heads", "pooling", "score_place", "windows")}
+        sizes["order"] = config.history_order
+        most = dict(zip(HISTORIES, (config.click_items, config.purchase_items, config.cart_items), strict=True))
+        self.histories = nn.ModuleDict(
+            {name: HistoryNetwork(item, history_columns(layout, config), most=most[name], **sizes) for name in HISTORIES}
+        )
+        user = _size(layout.user, layout.user_numeric) + len(HISTORIES) * config.width * (1 + len(config.windows))
+        user += layout.log_numbers + (len(HISTORIES) * match_size(layout.matched, len(layout.distances)) if layout.matched else 0)
         other = text * layout.queries + _size(layout.context, layout.context_numeric)
         self.first = LinearWithImage(user + item + other, item_columns(layout, config), config.hidden[0])
         self.hidden = nn.ModuleList(Layer(a, b) for a, b in zip(config.hidden, config.hidden[1:], strict=False))

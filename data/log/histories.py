@@ -30,6 +30,7 @@ class History:
 
     name: str  # clicks | purchases | cart
     item: np.ndarray  # (E,) int32, sorted by (user, time): the log's own; by (user, category, time) in scope "category"
+    time: np.ndarray  # (E,) int64 Unix s of each event
     start: np.ndarray  # (S,) int64
     end: np.ndarray  # (S,) int64: session s saw item[start[s]:end[s]], oldest first, all before its time
     gone: np.ndarray | None  # (E,) int64 Unix s when the event stops counting (uncart; NEVER); None: none ever do
@@ -88,11 +89,19 @@ def jagged(
     Raises:
         ValueError: `session_time` is missing or is not one time for every session of the shop.
     """
+    events, lengths = jagged_events(history, sessions, length=length, session_time=session_time)
+    return history.item[events].astype(np.int64), lengths
+
+
+def jagged_events(
+    history: History, sessions: np.ndarray, *, length: int | None = None, session_time: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The places (V,) int64 of `jagged`'s items in the history's arrays, and the lengths (B,)."""
     start, end = history.start[sessions], history.end[sessions]
     if history.gone is None:
         if length is not None:
             start = np.maximum(start, end - length)
-        return history.item[ranges(start, end - start)].astype(np.int64), end - start
+        return ranges(start, end - start), end - start
     if session_time is None or len(session_time) != len(history.start):
         raise ValueError(f"{history.name} history: give session_time=shop.session_time, one time for every session")
     events, row = ranges(start, end - start), np.repeat(np.arange(len(sessions)), end - start)
@@ -102,7 +111,7 @@ def jagged(
     if length is not None:
         from_end = np.cumsum(lengths)[row] - np.arange(len(row))  # 1 for a session's newest item
         events, lengths = events[from_end <= length], np.minimum(lengths, length)
-    return history.item[events].astype(np.int64), lengths
+    return events, lengths
 
 
 def padded(history: History, sessions: np.ndarray, *, length: int | None = None, session_time: np.ndarray | None = None) -> np.ndarray:
@@ -128,7 +137,7 @@ def _history(name: str, shop: Shop, log: ActionLog, *, max_items: int, gone: np.
         stops = before(log.time, log.start[user], log.start[user + 1], shop.session_time[sessions])
         end[sessions] = stops
         first[sessions] = np.maximum(log.start[user], stops - max_items)
-    return History(name=name, item=log.item, start=first, end=end, gone=gone)
+    return History(name=name, item=log.item, time=log.time, start=first, end=end, gone=gone)
 
 
 def _by_category(shop: Shop, *, max_items: int) -> History:
@@ -136,7 +145,7 @@ def _by_category(shop: Shop, *, max_items: int) -> History:
     assert shop.session_category is not None
     assert shop.item_category is not None
     log, categories = shop.events.logs[CLICK], len(shop.category_names)
-    item = scratch(len(log), np.int32, shop.events.folder)
+    item, times = scratch(len(log), np.int32, shop.events.folder), scratch(len(log), np.int64, shop.events.folder)
     first, end = (scratch(len(shop.session_time), np.int64, shop.events.folder) for _ in range(2))
     by_user, filled = np.argsort(shop.session_user, kind="stable"), 0
     session_user = shop.session_user[by_user]
@@ -148,6 +157,7 @@ def _by_category(shop: Shop, *, max_items: int) -> History:
         ranking = argsort_by_group_and_time(group, time)
         group, time = group[ranking], time[ranking]
         item[filled : filled + len(ranking)] = log.item[a:b][known[ranking]]
+        times[filled : filled + len(ranking)] = time
 
         sessions = by_user[np.searchsorted(session_user, low) : np.searchsorted(session_user, high)]
         searched = shop.session_category[sessions]
@@ -157,7 +167,7 @@ def _by_category(shop: Shop, *, max_items: int) -> History:
         end[sessions] = filled + stops
         first[sessions] = filled + np.maximum(begin, stops - max_items)
         filled += len(ranking)
-    return History(name="clicks", item=item[:filled], start=first, end=end, gone=None)
+    return History(name="clicks", item=item[:filled], time=times[:filled], start=first, end=end, gone=None)
 
 
 def _gone(events: Events) -> np.ndarray:

@@ -32,7 +32,7 @@ from run.progress import Progress
 
 Checks = Callable[[], Iterator[tuple[str, Callable[[pl.Series, int], Any]]]]
 
-_ARRAYS = ("item", "user", "session", "click", "session_user", "session_time", "session_split", "session_category", "item_category")
+_ARRAYS = ("item", "user", "session", "click", "time", "session_user", "session_time", "session_split", "session_category", "item_category")
 _SMALL = ("session_user", "session_time", "session_split", "session_category", "item_category")  # those that build_shop has in memory
 _FACTS = ("category_names", "clicks_from", "split_is_ordered")  # in log.json
 

@@ -42,6 +42,7 @@ class Shop:
     user: np.ndarray  # (I,) int32 index into users
     session: np.ndarray  # (I,) int32; sessions are numbered by time, ties by their first row
     click: np.ndarray  # (I,) int8, 0 or 1
+    time: np.ndarray  # (I,) int64 Unix s of each impression
     session_user: np.ndarray  # (S,) int32
     session_time: np.ndarray  # (S,) int64 Unix s of the earliest impression
     session_split: np.ndarray  # (S,) int8 index into SPLITS
@@ -124,6 +125,7 @@ def build_shop(
     session_split, ordered = split_of_sessions(impressions, session, sessions, fractions, allow_unordered_split)
     item_category, session_category, category_names = categories(items, impressions, session, len(first_row))
     click = store("click", (rows["click"].to_numpy() for _, rows in stretches(impressions, ["click"])), np.int8)
+    time = store("time", (rows["timestamp"].to_numpy() for _, rows in stretches(impressions, ["timestamp"])), np.int64)
 
     known = KnownIds(item_ids=items["item_id"], user_ids=users["user_id"], users_file=users_file)
     events, clicks_from = read_events(folder, known, _clicked(impressions, user, item))
@@ -136,6 +138,7 @@ def build_shop(
         user=user,
         session=session,
         click=click,
+        time=time,
         session_user=session_user,
         session_time=sessions["time"].to_numpy(),
         session_split=session_split,

@@ -38,3 +38,18 @@ def closest(name: str, known: Iterable[str]) -> str:
     options = list(dict.fromkeys(known))
     near = difflib.get_close_matches(name, options, n=1)
     return f"did you mean '{near[0]}'?" if near else "there are: " + ", ".join(options)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def seconds(setting: str, value: str) -> int:
+    """The seconds that a text such as 30m, 12h or 1d means.
+
+    >>> seconds("lag", "1d"), seconds("lag", "90s"), seconds("lag", "0")
+    (86400, 90, 0)
+    """
+    number, unit = (value[:-1], value[-1:]) if value[-1:] in _UNITS else (value, "s")
+    if not number.isdecimal() or int(number) > 10**9:
+        raise SettingError(setting, value, "give a whole number and s, m, h, d or w, as in 12h or 1d")
+    return int(number) * _UNITS[unit]

@@ -1,0 +1,107 @@
+"""How often items, their columns' values and users were shown and clicked before a moment: prefix sums over the sorted log.
+
+Every count is of impressions strictly before the moment asked for, by their own timestamps.
+
+Legend: I impressions, N items, G groups, n queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.arrays.array_storage import scratch
+from data.log.events import user_ranges
+from data.log.shop_folder import Shop
+
+_TIME_BITS = 32  # of a key: 136 years
+_AT_ONCE = 1 << 24  # impressions sorted at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Times as 32-bit numbers in their order. What lies more than 136 years before the last impression counts as simultaneous."""
+
+    first: int  # Unix s that becomes 0
+
+    @staticmethod
+    def of(time: np.ndarray) -> Clock:
+        """For a log's times."""
+        latest = int(time.max(initial=0))
+        return Clock(first=max(int(time.min(initial=latest)), latest - (1 << _TIME_BITS) + 2))
+
+    def ticks(self, time: np.ndarray) -> np.ndarray:
+        """uint64 in the order of `time`; times after the log's last keep a tick after its."""
+        return np.clip(time - self.first, 0, (1 << _TIME_BITS) - 1).astype(np.uint64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Impressions of groups (an item's, those of one value, a user's), sorted by (group, time)."""
+
+    key: np.ndarray  # (I,) uint64 ascending: group, tick, click, from the highest bit to the lowest
+    clicked: np.ndarray  # (I + 1,) int64: clicks among the first i
+    start: np.ndarray  # (G + 1,) int64: where each group's impressions begin
+    clock: Clock
+
+    def before(self, group: np.ndarray, moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Impressions and clicks (n,) int64 of each group before each moment; 0 for group -1.
+
+        Args:
+            group: (n,) integers.
+            moment: (n,) int64 Unix s.
+        """
+        known = np.maximum(group, 0).astype(np.int64)
+        wanted = _keys(known, self.clock.ticks(moment))
+        ranking = np.argsort(wanted)  # neighbouring searches touch the same memory
+        place = np.empty(len(wanted), dtype=np.int64)
+        place[ranking] = np.searchsorted(self.key, wanted[ranking])
+        begin = self.start[known]
+        place = np.where(group < 0, begin, place)
+        return place - begin, self.clicked[place] - self.clicked[begin]
+
+
+def counts_of(group: np.ndarray, of_impression: np.ndarray, shop: Shop, *, groups: int, clock: Clock) -> Counts:
+    """The impressions of a log by group.
+
+    Args:
+        group: (M,) the group of each item or user; -1: none.
+        of_impression: (I,) indices into `group`.
+        groups: G.
+    """
+    folder = shop.events.folder
+    size = np.zeros(groups + 1, dtype=np.int64)
+    for rows in _stretches(len(of_impression)):
+        size += np.bincount(group[of_impression[rows]] + 1, minlength=groups + 1)
+    start = np.concatenate([[0], np.cumsum(size[1:])])
+    key, clicked = scratch(int(start[-1]), np.uint64, folder), scratch(int(start[-1]) + 1, np.int64, folder)
+    clicked[0] = 0
+    for low, high in user_ranges(start, _AT_ONCE):
+        parts = []
+        for rows in _stretches(len(of_impression)):
+            found = group[of_impression[rows]]
+            own = np.flatnonzero((found >= low) & (found < high))
+            parts.append(_keys(found[own].astype(np.int64), clock.ticks(shop.time[rows][own])) | shop.click[rows][own].astype(np.uint64))
+        keys = np.sort(np.concatenate(parts))
+        a, b = start[low], start[high]
+        key[a:b] = keys
+        clicked[a + 1 : b + 1] = clicked[a] + np.cumsum(keys & np.uint64(1), dtype=np.int64)
+    return Counts(key=key, clicked=clicked, start=start, clock=clock)
+
+
+def first_shown(shop: Shop) -> np.ndarray:
+    """(N,) int64 Unix s of each item's first impression; the largest number where there is none."""
+    first = np.full(len(shop.items), np.iinfo(np.int64).max)
+    for rows in _stretches(len(shop.item)):
+        np.minimum.at(first, shop.item[rows], shop.time[rows])
+    return first
+
+
+def _keys(group: np.ndarray, tick: np.ndarray) -> np.ndarray:
+    return (group.astype(np.uint64) << np.uint64(_TIME_BITS + 1)) | (tick << np.uint64(1))
+
+
+def _stretches(count: int) -> Iterator[slice]:
+    return (slice(first, min(first + _AT_ONCE, count)) for first in range(0, count, _AT_ONCE))
