@@ -144,13 +144,14 @@ class CtrConfig:
             raise SettingError("table_precision", self.table_precision, "an average of tables needs fp32; give --no-ema-tables or fp32")
 
 
-def code_of(form: str) -> str:
+def code_of(form: str, module: str = "ctr.training.loop") -> str:
     """A hash of the code that trains a CTR model with this form of image feature; other forms' files are left out.
 
     Args:
         form: one of FORMS, or "none".
+        module: where the training begins.
     """
     modules = {name: module_of(name) for name in FORMS}
     own = [] if form == NO_FORM else [modules[form]]
     others = [module for module in modules.values() if module not in own]
-    return code_hash("ctr.training.loop", *own, without=("features.forms.table", *others))
+    return code_hash(module, *own, without=("features.forms.table", *others))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from data.readiness import require_ready
+from eval.rows import BOOSTED, Row
 from features.encoder_stages import is_external
 from pretrain.methods.table import check_needs
 from run.errors import SettingError, UserError
@@ -28,6 +30,12 @@ def check_settings(*, start: str, ctr: CtrConfig) -> None:
         raise SettingError("ctr.init_from", ctr.init_from, fix)
     if ctr.start is not None and not ctr.start.is_file():
         raise UserError(f"--ctr.init-from {ctr.init_from}: no such file: {ctr.start}; give a run of ctr.train, or its best.safetensors")
+
+
+def note_missing_controls(rows: Sequence[Row], *, controls: bool) -> None:
+    """Say on stderr how to get the row BOOSTED, if controls are wanted and it is missing."""
+    if controls and BOOSTED not in rows:
+        print(f"note: no row {BOOSTED[0]!r}: the package lightgbm is not installed; pip install '.[lightgbm]'", file=sys.stderr)
 
 
 def check_shop(shop: Shop, encoders: Sequence[str], pretrain: PretrainConfig) -> None:

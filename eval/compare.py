@@ -58,7 +58,8 @@ class CompareConfig:
     seeds: int = 3  # trainings of every model, with seeds 0, 1, ...
     out: Path = Path("runs/compare")  # run folder: stages are stored here and reused
     start: Literal["cold", "warm"] = "cold"  # of CTR models; warm: all, the baseline too, start from one trained baseline of their seed
-    controls: bool = False  # add an A/A row (the baseline with other seeds), shuffled embeddings and the untrained backbone
+    # add an A/A row (the baseline with other seeds), shuffled embeddings, the untrained backbone and, in place of the baseline, LightGBM
+    controls: bool = False
     gauc_weight: Literal["session", "impression"] = "session"  # how groups are averaged; the paper: session, the plain mean
     gauc_key: Literal["session", "user"] = "session"  # what a group is; the paper: session
     # merge parts of one comparison: comma-separated results.json files, each with its users.parquet next to it; trains nothing, writes
@@ -96,11 +97,11 @@ class CompareConfig:
     @property
     def rows(self) -> list[Row]:
         """All rows of the table except the baseline. The controls shuffle the first trained encoder's embeddings."""
-        from eval.rows import rows_of
+        from eval.rows import has_lightgbm, rows_of
 
         encoders = self.all_encoders
         shuffled = next((name for name in encoders if name != UNTRAINED), UNTRAINED) if self.controls else None
-        return rows_of(encoders, names("image_features", self.image_features), controls_of=shuffled)
+        return rows_of(encoders, names("image_features", self.image_features), controls_of=shuffled, boosted=has_lightgbm())
 
 
 def _no_repeats(setting: str, value: str) -> None:
@@ -141,13 +142,14 @@ def _parse(argv: list[str] | None) -> CompareConfig:
 
 def compare(config: CompareConfig) -> dict[str, Any]:
     """Run all missing stages, measure, and write the results into `config.out`."""
-    from eval.checks import check_settings, check_shop
+    from eval.checks import check_settings, check_shop, note_missing_controls
     from eval.stages import comparison_tasks
     from eval.tasks import run_tasks
     from run.devices import default_jobs
 
     began = time.monotonic()
     check_settings(start=config.start, ctr=config.ctr)
+    note_missing_controls(config.rows, controls=config.controls)
     write_config(config.out, config)
     comparison = comparison_of(config)
     shop = config.source.shop(config.out)

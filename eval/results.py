@@ -12,8 +12,8 @@ import polars as pl
 
 from data.log.shop_folder import Shop
 from eval.merge import interval, pairs_of, select_forms
-from eval.rows import BASELINE, Row, encoder_of, is_control
-from eval.stages import Comparison, ctr_stage, versions
+from eval.rows import BASELINE, BOOSTED, Row, encoder_of, is_control
+from eval.stages import Comparison, ctr_stage, installed, versions
 from features.encoder_stages import encoder_stage, initial_encoder_stage, is_external, needs_initial_encoder
 from features.forms.table import settings_of
 from metrics.auc import auc
@@ -94,7 +94,7 @@ def measure(comparison: Comparison, test: TestSet, rows: Sequence[Row], seeds: S
         "pairs": pairs_of(selected, {each.row: each.gauc for each in measured}),
         "encoders": encoders_trained(comparison, (row[0] for row in rows if row[1] != "none"), seeds),
         "pictures_unreadable": _unreadable(comparison, rows),
-        "versions": versions(),
+        "versions": versions() | (installed("lightgbm") if BOOSTED in rows else {}),
     }  # fmt: skip
     ceiling = oracle(test)
     return results | ({} if ceiling is None else {"oracle": ceiling}), {each.row: each.sums for each in [baseline, *measured]}

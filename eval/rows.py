@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 Row = tuple[str, str]  # encoder, image feature ("none" for the baselines)
 
 BASELINE: Row = ("baseline", "none")
 OTHER_SEEDS: Row = ("baseline (other seeds)", "none")  # the A/A row
+BOOSTED: Row = ("LightGBM (check)", "none")  # trees on the baseline's features: how good is the baseline?
 WARM: Row = ("baseline (start)", "none")  # with --start warm, trained first; all rows including the baseline start from its weights
 SHUFFLED = "shuffled "  # before an encoder's name: its embeddings assigned to the wrong items
 
 
-def rows_of(encoders: Sequence[str], forms: Sequence[str], *, controls_of: str | None = None) -> list[Row]:
+def rows_of(encoders: Sequence[str], forms: Sequence[str], *, controls_of: str | None = None, boosted: bool = False) -> list[Row]:
     """Every row except the baseline, controls last.
 
     Args:
         controls_of: the encoder whose embeddings are shuffled for the controls; None: no controls.
+        boosted: the controls include LightGBM.
     """
     rows = [(encoder, form) for encoder in encoders for form in forms]
     if controls_of is not None:
-        rows += [(SHUFFLED + controls_of, form) for form in forms] + [OTHER_SEEDS]
+        rows += [(SHUFFLED + controls_of, form) for form in forms] + [OTHER_SEEDS] + [BOOSTED] * boosted
     return rows
+
+
+def has_lightgbm() -> bool:
+    """Whether the package that BOOSTED needs is installed; it is not imported here."""
+    return find_spec("lightgbm") is not None
 
 
 def encoder_of(name: str) -> str:
@@ -35,12 +43,12 @@ def is_shuffled(name: str) -> bool:
 
 
 def is_control(name: str) -> bool:
-    """True for rows that test the comparison itself: the A/A row and shuffled embeddings.
+    """True for rows that test the comparison itself: the A/A row, shuffled embeddings and LightGBM.
 
     >>> is_control("shuffled courier"), is_control("courier")
     (True, False)
     """
-    return name.startswith(("baseline (", SHUFFLED))
+    return name == BOOSTED[0] or name.startswith(("baseline (", SHUFFLED))
 
 
 def row_name(encoder: str, image_feature: str) -> str:

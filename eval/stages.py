@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from ctr.config import NO_RESULT, CtrConfig, code_of
-from eval.rows import BASELINE, OTHER_SEEDS, WARM, Row, encoder_of, is_shuffled
+from eval.rows import BASELINE, BOOSTED, OTHER_SEEDS, WARM, Row, encoder_of, is_shuffled
 from eval.tasks import Task
 from features.encoder_stages import (
     Experiment,
@@ -70,6 +70,9 @@ def ctr_stage(comparison: Comparison, row: Row, seed: int) -> Stage:
     encoder, form = row
     settings = {name: value for name, value in asdict(comparison.ctr).items() if name not in NO_RESULT}
     key = comparison.source.key(comparison.root) | {"seed": ctr_seed(row, seed), "form": form, "ctr": settings}
+    if row == BOOSTED:
+        key |= {"code": code_of(form, "ctr.boosted"), "versions": versions() | installed("lightgbm")}
+        return Stage(comparison.root, f"ctr/{safe_name(encoder)}-seed{seed}", key)
     key |= {"init_from": file_hash(comparison.ctr.start), "code": code_of(form), "versions": versions()}
     if comparison.start == "warm" and row != WARM:
         key["start"] = ctr_stage(comparison, WARM, seed).hash
@@ -92,8 +95,13 @@ def ctr_seed(row: Row, seed: int) -> int:
 @cache
 def versions() -> dict[str, str]:
     """Installed versions of the packages that affect the numbers."""
+    return installed(*_PACKAGES)
+
+
+def installed(*packages: str) -> dict[str, str]:
+    """The versions of those of these packages that are installed."""
     found = {}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -121,7 +129,7 @@ def _encoder_task(comparison: Comparison, encoder: str, seed: int) -> Task:
 def _ctr_task(comparison: Comparison, row: Row, seed: int, kind: str = "ctr") -> Task:
     encoder, form = row
     needs = [encoder_stage(comparison, encoder_of(encoder), seed)] if form != "none" else []
-    needs += [ctr_stage(comparison, WARM, seed)] if comparison.start == "warm" and row != WARM else []
+    needs += [ctr_stage(comparison, WARM, seed)] if comparison.start == "warm" and row not in (WARM, BOOSTED) else []
     stage, title = ctr_stage(comparison, row, seed), f"ctr {encoder} {form} seed {seed}"
     return Task(kind=kind, title=title, stage=stage, run=make_ctr_model, arguments=(comparison, row, seed), needs=tuple(needs))
 
@@ -142,6 +150,10 @@ def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:
     from eval.row_feature import clusters_of
 
     shop = comparison.source.shop(comparison.root)
+    if row == BOOSTED:
+        from ctr.boosted import train_boosted
+
+        return stage.finish(train_boosted(shop, comparison.ctr, seed=seed, folder=stage.folder))
     feature = feature_of(comparison, shop, row, seed)
     result = stage.folder / "result.json"
     if not result.exists():  # otherwise, an earlier call was killed after the training and before this line

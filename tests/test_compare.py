@@ -16,6 +16,7 @@ import pytest
 
 from data.source import SourceConfig
 from eval.merge import select_forms
+from eval.rows import BOOSTED, OTHER_SEEDS
 from features.encoder_stages import Experiment, encoder_stage, initial_encoder_stage
 from metrics.auc import auc
 from metrics.gauc import gauc
@@ -63,7 +64,7 @@ def test_the_table_has_a_row_for_every_encoder_and_form_and_the_controls(undistu
     rows = {(row["encoder"], row["image_feature"]) for row in results(out)["rows"]}
     forms = ("cluster_id", "sim_score", "vector")
     encoders = ("courier", "simclr", "random", "shuffled courier")
-    assert rows == {(e, f) for e in encoders for f in forms} | {("baseline (other seeds)", "none")}
+    assert rows == {(e, f) for e in encoders for f in forms} | {OTHER_SEEDS, BOOSTED}
     for encoder, form in rows:
         assert encoder.split(" ")[0] in printed
         assert form in printed

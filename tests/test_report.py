@@ -17,7 +17,7 @@ from eval.report.report import AttentionExample, ClusterPictures, write_report
 from eval.report.table import markdown_table, print_table
 from eval.report.wording import ONE_SEED, SIMULATED, UNADJUSTED, answer, best_row, bounds, p_value, percentage_points
 from eval.results import users_scored
-from eval.rows import OTHER_SEEDS
+from eval.rows import BOOSTED, OTHER_SEEDS
 
 HOSTILE = "<script>alert('x')</script>\"&|[bold](http://evil.example)"
 VOID = {"meta", "img", "br"}
@@ -296,6 +296,7 @@ SOUND = {"users_scored": 900, "split_is_ordered": True, "encoders": [trained()]}
     ({"encoders": [trained(std=[0.3, 0.03])]}, "The embeddings of simclr have collapsed (spread 0.03, 0.35 if"),
     ({"rows": [row("a", "b", (0.69, 0.69), 0.6) | {"clusters": {"wanted": 40, "found": [40, 19]}}]}, "19 clusters were found"),
     ({"rows": [row(*OTHER_SEEDS, (0.69, 0.69), 0.6)]}, "The A/A row is significant: the baseline with other seeds moves GAUC by +1.00"),
+    ({"rows": [row(*BOOSTED, (0.69, 0.69), 0.6)]}, "over a weak baseline: without pictures, LightGBM ranks better by +1.00"),
     ({"rows": [row("shuffled a", "vector", (0.69, 0.69), 0.6)]}, "though its embeddings belong to other items"),
     ({"commit": "abc, def"}, "made by different code (commits abc, def)"),
     ({"versions": {"numpy": "2.3, 2.4", "torch": "2.14"}}, "made with different versions (numpy 2.3, 2.4)"),

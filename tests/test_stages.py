@@ -9,7 +9,7 @@ from ctr.config import CtrConfig
 from data.source import SourceConfig
 from eval import stages
 from eval.compare import PRESETS, CompareConfig, comparison_of
-from eval.rows import BASELINE, OTHER_SEEDS, SHUFFLED, WARM, encoder_of, is_control, is_shuffled, rows_of
+from eval.rows import BASELINE, BOOSTED, OTHER_SEEDS, SHUFFLED, WARM, encoder_of, is_control, is_shuffled, rows_of
 from eval.stages import OTHER, Comparison, comparison_tasks, ctr_seed, ctr_stage
 from eval.tasks import waves
 from features.encoder_stages import encoder_stage
@@ -94,6 +94,22 @@ def test_another_version_of_a_library_moves_every_stage(comparison, monkeypatch)
     assert moved(before, hashes(comparison)) == set(ROWS)
 
 
+def test_the_lightgbm_check_depends_on_its_library_and_the_features_but_on_no_network(comparison, edit, monkeypatch):
+    def moves():
+        return ctr_stage(comparison, BOOSTED, 0).hash != before
+
+    before = ctr_stage(comparison, BOOSTED, 0).hash
+    edit("ctr.model.network")
+    assert not moves()
+    edit("ctr.inputs.statistics")
+    assert moves()
+    monkeypatch.undo()
+    assert not moves()
+    monkeypatch.setattr(stages, "installed", lambda *packages: dict.fromkeys(packages, "0.0"))
+    assert moves()
+    assert ctr_stage(comparison, BOOSTED, 1).hash != ctr_stage(comparison, BOOSTED, 0).hash
+
+
 def test_settings_that_change_no_result_move_no_stage(comparison):
     paced = replace(comparison.ctr, checkpoint_seconds=1.0, keep_checkpoints=7, threads=3, table_sharding="row_wise")
     assert hashes(replace(comparison, ctr=paced)) == hashes(comparison)
@@ -153,7 +169,9 @@ def test_stages_are_ordered_so_that_failures_come_early(comparison, tmp_path):
 def test_rows_by_name():
     rows = rows_of(["a", "b"], ["f", "g"], controls_of="a")
     assert rows == [("a", "f"), ("a", "g"), ("b", "f"), ("b", "g"), (f"{SHUFFLED}a", "f"), (f"{SHUFFLED}a", "g"), OTHER_SEEDS]
-    assert rows_of(["a"], ["f"]) == [("a", "f")]
+    assert rows_of(["a"], ["f"]) == rows_of(["a"], ["f"], boosted=True) == [("a", "f")]
+    assert rows_of(["a", "b"], ["f", "g"], controls_of="a", boosted=True) == [*rows, BOOSTED]
+    assert is_control(BOOSTED[0])
     assert [is_control(row[0]) for row in rows] == [False] * 4 + [True] * 3
     assert [encoder_of(row[0]) for row in rows if is_shuffled(row[0])] == ["a", "a"]
 

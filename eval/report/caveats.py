@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import isclose
 
 from eval.report.wording import Results, bounds, count, level, percentage_points, verdict
-from eval.rows import OTHER_SEEDS, is_shuffled, row_name
+from eval.rows import BOOSTED, OTHER_SEEDS, is_shuffled, row_name
 
 CHANCE = 0.52  # a baseline's AUC or GAUC below this is hardly better than chance, 0.5
 LEAST_SESSIONS, LEAST_USERS = 200, 50  # scored; with fewer, an interval is rough
@@ -15,7 +15,7 @@ HEALTHY = 0.1  # share of 1/sqrt(D), the spread of D-dimensional unit vectors in
 
 def caveats(results: Results) -> list[str]:
     """The sentences that apply, the most serious first; those about keys missing from `results` are left out."""
-    checks = (_chance, _controls, _still, _collapsed, _clusters, _few, _tiny, _short, _unordered, _code)
+    checks = (_chance, _weak, _controls, _still, _collapsed, _clusters, _few, _tiny, _short, _unordered, _code)
     return [sentence for check in checks for sentence in check(results)]
 
 
@@ -37,6 +37,18 @@ def _chance(results: Results) -> Iterator[str]:
             f"The baseline hardly ranks better than chance (AUC {level(auc)}, GAUC {level(gauc)}; chance is 0.5): "
             "it has learned next to nothing, and a lift over it means next to nothing."
         )
+
+
+def _weak(results: Results) -> Iterator[str]:
+    """The baseline ranks worse than trees on the same features."""
+    for row in results["rows"]:
+        delta = row["delta_gauc"]
+        if (row["encoder"], row["image_feature"]) == BOOSTED and verdict(delta) == "lifts":
+            yield (
+                f"Lifts are measured over a weak baseline: without pictures, LightGBM ranks better by "
+                f"{percentage_points(delta.get('mean'))} percentage points of GAUC {bounds(delta)}. Part of a lift may be ranking that a "
+                "better baseline would have; tune --ctr settings first."
+            )
 
 
 def _controls(results: Results) -> Iterator[str]:
