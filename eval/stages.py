@@ -153,7 +153,8 @@ def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:
     if row == BOOSTED:
         from ctr.boosted import train_boosted
 
-        return stage.finish(train_boosted(shop, comparison.ctr, seed=seed, folder=stage.folder))
+        stage.finish(train_boosted(shop, comparison.ctr, seed=seed, folder=stage.folder) | {"clusters": 0})
+        return
     feature = feature_of(comparison, shop, row, seed)
     result = stage.folder / "result.json"
     if not result.exists():  # otherwise, an earlier call was killed after the training and before this line

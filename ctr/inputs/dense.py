@@ -56,7 +56,9 @@ def together_names() -> tuple[str, ...]:
     return (*(f"together: mean of newest {newest}" for newest in NEWEST), f"together: most of newest {max(NEWEST)}")
 
 
-def together_features(together: CoOccurrence, target: np.ndarray, values: np.ndarray, lengths: np.ndarray, place: np.ndarray) -> np.ndarray:
+def together_features(
+    together: CoOccurrence, target: np.ndarray, values: np.ndarray, lengths: np.ndarray, place: np.ndarray
+) -> np.ndarray:
     """(n, 4) float32: co-occurrence of targets with the newest items of a history, 0 without one; its mean over 1, 3, 10 and its maximum.
 
     Args:

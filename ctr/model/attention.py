@@ -170,7 +170,9 @@ class HistoryNetwork(nn.Module):
         """Items and what attention reads of them, with what their places add to both."""
         assert self.order is not None
         bucket_sL = order_bucket(self.history_order, position_sL, age_sL)
-        return x_sLW + take_rows(self.order.weight, bucket_sL), read_sLR + take_rows(self.order.weight @ self.pool.reader()[0].T, bucket_sL)
+        return x_sLW + take_rows(self.order.weight, bucket_sL), read_sLR + take_rows(
+            self.order.weight @ self.pool.reader()[0].T, bucket_sL
+        )
 
     def _project(self, item_UD: Tensor, image_UF: Tensor | None, index: Tensor) -> Tensor:
         return self.project(take_rows(item_UD, index), None if image_UF is None else take_rows(image_UF, index))

@@ -55,7 +55,9 @@ def match_values(codes_sPC: Tensor, codes_sLC: Tensor, age_sL: Tensor, real_sL: 
     return torch.cat([torch.log1p(count_sCP), share_sCP, recency_sCP], dim=1).transpose(1, 2)
 
 
-def distances(numeric_sPM: Tensor, numeric_sLM: Tensor, real_sL: Tensor | None, places: Sequence[tuple[int, int]]) -> Tensor:
+def distances(
+    numeric_sPM: Tensor, numeric_sLM: Tensor, real_sL: Tensor | None, places: Sequence[tuple[int, int]]
+) -> Tensor:
     """(s, P, M') float32: log1p of the distance of each of the target's numbers from its mean over the history, in deviations.
 
     0 where the target's number is missing, or all of the history's are.
