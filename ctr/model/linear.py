@@ -14,6 +14,11 @@ def take_rows(matrix: Tensor, index: Tensor) -> Tensor:
     return F.embedding(index, matrix.flatten(1)).unflatten(-1, matrix.shape[1:])
 
 
+def put(rows: Tensor, places: list[Tensor], size: int) -> Tensor:
+    """(size, W): each row at its place; zeros elsewhere."""
+    return rows.new_zeros(size, rows.shape[1]).index_copy(0, torch.cat(places), rows)
+
+
 class ImagePart(nn.Module):
     """The columns of a linear layer that read the image feature: z -> z W'."""
 
