@@ -216,7 +216,7 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
     nothing = np.zeros(0, np.int32)
     shop = Shop(
         folder=Path("made up"), items=pl.DataFrame(), users=pl.DataFrame(), impressions=pl.DataFrame(),
-        item=rng.integers(items, size=impressions, dtype=np.int32), user=session, session=session,
+        item=rng.integers(items, size=impressions, dtype=np.int32), user=session, session=session, time=np.arange(sessions).repeat(per_session),
         click=rng.integers(2, size=impressions, dtype=np.int8), session_user=np.arange(sessions, dtype=np.int32),
         session_time=np.arange(sessions), session_split=np.full(sessions, SPLITS.index("train"), np.int8), session_category=None,
         item_category=None, category_names=[], split_is_ordered=True,

@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "click_items": 1000, "purchase_items": 1000, "cart_items": 200, "width": 256, "heads": 8,
         "hidden": (1024, 512, 256, 128), "id_size": 64, "column_size": 32, "token_size": 32, "cluster_size": 64,
         "batch_sessions": 512, "precision": "bf16-mixed", "mask_same_item": False, "table_optimizer": "rowwise_adagrad",
-        "ema_tables": False,
+        "ema_tables": False, "match": False, "statistics": False, "co_occurrence": False, "history_order": "none", "windows": (),
     },
 }  # fmt: skip
 

@@ -21,8 +21,13 @@ def naive_logits(model: CtrModel, inputs: Inputs, rows: list[int]) -> Tensor:
 
 def window_of(history: History, shop: Shop, session: int) -> list[int]:
     """The items of one session's history, oldest first."""
+    return [int(history.item[k]) for k in places_of(history, shop, session)]
+
+
+def places_of(history: History, shop: Shop, session: int) -> list[int]:
+    """The places of one session's events, oldest first."""
     places = range(history.start[session], history.end[session])
-    return [int(history.item[k]) for k in places if history.gone is None or history.gone[k] >= shop.session_time[session]]
+    return [k for k in places if history.gone is None or history.gone[k] >= shop.session_time[session]]
 
 
 def _logit(model: CtrModel, inputs: Inputs, row: int) -> Tensor:
@@ -30,28 +35,71 @@ def _logit(model: CtrModel, inputs: Inputs, row: int) -> Tensor:
     session, target = int(shop.session[row]), int(shop.item[row])
     parts = [_columns(model, inputs.users, int(shop.user[row]))]
     parts += [
-        _history(network, model, inputs, target, window_of(history, shop, session))
+        _history(network, model, inputs, target, window_of(history, shop, session), _ages(history, shop, session))
         for network, history in zip(model.histories.values(), inputs.histories, strict=True)
     ]
     parts.append(_item(model, inputs, target))
     if inputs.queries is not None:
         parts.append(_text(model, inputs.queries, int(inputs.query[row])))
     parts.append(_columns(model, inputs.context, row))
+    if model.layout.matched:
+        parts += [match(inputs, target, window_of(h, shop, session), _ages(h, shop, session)) for h in inputs.histories]
+    parts.append(torch.from_numpy(inputs.log_numbers[row]))
     x = _with_image(model.first, torch.cat(parts), _image(model, inputs, target))
     for layer in model.hidden:
         x = layer.weight @ torch.relu(x) + layer.bias
     return (model.logit.weight @ torch.relu(x) + model.logit.bias)[0]
 
 
-def _history(network, model: CtrModel, inputs: Inputs, target: int, items: list[int]) -> Tensor:
+def _ages(history: History, shop: Shop, session: int) -> list[int]:
+    return [int(shop.session_time[session] - history.time[k]) for k in places_of(history, shop, session)]
+
+
+def match(inputs: Inputs, target: int, items: list[int], ages: list[int]) -> Tensor:
+    """How a target agrees with a history: counts, shares and recencies of each column, then distances."""
+    values = [list(range(len(inputs.shop.items)))]
+    values += [inputs.shop.items[name].to_list() for name in inputs.vocabularies.item.categorical]
+    counts, shares, recencies = [], [], []
+    for column in values:
+        same = [place for place, item in enumerate(items) if column[target] is not None and column[item] == column[target]]
+        counts.append(math.log(1 + len(same)))
+        shares.append(len(same) / len(items) if items else 0.0)
+        recencies.append(max([0.0, *(1 - math.log(1 + ages[place]) / 20 for place in same)]))
+    distances, at = [], 0
+    for scale in inputs.vocabularies.item.numeric:
+        missing = inputs.items.numeric[:, at + 1] if scale.flag else [0] * len(inputs.shop.items)
+        known = [float(inputs.items.numeric[item, at]) for item in items if not missing[item]]
+        if known and not missing[target]:
+            distances.append(math.log(1 + abs(float(inputs.items.numeric[target, at]) - sum(known) / len(known))))
+        else:
+            distances.append(0.0)
+        at += 2 if scale.flag else 1
+    return torch.tensor([*counts, *shares, *recencies, *distances])
+
+
+def _order(network, ages: list[int]) -> Tensor:
+    """(L, W) what each item's place adds."""
+    if network.history_order == "gap":
+        buckets = [min(31, int(math.log2(1 + age) + 1e-4)) for age in ages]
+    else:
+        places = [len(ages) - 1 - place for place in range(len(ages))]
+        buckets = [place if place < 8 else 8 + int(4 * math.log2(place / 8)) for place in places]
+    return network.order.weight[buckets]
+
+
+def _history(network, model: CtrModel, inputs: Inputs, target: int, items: list[int], ages: list[int]) -> Tensor:
     if not items:
-        return torch.zeros(len(network.out.bias))
+        return torch.zeros(network.size)
     cosines = [_score(model, inputs, target, item) for item in items]
     own = [_image(model, inputs, item) for item in items]
     early = model.layout.form == "sim_score" and network.score_place == "before"
     x = torch.stack(
         [_with_image(network.project, _item(model, inputs, i), s if early else o) for i, s, o in zip(items, cosines, own, strict=True)]
     )
+    bare = torch.stack([_with_image(network.project, _item(model, inputs, i), o) for i, o in zip(items, own, strict=True)])
+    windows = [bare[-size:].mean(0) for size in network.windows]
+    if network.order is not None:
+        x = x + _order(network, ages)
     pool = network.pool
     if hasattr(pool, "qkv"):
         y = x + F.linear(
@@ -64,7 +112,7 @@ def _history(network, model: CtrModel, inputs: Inputs, target: int, items: list[
         t = _with_image(network.project, _item(model, inputs, target), _image(model, inputs, target))
         weights = [pool.last(torch.relu(pool.first(torch.cat([h, t, h - t, h * t])))) for h in x]
         pooled = sum(weight * h for weight, h in zip(weights, x, strict=True))
-    return network.out.weight @ pooled + network.out.bias
+    return torch.cat([network.out.weight @ pooled + network.out.bias, *windows])
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

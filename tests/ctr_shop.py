@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
+from torch import Tensor
 
 from ctr.inputs.length_buckets import BucketedHistory
 from data.log.events import ACTIONS, EventRows, by_action
@@ -106,3 +108,11 @@ def items_of(history: BucketedHistory, session: int) -> list[int]:
             items = history.item[run.item[row]]
             return (items if run.real is None else items[run.real[row]]).tolist()
     return []
+
+
+def ages_of(history: BucketedHistory, session: int) -> Tensor:
+    """log1p of the seconds since the events of a session's history, oldest first; one -1 for an empty history."""
+    for run in history.buckets:
+        for row in np.flatnonzero(run.session.numpy() == session):
+            return run.age[row] if run.real is None else run.age[row][run.real[row]]
+    return torch.full((1,), -1.0)

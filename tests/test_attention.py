@@ -23,7 +23,7 @@ def test_every_history_is_in_one_bucket_with_its_items_in_order_and_all_impressi
     count = np.array([random.randint(1, 4) for _ in lengths])
     place = np.array([random.randint(0, 9) for _ in range(lengths.sum())], dtype=np.int64)
     found, shown = {}, {}
-    for run in length_buckets(place, lengths, count, each_impression=each_impression):
+    for run in length_buckets(place, np.arange(len(place)), lengths, count, each_impression=each_impression):
         real = torch.ones_like(run.item, dtype=torch.bool) if run.real is None else run.real
         assert run.real is None or not real.all()
         for row, session in enumerate(run.session.tolist()):
@@ -121,7 +121,7 @@ def test_impressions_read_a_few_at_a_time_give_the_same_result_and_gradients(poo
     network = HistoryNetwork(6, 2, width=8, heads=2, pooling=pooling, score_place="before")
     lengths, count = np.array([4, 0, 3, 4]), np.array([3, 1, 2, 1])
     place = np.arange(lengths.sum())
-    history = BucketedHistory(torch.arange(11), length_buckets(place, lengths, count, each_impression=True))
+    history = BucketedHistory(torch.arange(11), length_buckets(place, np.zeros(11), lengths, count, each_impression=True))
     pairs = [torch.randn(len(run.item), 3, run.item.shape[1], 2) for run in history.buckets]
     batch = Impressions(count)
     items = torch.randn(11, 6)

@@ -48,6 +48,7 @@ def _shop(events: list[Event], sessions: list[Session]) -> Shop:
         user=none,
         session=none,
         click=none,
+        time=none.astype(np.int64),
         session_user=np.array([session.user for session in sessions], dtype=np.int32),
         session_time=np.array([session.time for session in sessions], dtype=np.int64),
         session_split=np.zeros(len(sessions), dtype=np.int8),

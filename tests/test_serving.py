@@ -21,10 +21,12 @@ from ctr.inputs.sampler import split_sessions
 from ctr.model.ctr_model import build
 from ctr.score import Answer, Scorer
 from ctr.score import main as score
+from ctr.serving.exporter import refresh_log
 from ctr.serving.serving_model import ModelInputs, ServingModel, exported
+from ctr.serving.trained_run import open_run
 from data.log.shop_folder import load_shop
 from run.errors import UserError
-from tests.ctr_shop import items_of, make_shop, pictures
+from tests.ctr_shop import ages_of, items_of, make_shop, pictures
 from tests.trained_ctr import as_object, asked_of, make_run
 
 FORMS = ("none", "vector", "cluster_id", "sim_score")
@@ -62,6 +64,8 @@ def serving_inputs(inputs, batch):
         title_start=torch.cumsum(lengths[:items], 0) - lengths[:items],
         vectors=torch.zeros(items, 0) if batch.vectors is None else batch.vectors,
         present=batch.present,
+        codes=batch.codes,
+        **{name: ages_of(history, 0) for name, history in zip(("click_ages", "purchase_ages", "cart_ages"), batch.histories, strict=True)},
         clicks=history_places(batch.histories[0]),
         purchases=history_places(batch.histories[1]),
         cart=history_places(batch.histories[2]),
@@ -69,6 +73,7 @@ def serving_inputs(inputs, batch):
         query_words=words[cut:],
         context_rows=rows(inputs.layout.context),
         context_numeric=batch.context_numeric,
+        log_numbers=batch.log_numbers,
     )
 
 
@@ -122,6 +127,12 @@ def made(tmp_path_factory):
     return of
 
 
+def scorer_at(run, out, shop, session):
+    """The scorer whose log was counted at a session's time, as its offline scores' was."""
+    refresh_log(open_run(run), out, as_of=int(shop.session_time[session]))
+    return Scorer.load(out)
+
+
 def offline(run, rows):
     table = pl.read_parquet(run / "predictions.parquet")
     return table.filter(pl.col("row").is_in(rows)).sort("row")["score"].to_numpy()
@@ -134,10 +145,10 @@ def sessions_of(shop, split="test"):
 @pytest.mark.parametrize("kind", [*((form,) for form in FORMS), HALVED])
 def test_known_candidates_score_as_offline(made, kind):
     folder, run, out = made(*kind)
-    shop, scorer, seen = load_shop(folder), Scorer.load(out), []
+    shop, seen = load_shop(folder), []
     for session in sessions_of(shop)[:8]:
         rows, request = asked_of(shop, session)
-        found = scorer.score(**request)
+        found = scorer_at(run, out, shop, session).score(**request)
         assert found.items == request["candidates"]
         assert (found.unknown_user, found.unknown_items) == (False, [])
         np.testing.assert_allclose(found.probabilities, offline(run, rows), atol=1e-5)
@@ -147,7 +158,7 @@ def test_known_candidates_score_as_offline(made, kind):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_item_removed_from_the_catalogue_scores_as_offline_if_its_picture_is_sent(made, form, tmp_path):
-    folder, run, _ = made(form)
+    folder, run, _ = made(form, "--no-statistics", "--no-co-occurrence")  # counts of a smaller log are others
     shop = load_shop(folder)
     out_of_it = shop.items["item_id"][int(np.bincount(shop.item[shop.rows("test")]).argmax())]
     smaller = tmp_path / "smaller"
@@ -182,8 +193,9 @@ def test_an_item_removed_from_the_catalogue_scores_as_offline_if_its_picture_is_
 def test_the_program_runs_without_this_toolkit(made, tmp_path):
     folder, run, out = made("sim_score")
     shop = load_shop(folder)
-    rows, request = asked_of(shop, sessions_of(shop)[0])
-    scorer = Scorer.load(out)
+    session = sessions_of(shop)[0]
+    rows, request = asked_of(shop, session)
+    scorer = scorer_at(run, out, shop, session)
     tensors, _ = scorer.catalogue.model_inputs(scorer.catalogue.check(request), {})
     torch.save(tensors, tmp_path / "question.pt")
     words = [
@@ -204,7 +216,9 @@ def test_the_program_runs_without_this_toolkit(made, tmp_path):
 def test_the_command_prints_items_and_probabilities_as_json(made, tmp_path, capsys):
     folder, run, out = made("cluster_id")
     shop = load_shop(folder)
-    rows, request = asked_of(shop, sessions_of(shop)[0])
+    session = sessions_of(shop)[0]
+    rows, request = asked_of(shop, session)
+    scorer_at(run, out, shop, session)
     new = {"item_id": 999_999, "category": "shoe", "title": "shoe number 3"}
     request["candidates"].append(new)
     request["context"] = {name: [*values, values[0]] for name, values in request["context"].items()}
@@ -281,7 +295,9 @@ def test_a_visitor_without_an_id_gets_a_score_and_may_have_a_history(made, kind)
     assert ((found.probabilities > 0) & (found.probabilities < 1)).all()
     unknown = scorer.score(**request | {"user": -5}).probabilities
     assert (unknown.tolist() == found.probabilities.tolist()) == (kind == ("none",))  # with hashing, an unknown id has a row like any other
-    assert scorer.score(**request | {"user": None, "history": {}}).probabilities.tolist() != found.probabilities.tolist()
+    assert (
+        scorer.score(**request | {"user": None, "history": {}, "history_times": {}}).probabilities.tolist() != found.probabilities.tolist()
+    )
     columns = shop.users.drop("user_id").row(0, named=True)
     assert not scorer.score(**request | {"user": {"user_id": None, **columns}}).unknown_user
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from ctr.config import PRESETS, CtrConfig
 from ctr.train import main as train
-from data.log.histories import cart_history, click_history, padded, purchase_history
+from data.log.histories import cart_history, click_history, jagged_events, purchase_history
 from data.log.shop_folder import Shop, load_shop
 from data.pictures.store import build_store
 from features.encoder_stages import embed_catalogue
@@ -55,18 +55,22 @@ def asked_of(shop: Shop, session: int) -> tuple[np.ndarray, dict[str, Any]]:
     """The rows of a session's impressions, and a request with its user, histories, candidates and context."""
     rows = np.flatnonzero(shop.session == session)
     ids = shop.items["item_id"]
-    histories = {}
+    histories, times, now = {}, {}, int(shop.session_time[session])
     for build, name, most in (
         (click_history, "clicks", TINY.click_items),
         (purchase_history, "purchases", TINY.purchase_items),
         (cart_history, "cart", TINY.cart_items),
     ):
-        found = padded(build(shop, max_items=most), np.array([session]), session_time=shop.session_time)[0]
-        histories[name] = ids.gather(found[found >= 0]).to_list()
+        history = build(shop, max_items=most)
+        events, _ = jagged_events(history, np.array([session]), session_time=shop.session_time)
+        histories[name] = ids.gather(history.item[events]).to_list()
+        times[name] = history.time[events].tolist()
     frame = shop.impressions[rows]
     return rows, {
         "user": shop.users["user_id"][int(shop.session_user[session])],
+        "timestamp": now,
         "history": histories,
+        "history_times": times,
         "candidates": ids.gather(shop.item[rows]).to_list(),
         "query": frame["query"][0],
         "context": {name: frame[name].to_list() for name in ("category", "position", "discount")},

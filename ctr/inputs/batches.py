@@ -64,7 +64,7 @@ def assemble(inputs: Inputs, part: SplitSessions, places: np.ndarray) -> Batch:
         user_numeric=torch.from_numpy(inputs.users.numeric[users]),
         context_numeric=torch.from_numpy(inputs.context.numeric[rows]),
         log_numbers=torch.from_numpy(inputs.log_numbers[rows]),
-        codes=torch.from_numpy(inputs.codes[items]),
+        codes=torch.from_numpy(inputs.codes[items, : inputs.layout.matched]),
         vectors=None if inputs.vectors is None else torch.from_numpy(inputs.vectors[items]),
         present=torch.from_numpy(inputs.present[items]),
         histories=histories,

@@ -5,6 +5,7 @@ Legend: I impressions, n some of them, K numbers, L newest history items.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,9 +57,7 @@ def together_names() -> tuple[str, ...]:
     return (*(f"together: mean of newest {newest}" for newest in NEWEST), f"together: most of newest {max(NEWEST)}")
 
 
-def together_features(
-    together: CoOccurrence, target: np.ndarray, values: np.ndarray, lengths: np.ndarray, place: np.ndarray
-) -> np.ndarray:
+def together_features(together: CoOccurrence, target: np.ndarray, values: np.ndarray, lengths: np.ndarray, place: np.ndarray) -> np.ndarray:
     """(n, 4) float32: co-occurrence of targets with the newest items of a history, 0 without one; its mean over 1, 3, 10 and its maximum.
 
     Args:
@@ -77,14 +76,15 @@ def together_features(
     return np.stack([*means, root.max(1)], axis=1).astype(np.float32)
 
 
-def log_features(shop: Shop, config: CtrConfig, since: int) -> LogFeatures:
+def log_features(shop: Shop, config: CtrConfig, columns: Sequence[str], since: int) -> LogFeatures:
     """Count what a model with these settings reads of a log.
 
     Args:
+        columns: categorical columns of items.
         since: Unix s before which clicks count for co-occurrence: the beginning of the train split that the model was trained on.
     """
     return LogFeatures(
-        statistics=log_statistics(shop, lag=config.lag) if config.statistics else None,
+        statistics=log_statistics(shop, columns, lag=config.lag) if config.statistics else None,
         together=co_occurrence(shop.events, since, items=len(shop.items)) if config.co_occurrence else None,
         since=since,
     )

@@ -5,6 +5,7 @@ What the train split knows is fitted first (`ctr.inputs.rules.fit`) and then app
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from ctr.inputs.rules import FILES, Rules, Table, Vocabularies, fit, train_begin
 from ctr.inputs.statistics import value_codes
 from ctr.inputs.vocabulary import Ragged, word_rows
 from data.arrays.stored_frame import Frame
+from data.log.columns import ITEM_RESERVED, feature_columns
 from data.log.histories import History, cart_history, click_history, purchase_history
 from data.log.shop_folder import Shop
 from data.log.tables import index_of
@@ -74,7 +76,7 @@ class EncodedCatalogue:
     titles: Ragged | None  # of items
     vectors: np.ndarray | None  # (N, D) float32, zero rows where absent; of an image feature in item numbers or pairs
     present: np.ndarray  # (N,) bool
-    codes: np.ndarray  # (N, C) int32: the item's value of each matched column, from 1 on; 0 where it is missing
+    codes: np.ndarray  # (N, C) int32: which item it is, and which value of each categorical column it has, from 1 on; 0: missing
     log_features: LogFeatures  # what the log says of items and users
     feature: ImageFeature  # of the items
 
@@ -105,10 +107,18 @@ def encode(shop: Shop, feature: ImageFeature, config: CtrConfig, vocabularies: V
     """
     if len(feature.present) != len(shop.items):
         raise UserError(f"{shop.folder}: {len(shop.items)} items, but the image feature has {len(feature.present)}; make it again")
-    since = train_begins(shop) if vocabularies is None else vocabularies.since
-    features, clicks = log_features(shop, config, since), clicks_of(shop, config)
-    known = vocabularies or fit(shop, config, features, clicks)
+    clicks = clicks_of(shop, config)
+    if vocabularies is None:
+        features = log_features(shop, config, feature_columns(shop.items, reserved=ITEM_RESERVED).categorical, train_begins(shop))
+        known = fit(shop, config, features, clicks)
+    else:
+        features, known = features_of(shop, config, vocabularies), vocabularies
     return encode_log(shop, encode_catalogue(shop, feature, config, known, features), config, known, clicks=clicks)
+
+
+def features_of(shop: Shop, config: CtrConfig, vocabularies: Vocabularies) -> LogFeatures:
+    """What the shop's log says of items and users, for the columns that a trained model reads."""
+    return log_features(shop, config, list(vocabularies.item.categorical), vocabularies.since)
 
 
 def clicks_of(shop: Shop, config: CtrConfig) -> History:
@@ -142,9 +152,9 @@ def value_places(rules: Rules) -> tuple[tuple[int, int], ...]:
     return tuple(places)
 
 
-def match_codes(items: pl.DataFrame, rules: Rules) -> np.ndarray:
+def value_numbers(items: pl.DataFrame, columns: Sequence[str]) -> np.ndarray:
     """(N, C) int32: which item it is, and which value of each categorical column it has; 0 where that is missing."""
-    codes = [np.arange(len(items), dtype=np.int32)] + [value_codes(items[name])[0] for name in rules.categorical]
+    codes = [np.arange(len(items), dtype=np.int32)] + [value_codes(items[name])[0] for name in columns]
     return np.stack(codes, axis=1) + 1
 
 
@@ -168,8 +178,8 @@ def encode_catalogue(
         titles=encode_titles(vocabularies, shop.items, config),
         vectors=feature.vectors,
         present=feature.present,
-        codes=match_codes(shop.items, vocabularies.item) if config.match else np.zeros((len(shop.items), 0), np.int32),
-        log_features=features or log_features(shop, config, vocabularies.since),
+        codes=value_numbers(shop.items, list(vocabularies.item.categorical)),
+        log_features=features or features_of(shop, config, vocabularies),
         feature=feature,
     )
 

@@ -5,13 +5,14 @@ Legend: N items, U users, n impressions, K numbers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from data.arrays.time_keys import before
-from data.log.columns import ITEM_RESERVED, feature_columns
 from data.log.events import CART, CLICK, PURCHASE, Events
 from data.log.shop_folder import Shop
 from data.log.statistics import Clock, Counts, counts_of, first_shown
@@ -23,21 +24,42 @@ OF_GROUP = ("impressions", "clicks", "click rate", "recent impressions", "recent
 ACTIVITY = {"click events": CLICK, "purchase events": PURCHASE, "cart events": CART}
 
 
+class GroupCounts(NamedTuple):
+    """Impressions and clicks (n,) of n groups before n moments: in all, and in the last RECENT seconds."""
+
+    impressions: np.ndarray
+    clicks: np.ndarray
+    recent_impressions: np.ndarray
+    recent_clicks: np.ndarray
+
+
+class Activity(NamedTuple):
+    """What n users did before n moments."""
+
+    events: np.ndarray  # (n, 3) int64: how many events of each of ACTIVITY
+    since: np.ndarray  # (n,) int64 s since the last click; -1 without one
+
+
 @dataclass(frozen=True, kw_only=True)
 class Group:
     """A grouping of impressions: by item, by the value of an item's column, or by user."""
 
     name: str
     of: np.ndarray  # (N,) or (U,) int32: the group of each item or user; -1: none (the value is missing)
-    by_user: bool
     counts: Counts
+
+    def before(self, index: np.ndarray, moment: np.ndarray) -> GroupCounts:
+        """The counts of the groups of items or users (n,) before moments (n,); zeros for those beyond the log's."""
+        which = np.where(index < len(self.of), self.of[np.minimum(index, len(self.of) - 1)], -1)
+        return recent_counts(self.counts, which, moment)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogStatistics:
     """A log's counts."""
 
-    groups: tuple[Group, ...]
+    item_groups: tuple[Group, ...]  # by item, then by each categorical column
+    user_group: Group
     overall: Counts  # one group, all impressions
     first: np.ndarray  # (N,) int64 Unix s of each item's first impression
     events: Events
@@ -46,7 +68,7 @@ class LogStatistics:
     @property
     def names(self) -> tuple[str, ...]:
         """K names, in the order of `features`' columns."""
-        return statistic_names([group.name for group in self.groups])
+        return statistic_names([group.name for group in self.item_groups])
 
     def features(self, item: np.ndarray, user: np.ndarray, time: np.ndarray) -> np.ndarray:
         """(n, K) float32.
@@ -57,86 +79,92 @@ class LogStatistics:
             time: (n,) int64 Unix s of each impression's session.
         """
         moment = time - self.lag
-        every = np.zeros(len(item), dtype=np.int64)
-        rate = click_rate(*self.overall.before(every, moment))
-        columns: list[np.ndarray] = []
-        for group in self.groups:
-            index = user if group.by_user else item
-            which = np.where(index < len(group.of), group.of[np.minimum(index, len(group.of) - 1)], -1)
-            now = group.counts.before(which, moment)
-            earlier = group.counts.before(which, moment - RECENT)
-            columns += group_features(*now, now[0] - earlier[0], now[1] - earlier[1], rate)
-        age = moment - self.first[item]
-        columns.append(np.log1p(np.maximum(age, 0)))
-        columns += self._activity(user, moment)
-        return np.stack(columns, axis=1).astype(np.float32)
+        rate = self.rate(moment)
+        groups = [*(group.before(item, moment) for group in self.item_groups), self.user_group.before(user, moment)]
+        return statistic_values(groups, rate, moment - self.first[item], self.activity(user, moment))
 
-    def _activity(self, user: np.ndarray, moment: np.ndarray) -> list[np.ndarray]:
-        """The user's events so far by action, and how long ago the last click was (log1p s; 0 without one)."""
-        columns, last = [], np.zeros(len(user))
+    def rate(self, moment: np.ndarray) -> np.ndarray:
+        """(n,) the log's click rate before each moment, 1/2 before its first impression."""
+        impressions, clicks = self.overall.before(np.zeros(len(moment), np.int64), moment)
+        return (clicks + 1) / (impressions + 2)
+
+    def activity(self, user: np.ndarray, moment: np.ndarray) -> Activity:
+        """What users (n,) did before moments (n,)."""
+        counts, since = [], np.full(len(user), -1)
         for action in ACTIVITY.values():
             log = self.events.logs[action]
             known = np.minimum(user, len(log.start) - 2)
             begin = log.start[known]
             end = np.where(user < len(log.start) - 1, log.start[known + 1], begin)
             stop = before(log.time, begin, end, moment)
-            columns.append(np.log1p(stop - begin))
+            counts.append(stop - begin)
             if action == CLICK and len(log):
-                newest = log.time[np.maximum(stop - 1, 0)]
-                last = np.where(stop > begin, np.log1p(np.where(stop > begin, moment - newest, 0)), 0.0)
-        return [*columns, last]
+                since = np.where(stop > begin, moment - log.time[np.maximum(stop - 1, 0)], -1)
+        return Activity(np.stack(counts, axis=1), since)
 
 
-def statistic_names(groups: list[str]) -> tuple[str, ...]:
-    """Names of the statistics of these groups."""
-    of_groups = [f"{group}: {name}" for group in groups for name in OF_GROUP]
+def recent_counts(counts: Counts, group: np.ndarray, moment: np.ndarray) -> GroupCounts:
+    """The counts of groups (n,) before moments (n,) Unix s."""
+    now, earlier = counts.before(group, moment), counts.before(group, moment - RECENT)
+    return GroupCounts(*now, now[0] - earlier[0], now[1] - earlier[1])
+
+
+def statistic_names(item_groups: Sequence[str]) -> tuple[str, ...]:
+    """Names of `statistic_values`' columns, given those of the items' groups."""
+    of_groups = [f"{group}: {name}" for group in (*item_groups, "user") for name in OF_GROUP]
     return (*of_groups, "item: age", *(f"user: {name}" for name in ACTIVITY), "user: last click")
 
 
-def click_rate(impressions: np.ndarray, clicks: np.ndarray) -> np.ndarray:
-    """The log's click rate so far, 1/2 before its first impression."""
-    return (clicks + 1) / (impressions + 2)
+def statistic_values(groups: Sequence[GroupCounts], rate: np.ndarray, age: np.ndarray, activity: Activity) -> np.ndarray:
+    """(n, K) float32: OF_GROUP of each group, the item's age, the user's events by action and how long ago the last click was.
 
-
-def group_features(
-    impressions: np.ndarray, clicks: np.ndarray, recent_impressions: np.ndarray, recent_clicks: np.ndarray, rate: np.ndarray
-) -> list[np.ndarray]:
-    """The numbers OF_GROUP of one group, (n,) each.
-
-    Counts as log1p. The click rate is smoothed by PRIOR impressions at the log's rate and given as the logarithm of its ratio to that
-    rate; the trend is the same of the recent click rate, smoothed towards the group's own.
+    Counts and seconds are given as log1p; the age of an item not shown yet is 0, as is the time since a click that never was.
 
     Args:
-        impressions, clicks: (n,) so far.
-        recent_impressions, recent_clicks: (n,) those of the last RECENT seconds.
+        groups: counts of items' groups, then of users.
+        rate: (n,) the log's click rate so far.
+        age: (n,) s since the item was first shown; negative if it has not been.
+        activity: of the users.
+    """
+    columns = [column for group in groups for column in group_values(group, rate)]
+    columns += [np.log1p(np.maximum(age, 0)), *np.log1p(activity.events.T), np.log1p(np.maximum(activity.since, 0))]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def group_values(counts: GroupCounts, rate: np.ndarray) -> list[np.ndarray]:
+    """The numbers OF_GROUP of one grouping, (n,) each.
+
+    The click rate is smoothed by PRIOR impressions at the log's rate and given as the logarithm of its ratio to that rate; the trend is
+    the same of the recent click rate, smoothed towards the group's own.
+
+    Args:
         rate: (n,) the log's click rate so far.
     """
-    smoothed = (clicks + PRIOR * rate) / (impressions + PRIOR)
-    recent = (recent_clicks + PRIOR * smoothed) / (recent_impressions + PRIOR)
-    logs = (np.log1p(count) for count in (impressions, clicks))
-    lately = (np.log1p(count) for count in (recent_impressions, recent_clicks))
-    return [*logs, np.log(smoothed / rate), *lately, np.log(recent / smoothed)]
+    smoothed = (counts.clicks + PRIOR * rate) / (counts.impressions + PRIOR)
+    recent = (counts.recent_clicks + PRIOR * smoothed) / (counts.recent_impressions + PRIOR)
+    shown, clicked, lately_shown, lately_clicked = (np.log1p(count) for count in counts)
+    return [shown, clicked, np.log(smoothed / rate), lately_shown, lately_clicked, np.log(recent / smoothed)]
 
 
-def log_statistics(shop: Shop, *, lag: int) -> LogStatistics:
+def log_statistics(shop: Shop, columns: Sequence[str], *, lag: int) -> LogStatistics:
     """Count a shop's log.
 
     Args:
+        columns: categorical columns of items.
         lag: seconds by which the counts are older than the session.
     """
     clock, items, users = Clock.of(shop.time), len(shop.items), len(shop.users)
     groupings = [("item", np.arange(items, dtype=np.int32), items)]
-    for name in feature_columns(shop.items, reserved=ITEM_RESERVED).categorical:
+    for name in columns:
         codes, values = value_codes(shop.items[name])
         groupings.append((f"item:{name}", codes, values))
-    groups = [
-        Group(name=name, of=of, by_user=False, counts=counts_of(of, shop.item, shop, groups=size, clock=clock))
-        for name, of, size in groupings
-    ]
+    groups = [Group(name=name, of=of, counts=counts_of(of, shop.item, shop, groups=size, clock=clock)) for name, of, size in groupings]
     own = np.arange(users, dtype=np.int32)
-    groups.append(Group(name="user", of=own, by_user=True, counts=counts_of(own, shop.user, shop, groups=users, clock=clock)))
+    by_user = Group(name="user", of=own, counts=counts_of(own, shop.user, shop, groups=users, clock=clock))
     overall = counts_of(np.zeros(items, np.int32), shop.item, shop, groups=1, clock=clock)
-    return LogStatistics(groups=tuple(groups), overall=overall, first=first_shown(shop), events=shop.events, lag=lag)
+    return LogStatistics(
+        item_groups=tuple(groups), user_group=by_user, overall=overall, first=first_shown(shop), events=shop.events, lag=lag
+    )  # fmt: skip
 
 
 def value_codes(column: pl.Series) -> tuple[np.ndarray, int]:

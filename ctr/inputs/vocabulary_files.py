@@ -26,7 +26,7 @@ from run.errors import UserError
 from run.files import read_json, write_atomic, write_json
 from run.folder import sha256
 
-VERSION = 2
+VERSION = 3
 FOLDER = "vocabulary"
 _LIST = "vocabulary.json"
 _COMMON = "common part"  # in image.npz; the other names are the form's own, identifiers
@@ -69,6 +69,7 @@ def write_model_spec(folder: Path, inputs: Inputs, config: CtrConfig) -> None:
     known = inputs.vocabularies
     content: dict[str, Any] = {name: rules(getattr(known, name)) for name in ("item", "user", "context")}
     content["words"] = None if known.words is None else values("words", known.words)
+    content |= {"log_numbers": [dataclasses.asdict(scale) for scale in known.log_numbers], "since": known.since}
     content |= {"titles": known.titles, "queries": known.queries, "layout": dataclasses.asdict(inputs.layout), "image": None}
     if (rule := inputs.feature.rule) is not None:
         arrays: dict[str, Any] = {_COMMON: rule.common, **rule.constants}
@@ -118,11 +119,13 @@ def read_model_spec(folder: Path, *, values: bool = True) -> ModelSpec:
     layout = content["layout"]
     for part in ("item", "user", "context"):
         layout[part] = tuple(Table(**table) for table in layout[part])
+    layout["distances"] = tuple(tuple(place) for place in layout["distances"])
     settings = {name: value for name, value in content["config"].items() if value is not None}
     return ModelSpec(
         vocabularies=Vocabularies(
             item=rules("item"), user=rules("user"), context=rules("context"),
             words=None if content["words"] is None else read(content["words"]), titles=content["titles"], queries=content["queries"],
+            log_numbers=tuple(Scale(**scale) for scale in content["log_numbers"]), since=content["since"],
         ),
         layout=Layout(**layout),
         config=with_settings(CtrConfig(), settings, source=str(folder / _LIST)),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ctr.inputs.length_buckets import BucketedHistory, LengthBucket
-from ctr.model.linear import LinearWithImage, take_rows
+from ctr.model.linear import LinearWithImage, put, take_rows
 from ctr.model.order import order_bucket, order_buckets, positions, window_shares
 
 if TYPE_CHECKING:
@@ -170,9 +170,7 @@ class HistoryNetwork(nn.Module):
         """Items and what attention reads of them, with what their places add to both."""
         assert self.order is not None
         bucket_sL = order_bucket(self.history_order, position_sL, age_sL)
-        return x_sLW + take_rows(self.order.weight, bucket_sL), read_sLR + take_rows(
-            self.order.weight @ self.pool.reader()[0].T, bucket_sL
-        )
+        return x_sLW + take_rows(self.order.weight, bucket_sL), read_sLR + take_rows(self.order.weight @ self.pool.reader()[0].T, bucket_sL)
 
     def _project(self, item_UD: Tensor, image_UF: Tensor | None, index: Tensor) -> Tensor:
         return self.project(take_rows(item_UD, index), None if image_UF is None else take_rows(image_UF, index))
@@ -220,8 +218,3 @@ def _shares(like_sLX: Tensor, real_sL: Tensor | None) -> Tensor:
 
 def _weighted_sum(weight_sL: Tensor, x_sLW: Tensor) -> Tensor:
     return torch.bmm(weight_sL[:, None], x_sLW)[:, 0]
-
-
-def put(rows: Tensor, places: list[Tensor], size: int) -> Tensor:
-    """(size, W): each row at its place; zeros elsewhere."""
-    return rows.new_zeros(size, rows.shape[1]).index_copy(0, torch.cat(places), rows)

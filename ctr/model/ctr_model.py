@@ -13,9 +13,8 @@ from ctr.inputs.batches import Batch
 from ctr.inputs.encode import IMAGE_TABLE, Layout
 from ctr.inputs.length_buckets import BucketedHistory
 from ctr.inputs.rules import Table
-from ctr.model.attention import put
 from ctr.model.linear import take_rows
-from ctr.model.match import bucket_match
+from ctr.model.match import history_match
 from ctr.model.network import Network
 from ctr.model.places import Cosines, bucket_pairs, item_feature
 from ctr.model.tables import EmbeddingTables
@@ -50,15 +49,10 @@ class CtrModel(Network):
         query = [] if queries is None else [take_rows(queries, batch.query)]
         context = _joined(found, self.layout.context, batch.context_numeric)
         target_image = None if image_UF is None else take_rows(image_UF, batch.target)
-        match = [self._match(batch, history) for history in batch.histories] if self.layout.matched else []
+        with torch.no_grad():
+            match = [history_match(batch, history, self.layout.distances) for history in batch.histories if self.layout.matched]
         numbers = [batch.log_numbers] if self.layout.log_numbers else []
         return self.mlp([user, *histories, take_rows(item_UD, batch.target), *query, context, *match, *numbers], target_image)
-
-    @torch.no_grad()
-    def _match(self, batch: Batch, history: BucketedHistory) -> Tensor:
-        """(B, K): how targets agree with one history; zeros where it is empty."""
-        found = [bucket_match(batch, history, bucket, self.layout.distances) for bucket in history.buckets]
-        return put(torch.cat(found), [bucket.impression for bucket in history.buckets], len(batch.target))
 
     def _texts(self, texts: Tensor | None, items: int) -> tuple[Tensor | None, Tensor | None]:
         """Titles (U, W) and queries (Q, W), one after the other."""

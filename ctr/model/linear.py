@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,17 +12,21 @@ def take_rows(matrix: Tensor, index: Tensor) -> Tensor:
     return F.embedding(index, matrix.flatten(1)).unflatten(-1, matrix.shape[1:])
 
 
-class ImagePart(nn.Module):
-    """The columns of a linear layer that read the image feature: z -> z W'."""
+def put(rows: Tensor, places: list[Tensor], size: int) -> Tensor:
+    """(size, W): each row at its place; zeros elsewhere."""
+    return rows.new_zeros(size, rows.shape[1]).index_copy(0, torch.cat(places), rows)
 
-    def __init__(self, image_size: int, other_size: int, out: int):
+
+class ImagePart(nn.Module):
+    """The columns of a linear layer that read the image feature: z -> z W'. Zeros at first, so every model begins as the baseline."""
+
+    def __init__(self, image_size: int, out: int):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out, image_size))
-        self.bound = 1 / math.sqrt(image_size + other_size)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.uniform_(self.weight, -self.bound, self.bound)
+        nn.init.zeros_(self.weight)
 
     def forward(self, image: Tensor) -> Tensor:
         return F.linear(image, self.weight)
@@ -42,7 +44,7 @@ class LinearWithImage(nn.Module):
     def __init__(self, size: int, image_size: int, out: int):
         super().__init__()
         self.base = nn.Linear(size, out)
-        self.image = ImagePart(image_size, size, out) if image_size else None
+        self.image = ImagePart(image_size, out) if image_size else None
 
     def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
         return self.base(x) if self.image is None or image is None else self.base(x) + self.image(image)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ctr.model.linear import put
+
 if TYPE_CHECKING:
     from ctr.inputs.batches import Batch
     from ctr.inputs.length_buckets import BucketedHistory, LengthBucket
@@ -55,9 +57,7 @@ def match_values(codes_sPC: Tensor, codes_sLC: Tensor, age_sL: Tensor, real_sL: 
     return torch.cat([torch.log1p(count_sCP), share_sCP, recency_sCP], dim=1).transpose(1, 2)
 
 
-def distances(
-    numeric_sPM: Tensor, numeric_sLM: Tensor, real_sL: Tensor | None, places: Sequence[tuple[int, int]]
-) -> Tensor:
+def distances(numeric_sPM: Tensor, numeric_sLM: Tensor, real_sL: Tensor | None, places: Sequence[tuple[int, int]]) -> Tensor:
     """(s, P, M') float32: log1p of the distance of each of the target's numbers from its mean over the history, in deviations.
 
     0 where the target's number is missing, or all of the history's are.
@@ -80,6 +80,12 @@ def distances(
     return torch.stack(found, dim=-1) if found else numeric_sPM[..., :0]
 
 
+def history_match(batch: Batch, history: BucketedHistory, places: Sequence[tuple[int, int]]) -> Tensor:
+    """(B, K): how a batch's targets agree with one history; zeros where it is empty."""
+    found = [bucket_match(batch, history, bucket, places) for bucket in history.buckets]
+    return put(torch.cat(found), [bucket.impression for bucket in history.buckets], len(batch.target))
+
+
 def bucket_match(batch: Batch, history: BucketedHistory, bucket: LengthBucket, places: Sequence[tuple[int, int]]) -> Tensor:
     """(b, K): the match of a bucket's impressions with their histories."""
     item_sL, target_sP = history.item[bucket.item], batch.grid[bucket.session]
@@ -88,3 +94,14 @@ def bucket_match(batch: Batch, history: BucketedHistory, bucket: LengthBucket, p
         far_sPM = distances(batch.item_numeric[target_sP], batch.item_numeric[item_sL], bucket.real, places)
         matched_sPK = torch.cat([matched_sPK, far_sPM], dim=-1)
     return matched_sPK[bucket.row, batch.slot[bucket.impression]]
+
+
+def candidate_match(
+    codes: Tensor, numeric: Tensor, candidates_C: Tensor, history_L: Tensor, age_L: Tensor, places: Sequence[tuple[int, int]]
+) -> Tensor:
+    """(C, K): the match of one user's candidates with a history, in which -1 is padding."""
+    items, real = history_L.clamp(min=0), (history_L >= 0)[None]
+    matched = match_values(codes[candidates_C][None], codes[items][None], age_L[None], real)[0]
+    if not places:
+        return matched
+    return torch.cat([matched, distances(numeric[candidates_C][None], numeric[items][None], real, places)[0]], dim=-1)

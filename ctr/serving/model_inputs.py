@@ -15,12 +15,16 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from ctr.inputs.dense import NEWEST, standardised, together_features
 from ctr.inputs.encode import IMAGE_TABLE
 from ctr.inputs.rules import Rules
 from ctr.inputs.vocabulary import Hashed, Ragged, kind_of
 from ctr.inputs.vocabulary_files import read_model_spec
+from ctr.model.match import NO_AGE
 from ctr.serving.lookup import Lookup, mapped, open_lookup
 from ctr.serving.request import Id, Item, Request, RequestColumns, RequestError, User, check_request
+from ctr.serving.snapshot import FOLDER as LOG_FOLDER
+from ctr.serving.snapshot import open_snapshot
 from data.arrays.words import words_of
 from features.forms.form import ITEM_TABLE
 
@@ -58,6 +62,7 @@ class ExportedCatalogue:
         self.items, self.users = _stored(folder / "items"), _stored(folder / "users")
         names = sorted(path.name.removesuffix(".hashes.npy") for path in (folder / "lookup").glob("*.hashes.npy"))
         self.lookups = {name: open_lookup(folder / "lookup" / name) for name in names}
+        self.log = open_snapshot(folder / LOG_FOLDER)
         self.dim = meta["dim"]
         known, titled = self.spec.vocabularies, {"title": "text"} if self.spec.vocabularies.titles else {}
         text_ids = meta["text_ids"]
@@ -78,6 +83,7 @@ class ExportedCatalogue:
         config, layout = self.spec.config, self.spec.layout
         most = (config.click_items, config.purchase_items, config.cart_items)
         histories = [things[-limit:] if limit else () for things, limit in zip(request.histories, most, strict=True)]
+        times = [None if given is None else given[-limit:] if limit else () for given, limit in zip(request.times, most, strict=True)]
         items = _distinct([*request.candidates, *(thing for things in histories for thing in things)])
         for item in request.pictures:
             if item not in items:
@@ -97,12 +103,17 @@ class ExportedCatalogue:
         def places(listed: Sequence[Item]) -> Tensor:
             return torch.tensor([place[thing.id] for thing in listed] or [-1])
 
-        arrays = (user_rows[0], user_numeric[0], rows, numeric, words, starts, vectors, present)
+        candidates = np.array([place[thing.id] for thing in request.candidates])
+        codes = self._codes(things, numbers)
+        clicks = np.array([place[thing.id] for thing in histories[0]], dtype=np.int64)
+        log_numbers = self._log_numbers(request, codes, candidates, clicks, int(user_number[0]))
+        arrays = (user_rows[0], user_numeric[0], rows, numeric, words, starts, vectors, present, codes[:, : layout.matched])
         tensors = (
             *(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays),
             *(places(history) for history in histories),
+            *(_ages(request.timestamp, given, len(history)) for given, history in zip(times, histories, strict=True)),
             places(request.candidates),
-            *(torch.from_numpy(array) for array in (query, context_rows, context_numeric)),
+            *(torch.from_numpy(array) for array in (query, context_rows, context_numeric, log_numbers)),
         )
         unknown = [thing.id for thing, number in zip(things, numbers, strict=True) if number < 0 and thing.overrides is None]
         bare = [] if not layout.place else [thing.id for thing in request.candidates if not present[place[thing.id]]]
@@ -137,6 +148,31 @@ class ExportedCatalogue:
         numeric = [part for scale in rules.numeric for part in scale.numbers(pl.Series(columns[scale.column], dtype=pl.Float64))]
         stacked = np.stack(rows, axis=1).clip(min=0) if rows else np.zeros((count, 0))
         return stacked.astype(np.int64), np.stack(numeric, axis=1).astype(np.float32) if numeric else np.zeros((count, 0), np.float32)
+
+    def _codes(self, things: Sequence[Item], numbers: np.ndarray) -> np.ndarray:
+        """(U, C) int32: which item each is and which value of each categorical column it has."""
+        described = np.array([thing.overrides is not None for thing in things], dtype=bool)
+        frame = _frame([dict(thing.overrides or {}) for thing in things], self.item_columns.columns)
+        known = self.spec.vocabularies.item.categorical
+        columns = [pl.Series(frame[name], dtype=_plain(values.values.dtype)) for name, values in known.items()]
+        return self.log.item_codes(numbers, described, columns)
+
+    def _log_numbers(self, request: Request, codes: np.ndarray, candidates: np.ndarray, clicks: np.ndarray, user: int) -> np.ndarray:
+        """(C, K) float32 standardised statistics and co-occurrence of the candidates."""
+        scales, log = self.spec.vocabularies.log_numbers, self.log
+        parts = [np.zeros((len(candidates), 0), np.float32)]
+        if log.counts:
+            events = [len(history) for history in request.histories]
+            parts.append(log.statistics(codes[candidates], user, request.timestamp, request.times[0] or (), events))
+        if log.together is not None:
+            newest = clicks[-max(NEWEST) :]
+            values = codes[newest, 0].astype(np.int64) - 1
+            known = np.array([len(values)])
+            target, place = codes[candidates, 0] - 1, np.zeros(len(candidates), np.int64)
+            since = log.moment if request.timestamp is None else request.timestamp
+            parts.append(together_features(log.together, target, values, known, place) * np.float32(since >= log.since))
+        mean, deviation = np.array([scale.mean for scale in scales]), np.array([scale.deviation for scale in scales])
+        return standardised(np.concatenate(parts, axis=1), mean, deviation)
 
     def _titles(self, things: Sequence[Item], numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Words of the titles, concatenated, and where each title begins."""
@@ -185,6 +221,13 @@ class ExportedCatalogue:
             if feature.rows is not None:
                 rows[places, -1] = feature.rows
         return vectors, present
+
+
+def _ages(now: int | None, times: Sequence[int] | None, length: int) -> Tensor:
+    """(L,) float32 log1p of the seconds since each event, NO_AGE where not known; an empty history is one NO_AGE."""
+    if now is None or times is None or not length:
+        return torch.full((max(1, length),), NO_AGE)
+    return torch.from_numpy(np.log1p(now - np.array(times)).astype(np.float32))
 
 
 def _distinct(things: Sequence[Item]) -> dict[Id, Item]:

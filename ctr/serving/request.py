@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ctr.inputs.encode import HISTORIES
+from data.log.checks import LATEST_SECOND
 from features.picture_encoder import Picture
 from run.errors import UserError
 
 Id = int | str
-FIELDS = ("user", "history", "candidates", "query", "context", "pictures")
+FIELDS = ("user", "history", "candidates", "query", "context", "pictures", "timestamp", "history_times")
 _ANYWHERE = ("image",)  # a column of items.parquet that is not a feature
 _ABSENT = object()
 
@@ -71,6 +72,8 @@ class Request:
     query: str = ""
     context: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # a value for each candidate
     pictures: Mapping[Id, Picture] = field(default_factory=dict)
+    timestamp: int | None = None  # Unix s of the request
+    times: tuple[tuple[int, ...] | None, ...] = (None,) * len(HISTORIES)  # Unix s of each history's events, as long as it; None: not given
 
 
 def check_request(asked: Mapping[str, Any], item: RequestColumns, user: RequestColumns, context: RequestColumns) -> Request:
@@ -79,7 +82,7 @@ def check_request(asked: Mapping[str, Any], item: RequestColumns, user: RequestC
     Args:
         asked: `user` (id or object; null: a visitor without an id), `candidates` (ids or objects), and optionally `history` (an object of
             clicks, purchases and cart, or the list of clicks), `query`, `context` (a column's value, or a list of one for each candidate),
-            `pictures` (item id -> path).
+            `pictures` (item id -> path), `timestamp` (Unix s of the request) and `history_times` (Unix s of each history's events).
 
     Raises:
         RequestError: a field is missing, unknown, or of the wrong type.
@@ -98,6 +101,9 @@ def check_request(asked: Mapping[str, Any], item: RequestColumns, user: RequestC
     if not isinstance(histories, Mapping):
         raise RequestError("history", "give a list of clicked items, or an object of clicks, purchases and cart", value=history)
     _known("history.", histories, HISTORIES)
+    timestamp = asked.get("timestamp")
+    if timestamp is not None:
+        _second("timestamp", timestamp)
     query = asked.get("query")
     if not isinstance(query, str | None):
         raise RequestError("query", "give a text", value=query)
@@ -108,6 +114,8 @@ def check_request(asked: Mapping[str, Any], item: RequestColumns, user: RequestC
         query=query or "",
         context=_context(asked.get("context") or {}, context, len(candidates)),
         pictures=_pictures(asked.get("pictures") or {}, item),
+        timestamp=timestamp,
+        times=_times(asked.get("history_times") or {}, histories, timestamp),
     )
 
 
@@ -116,6 +124,38 @@ def _items(where: str, listed: Any, of: RequestColumns) -> tuple[Item, ...]:
         raise RequestError(where, "give a list of item ids or objects", value=listed)
     found = (_described(f"{where}[{place}]", given, of) for place, given in enumerate(listed))
     return tuple(Item(id=_id(place, value, of), overrides=overrides) for place, value, overrides in found)
+
+
+def _times(given: Any, histories: Mapping[str, Any], timestamp: int | None) -> tuple[tuple[int, ...] | None, ...]:
+    """The times of each history's events."""
+    if isinstance(given, list | tuple):
+        given = {"clicks": given}
+    if not isinstance(given, Mapping):
+        raise RequestError("history_times", "give an object of clicks, purchases and cart, each a list of Unix seconds", value=given)
+    _known("history_times.", given, HISTORIES)
+    if given and timestamp is None:
+        raise RequestError("timestamp", "missing; history_times need the request's own time, in Unix seconds")
+    found: list[tuple[int, ...] | None] = []
+    for name in HISTORIES:
+        times, events = given.get(name), histories.get(name) or []
+        if times is None:
+            found.append(None)
+            continue
+        if not isinstance(times, list | tuple) or len(times) != len(events):
+            count = len(times) if isinstance(times, list | tuple) else "no"
+            raise RequestError(f"history_times.{name}", f"{count} times for {len(events)} items; give a time for each", value=times)
+        for place, time in enumerate(times):
+            _second(f"history_times.{name}[{place}]", time)
+            if time >= (timestamp or 0):
+                fix = f"is not before the request's timestamp {timestamp}; a history ends before its request"
+                raise RequestError(f"history_times.{name}[{place}]", fix, value=time)
+        found.append(tuple(times))
+    return tuple(found)
+
+
+def _second(where: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LATEST_SECOND:
+        raise RequestError(where, "give Unix seconds, an integer", value=value)
 
 
 def _user(given: Any, of: RequestColumns) -> User:

@@ -16,7 +16,9 @@ from ctr.config import CtrConfig
 from ctr.inputs.encode import IMAGE_TABLE, Layout
 from ctr.inputs.rules import Table
 from ctr.model.attention import HistoryNetwork, SelfAttention, TargetAttention
+from ctr.model.match import candidate_match
 from ctr.model.network import Network
+from ctr.model.order import order_bucket, positions, window_shares
 from ctr.model.places import Cosines, candidate_pairs, item_feature
 from features.forms.form import PAIR
 from run.errors import UserError
@@ -33,13 +35,18 @@ class ModelInputs(NamedTuple):
     title_start: Tensor  # (U,) int64: where each title begins
     vectors: Tensor  # (U, D) float32 zero rows where absent; D = 0 unless the form gives item numbers or pairs
     present: Tensor  # (U,) bool: the item has a picture
+    codes: Tensor  # (U, C) int32: which value of each matched column an item has; 0: missing
     clicks: Tensor  # (L,) int64: which of the U items, oldest first; -1 = padding; an empty history is one -1
     purchases: Tensor  # (L',) likewise
     cart: Tensor  # (L'',) likewise
+    click_ages: Tensor  # (L,) float32: log1p of the seconds since each click; -1 where not known
+    purchase_ages: Tensor  # (L',) likewise
+    cart_ages: Tensor  # (L'',) likewise
     candidates: Tensor  # (C,) int64: which of the U items
     query_words: Tensor  # (Q,) int64 table rows
     context_rows: Tensor  # (C, K) int64
     context_numeric: Tensor  # (C, M) float32
+    log_numbers: Tensor  # (C, K) float32 statistics and co-occurrence, standardised
 
 
 class ServingModel(Network):
@@ -73,13 +80,18 @@ class ServingModel(Network):
         title_start: Tensor,
         vectors: Tensor,
         present: Tensor,
+        codes: Tensor,
         clicks: Tensor,
         purchases: Tensor,
         cart: Tensor,
+        click_ages: Tensor,
+        purchase_ages: Tensor,
+        cart_ages: Tensor,
         candidates: Tensor,
         query_words: Tensor,
         context_rows: Tensor,
         context_numeric: Tensor,
+        log_numbers: Tensor,
     ) -> Tensor:
         layout = self.layout
         of_item, of_user, of_context = self._looked_up(item_rows, user_rows[None], context_rows)
@@ -88,11 +100,14 @@ class ServingModel(Network):
         image_UF = item_feature(
             layout, vectors, present, dict(zip([table.name for table in layout.item], of_item, strict=True)).get(IMAGE_TABLE)
         )
-        pooled = []
-        for network, history_L in zip(self.histories.values(), (clicks, purchases, cart), strict=True):
+        pooled, match = [], []
+        histories = zip((clicks, purchases, cart), (click_ages, purchase_ages, cart_ages), strict=True)
+        for network, (history_L, age_L) in zip(self.histories.values(), histories, strict=True):
             assert isinstance(network, HistoryNetwork)
             pair_CLF = candidate_pairs(vectors, present, candidates, history_L, self.cosines) if layout.place == PAIR else None
-            pooled.append(pool(network, item_UD, image_UF, pair_CLF, history_L, candidates))
+            pooled.append(pool(network, item_UD, image_UF, pair_CLF, history_L, age_L, candidates))
+            if layout.matched:
+                match.append(candidate_match(codes, item_numeric, candidates, history_L, age_L, layout.distances))
         count = candidates.shape[0]
         user = torch.cat([*of_user, user_numeric[None]], dim=1).expand(count, -1)
         query = []
@@ -100,7 +115,8 @@ class ServingModel(Network):
             start = torch.zeros(1, dtype=torch.int64, device=query_words.device)
             query = [self._means(query_words, start).expand(count, -1)]
         target_image = None if image_UF is None else image_UF[candidates]
-        return self.mlp([user, *pooled, item_UD[candidates], *query, *of_context, context_numeric], target_image)
+        numbers = [log_numbers] if layout.log_numbers else []
+        return self.mlp([user, *pooled, item_UD[candidates], *query, *of_context, context_numeric, *match, *numbers], target_image)
 
     def _means(self, words: Tensor, start: Tensor) -> Tensor:
         """(n, dim) the mean embedding of each text's words; zeros for a text without any."""
@@ -114,11 +130,17 @@ class ServingModel(Network):
 
 
 def pool(
-    network: HistoryNetwork, item_UD: Tensor, image_UF: Tensor | None, pair_CLF: Tensor | None, history_L: Tensor, candidates_C: Tensor
-) -> Tensor:
-    """(C, W) one user's history for each candidate: `HistoryNetwork` of one session; a history is either all padding or has none."""
+    network: HistoryNetwork, item_UD: Tensor, image_UF: Tensor | None, pair_CLF: Tensor | None, history_L: Tensor, age_L: Tensor,
+    candidates_C: Tensor,
+) -> Tensor:  # fmt: skip
+    """(C, size) one user's history for each candidate: `HistoryNetwork` of one session; a history is either all padding or has none."""
     projected_UW = network.project(item_UD, image_UF)
     x_CLW, any_real = projected_UW[history_L.clamp(min=0)][None], (history_L >= 0).any()
+    position_1L = positions(history_L[None], None)
+    windows = [(window_shares(position_1L, None, network.windows) @ x_CLW).flatten(1)] if network.windows else []
+    if network.order is not None:
+        bucket_1L = order_bucket(network.history_order, position_1L, age_L[None])
+        x_CLW = x_CLW + F.embedding(bucket_1L, network.order.weight)
     after = network.score_place == "after"
     if pair_CLF is not None and not after:
         assert network.project.image is not None
@@ -134,7 +156,8 @@ def pool(
         assert isinstance(network.pool, TargetAttention)
         x_CLW = x_CLW.expand(candidates_C.shape[0], -1, -1)
         pooled_CW = network.pool(x_CLW, F.linear(x_CLW, *network.pool.reader()), None, projected_UW[candidates_C])
-    return (network.out(pooled_CW) * any_real).expand(candidates_C.shape[0], -1)
+    count = candidates_C.shape[0]
+    return torch.cat([part.expand(count, -1) for part in (network.out(pooled_CW), *windows)], dim=1) * any_real
 
 
 def _table(weights: Mapping[str, Tensor], name: str) -> Tensor:
@@ -161,7 +184,8 @@ def exported(model: ServingModel, dim: int) -> torch.export.ExportedProgram:
     first = {
         "item_rows": "items", "item_numeric": "items", "title_words": "words", "title_start": "items", "vectors": "items",
         "present": "items", "clicks": "click_length", "purchases": "purchase_length", "cart": "cart_length", "candidates": "count",
-        "query_words": "query_length", "context_rows": "count", "context_numeric": "count",
+        "query_words": "query_length", "codes": "items", "click_ages": "click_length", "purchase_ages": "purchase_length",
+        "cart_ages": "cart_length", "log_numbers": "count", "context_rows": "count", "context_numeric": "count",
     }  # fmt: skip
     shapes = {name: {0: sizes[first[name]]} if name in first else None for name in ModelInputs._fields}
     with torch.no_grad():
@@ -180,11 +204,16 @@ def _sample(layout: Layout, dim: int) -> ModelInputs:
         title_start=torch.arange(7),
         vectors=torch.zeros(7, dim, dtype=numbers),
         present=torch.ones(7, dtype=torch.bool),
+        codes=torch.ones(7, layout.matched, dtype=torch.int32),
         clicks=torch.arange(3),
         purchases=torch.arange(4),
         cart=torch.arange(5),
+        click_ages=torch.ones(3),
+        purchase_ages=torch.ones(4),
+        cart_ages=torch.ones(5),
         candidates=torch.arange(6),
         query_words=torch.zeros(9, dtype=ids),
         context_rows=torch.zeros(6, len(layout.context), dtype=ids),
         context_numeric=torch.zeros(6, layout.context_numeric, dtype=numbers),
+        log_numbers=torch.zeros(6, layout.log_numbers, dtype=numbers),
     )
