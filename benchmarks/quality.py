@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 OURS = "ours"
 EPOCHS = 5  # of FuxiCTR's models, at most; ours has its own default
-QUICK_USERS = 100
-OUR_GRID: tuple[dict[str, Any], ...] = ({}, {"learning_rate": 1e-3}, {"table_learning_rate": 2e-2})
+QUICK_USERS = 200
+OUR_GRID: tuple[dict[str, Any], ...] = ({}, {"batch_sessions": 16}, {"batch_sessions": 16, "table_learning_rate": 1e-2})
 TREE_GRID: tuple[dict[str, Any], ...] = ({}, {"num_leaves": 15, "min_data_in_leaf": 100}, {"num_leaves": 63, "learning_rate": 0.03})
 PEER_GRID: tuple[dict[str, Any], ...] = (
     {"learning_rate": 1e-3, "size": 16, "regularizer": 0.0},
@@ -227,13 +227,12 @@ def peer_training(log: Log, kind: Any, features: Any, *, epochs: int, **more: An
 
 def our_numbers(log: Log) -> np.ndarray:
     """(I, K) float32 numbers that our model computes from the log; zeros in the pretrain split, which no model is trained on."""
-    from ctr.impression_numbers import dense_names, dense_values
-    from ctr.inputs.sampler import split_sessions
+    from ctr.model.dense_features import dense_features, dense_names
 
     numbers = np.zeros((len(log.shop.item), len(dense_names(log.inputs))), np.float32)
     for split in log.rows:
-        part = split_sessions(log.shop, split)
-        numbers[part.rows] = dense_values(log.inputs, part)
+        _, rows, values = dense_features(log.inputs, split)
+        numbers[rows] = values
     return numbers
 
 

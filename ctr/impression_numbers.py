@@ -9,16 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctr.inputs.batches import assemble
 from ctr.inputs.encode import HISTORIES, Inputs
 from ctr.inputs.rules import Rules
-from ctr.inputs.sampler import SplitSessions, in_order
-from ctr.model.match import bucket_match, match_names
+from ctr.inputs.sampler import SplitSessions
+from ctr.model.dense_features import dense_features_of
 from data.arrays.ranges import ranges
 from data.log.histories import jagged_events
 
 MOST_VALUES = 1_000  # a column with more values is left out: its values' statistics are among the numbers
-_AT_ONCE = 512  # sessions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +35,11 @@ def impression_numbers(inputs: Inputs, part: SplitSessions) -> ImpressionNumbers
     The IDs of items and users are left out: a tree would only memorise them, and their counts are among the statistics. Texts are left
     out too.
     """
-    rows = part.rows[ranges(part.start, part.count)]
+    dense_names, rows, dense = dense_features_of(inputs, part)
     item, user = inputs.shop.item[rows], inputs.shop.user[rows]
     numbers = inputs.vocabularies
     quantities = [
-        (dense_names(inputs), dense_values(inputs, part)),
+        (dense_names, dense),
         (number_names(numbers.item), inputs.items.numeric[item]),
         (number_names(numbers.user), inputs.users.numeric[user]),
         (number_names(numbers.context), inputs.context.numeric[rows]),
@@ -56,34 +54,6 @@ def impression_numbers(inputs: Inputs, part: SplitSessions) -> ImpressionNumbers
     values = np.concatenate([found for _, found in (*quantities, *categories)], axis=1, dtype=np.float32)
     first = sum(len(found) for found, _ in quantities)
     return ImpressionNumbers(names=names, codes=tuple(range(first, len(names))), rows=rows, values=values)
-
-
-def dense_names(inputs: Inputs) -> list[str]:
-    """Names of `dense_values`' columns."""
-    known, layout = inputs.vocabularies, inputs.layout
-    columns = ["item", *known.item.categorical] if layout.matched else []
-    distances = [scale.column for scale in known.item.numeric] if layout.distances else []
-    matched = [f"{history}: {name}" for history in HISTORIES for name in match_names(columns, distances)]
-    return [*(scale.column for scale in known.log_numbers), *matched]
-
-
-def dense_values(inputs: Inputs, part: SplitSessions) -> np.ndarray:
-    """(n, K) float32: statistics and co-occurrence, then the match with each history; 0 where a session has no history."""
-    layout, done = inputs.layout, 0
-    numbers, names = len(inputs.vocabularies.log_numbers), dense_names(inputs)
-    values = np.zeros((int(part.count.sum()), len(names)), np.float32)
-    width = (len(names) - numbers) // len(HISTORIES)
-    for places in in_order(part, _AT_ONCE):
-        batch = assemble(inputs, part, places)
-        block = values[done : done + len(batch.row)]
-        block[:, :numbers] = batch.log_numbers.numpy()
-        for place, history in enumerate(batch.histories if width else ()):
-            own = block[:, numbers + place * width :][:, :width]
-            for bucket in history.buckets:
-                if len(bucket.impression):
-                    own[bucket.impression.numpy()] = bucket_match(batch, history, bucket, layout.distances).numpy()
-        done += len(block)
-    return values
 
 
 def thinned(part: SplitSessions, most: int) -> SplitSessions:

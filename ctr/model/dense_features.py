@@ -10,20 +10,24 @@ import torch
 
 from ctr.inputs.batches import assemble
 from ctr.inputs.encode import HISTORIES, Inputs
-from ctr.inputs.sampler import in_order, split_sessions
+from ctr.inputs.sampler import SplitSessions, in_order, split_sessions
 from ctr.model.match import history_match, match_names
 
 _SESSIONS = 512  # of a batch
 
 
-@torch.no_grad()
 def dense_features(inputs: Inputs, split: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Match with each history, statistics and co-occurrence of a split's impressions.
 
     Returns:
         K names, the impressions' rows (n,) int64 in impressions.parquet, and their numbers (n, K) float32.
     """
-    part = split_sessions(inputs.shop, split)
+    return dense_features_of(inputs, split_sessions(inputs.shop, split))
+
+
+@torch.no_grad()
+def dense_features_of(inputs: Inputs, part: SplitSessions) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """`dense_features` of these sessions, in their order."""
     names = dense_names(inputs)
     rows, values = [np.zeros(0, np.int64)], [np.zeros((0, len(names)), np.float32)]
     for places in in_order(part, _SESSIONS):
