@@ -24,7 +24,7 @@ from data.log.histories import jagged
 from metrics.gauc import gauc
 
 BATCH = 256  # impressions per step
-PATIENCE = 2  # epochs without a higher valid GAUC before a training ends
+PATIENCE = 1  # epochs without a higher valid GAUC before a training ends
 HIDDEN = [128, 64, 32]
 LABEL = "click"
 
