@@ -157,13 +157,13 @@ def models(log: Log, arguments: argparse.Namespace) -> Iterator[Model]:
         return
     epochs, plain = 1 if arguments.quick else EPOCHS, features_of(log.inputs, None)
     with_numbers = features_of(log.inputs, our_numbers(log))
-    for name, kind in kinds.items():
-        yield Model(name=f"FuxiCTR's {name}", train=peer_training(log, kind, plain, epochs=epochs), grid=PEER_GRID)
-    bst = peer_training(log, kinds["BST"], plain, epochs=epochs, use_position_emb=False)
-    yield Model(name="FuxiCTR's BST without positions", train=bst, like="FuxiCTR's BST")
-    din, bst = (peer_training(log, kinds[name], with_numbers, epochs=epochs) for name in ("DIN", "BST"))
-    yield Model(name="FuxiCTR's DIN with our numbers", train=din, grid=PEER_GRID)
-    yield Model(name="FuxiCTR's BST with our numbers", train=bst, like="FuxiCTR's BST")
+    din, bst = kinds["DIN"], kinds["BST"]
+    yield Model(name="FuxiCTR's DIN", train=peer_training(log, din, plain, epochs=epochs), grid=PEER_GRID)
+    yield Model(name="FuxiCTR's DIN with our numbers", train=peer_training(log, din, with_numbers, epochs=epochs), grid=PEER_GRID)
+    yield Model(name="FuxiCTR's BST", train=peer_training(log, bst, plain, epochs=epochs), grid=PEER_GRID)
+    without = peer_training(log, bst, plain, epochs=epochs, use_position_emb=False)
+    yield Model(name="FuxiCTR's BST without positions", train=without, like="FuxiCTR's BST")
+    yield Model(name="FuxiCTR's BST with our numbers", train=peer_training(log, bst, with_numbers, epochs=epochs), like="FuxiCTR's BST")
 
 
 def tuned(log: Log, model: Model, grid: tuple[dict[str, Any], ...]) -> Trained:
