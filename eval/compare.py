@@ -57,7 +57,8 @@ class CompareConfig:
     preset: str = "small"  # tiny (about a minute; only shows that everything runs) | small | paper (a GPU)
     seeds: int = 3  # trainings of every model, with seeds 0, 1, ...
     out: Path = Path("runs/compare")  # run folder: stages are stored here and reused
-    start: Literal["cold", "warm"] = "cold"  # of CTR models; warm: all, the baseline too, start from one trained baseline of their seed
+    # of CTR models: warm: all, the baseline too, start from one trained baseline of their seed (the paper's way); cold: from scratch
+    start: Literal["cold", "warm"] = "warm"
     controls: bool = False  # add an A/A row (the baseline with other seeds), shuffled embeddings and the untrained backbone
     gauc_weight: Literal["session", "impression"] = "session"  # how groups are averaged; the paper: session, the plain mean
     gauc_key: Literal["session", "user"] = "session"  # what a group is; the paper: session
