@@ -37,6 +37,7 @@ LENGTHS = (50, 200, 1000)
 BATCH = 128  # impressions per step
 ITEM, WIDTH, HEADS, HIDDEN = 32, 64, 2, (1024, 512, 256, 128, 64)
 VECTOR = 256  # numbers in a picture's embedding, as in the paper
+COLUMNS, STATISTICS = 6, 47  # an item's id and five categorical columns, and what statistics and co-occurrence say of those
 POOL = 8  # batches made of different sessions
 
 Job = Callable[[], Any]
@@ -57,6 +58,7 @@ def main() -> None:
     lines = []
     for length in LENGTHS:
         lines += training(length, arguments.fuxictr, rounds=(1 if length == max(LENGTHS) else 3) if arguments.quick else 5)
+    lines += log_numbers(rounds=2 if arguments.quick else 5)
     lines.append(vocabulary(rounds=3 if arguments.quick else 7))
     lines += memory(arguments.fuxictr, quick=arguments.quick)
     show(lines)
@@ -88,6 +90,25 @@ def training(length: int, checkout: Path | None, *, rounds: int) -> list[dict[st
     if longest:
         rate = steps * operations(shared.batch(0), length) / seconds["train L=1000, 10 a session"]
         lines.append(line(f"train L={length}, share of peak", rate / 1e9, peak / 1e9, "GFLOP/s", higher_is_better=True))
+    return lines
+
+
+def log_numbers(*, rounds: int) -> list[dict[str, Any]]:
+    """Samples per second with match and statistics, and with everything that presets for small logs add, compared with neither."""
+    from benchmarks.side_by_side import line
+
+    lines = []
+    for length in (min(LENGTHS), max(LENGTHS)):
+        steps = max(1, 1000 // length)
+        sides = {
+            "plain": Ours(length, 10),
+            f"train L={length}, match and statistics": Ours(length, 10, numbers=True),
+            f"train L={length}, with order and windows too": Ours(length, 10, numbers=True, order="position", windows=(10, 3)),
+        }
+        seconds = in_rounds({what: lambda side=side, steps=steps: side.take(steps) for what, side in sides.items()}, rounds=rounds)
+        rates = {what: steps * side.impressions / seconds[what] for what, side in sides.items()}
+        plain = rates.pop("plain")
+        lines += [line(what, rate, plain, "samples/s", higher_is_better=True) for what, rate in rates.items()]
     return lines
 
 
@@ -159,19 +180,24 @@ class Ours:
         length: of every click history; there are no purchases and no cart.
         per_session: impressions in a session.
         items: in the vocabulary.
+        numbers: read match with COLUMNS columns, and STATISTICS statistics of each impression.
+        order, windows: `history_order` and `windows` of CtrConfig.
     """
 
-    def __init__(self, length: int, per_session: int, *, items: int = MILLION, form: str = "none", score_place: str = "before"):
+    def __init__(
+        self, length: int, per_session: int, *, items: int = MILLION, form: str = "none", score_place: str = "before",
+        numbers: bool = False, order: str = "none", windows: tuple[int, ...] = (),
+    ):  # fmt: skip
         from ctr.config import CtrConfig
         from ctr.inputs.sampler import SplitSessions
 
         config = CtrConfig(
             click_items=length, id_size=ITEM, width=WIDTH, heads=HEADS, hidden=HIDDEN, ema=0, score_place=score_place,
-            table_optimizer="rowwise_adagrad",
+            table_optimizer="rowwise_adagrad", match=numbers, history_order=order, windows=windows,
         )  # fmt: skip
         self.sessions = -(-BATCH // per_session)
         self.impressions = self.sessions * per_session
-        self.inputs = made_up(length, per_session, items, form, sessions=POOL * self.sessions)
+        self.inputs = made_up(length, per_session, items, form, sessions=POOL * self.sessions, numbers=numbers)
         number = np.arange(POOL * self.sessions)
         count = np.full_like(number, per_session)
         self.part = SplitSessions(rows=np.arange(count.sum()), sessions=number, start=number * per_session, count=count)
@@ -200,7 +226,7 @@ def stepper(inputs: Inputs, config: CtrConfig) -> Callable[[Batch], float]:
     return lambda batch: take_step(run, Share(batch, real=True, impressions=len(batch.click)))
 
 
-def made_up(length: int, per_session: int, items: int, form: str, *, sessions: int) -> Inputs:
+def made_up(length: int, per_session: int, items: int, form: str, *, sessions: int, numbers: bool = False) -> Inputs:
     """A log in memory: items drawn uniformly for histories of `length` clicks and for sessions; half of the impressions are clicked."""
     import polars as pl
 
@@ -216,23 +242,25 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
     nothing = np.zeros(0, np.int32)
     shop = Shop(
         folder=Path("made up"), items=pl.DataFrame(), users=pl.DataFrame(), impressions=pl.DataFrame(),
-        item=rng.integers(items, size=impressions, dtype=np.int32), user=session, session=session, time=np.arange(sessions).repeat(per_session),
+        item=rng.integers(items, size=impressions, dtype=np.int32), user=session, session=session,
+        time=np.arange(sessions).repeat(per_session),
         click=rng.integers(2, size=impressions, dtype=np.int8), session_user=np.arange(sessions, dtype=np.int32),
         session_time=np.arange(sessions), session_split=np.full(sessions, SPLITS.index("train"), np.int8), session_category=None,
         item_category=None, category_names=[], split_is_ordered=True,
         events=None,  # type: ignore[arg-type]  # not read: the histories are built here
     )  # fmt: skip
     start, none = np.arange(sessions) * length, np.zeros(sessions, np.int64)
+    no_time = np.zeros(0, np.int64)
     clicked = rng.integers(items, size=sessions * length, dtype=np.int32)
     histories = (
-        History(name="clicks", item=clicked, start=start, end=start + length, gone=None),
-        History(name="purchases", item=nothing, start=none, end=none, gone=None),
-        History(name="cart", item=nothing, start=none, end=none, gone=None),
+        History(name="clicks", item=clicked, time=np.repeat(np.arange(sessions), length) - 1, start=start, end=start + length, gone=None),
+        History(name="purchases", item=nothing, time=no_time, start=none, end=none, gone=None),
+        History(name="cart", item=nothing, time=no_time, start=none, end=none, gone=None),
     )
     table = Table(name="item", size=items, dim=ITEM)
     layout = Layout(
         item=(table,), user=(), context=(), item_numeric=0, user_numeric=0, context_numeric=0, words=0, titles=False, queries=False,
-        form=form, vector_size=0,
+        form=form, vector_size=0, matched=COLUMNS if numbers else 0, log_numbers=STATISTICS if numbers else 0, distances=(),
     )  # fmt: skip
     vectors = None
     if form == "sim_score":
@@ -248,6 +276,9 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
         context=columns((), np.zeros((0, impressions), np.int32), impressions), titles=None, queries=None,
         query=np.zeros(impressions, np.int64), histories=histories, each_impression=False, vectors=vectors,
         present=np.ones(items, bool), shop=shop,
+        codes=rng.integers(1, 50, size=(items, COLUMNS), dtype=np.int32),
+        log_numbers=rng.random((impressions, STATISTICS if numbers else 0), dtype=np.float32),
+        log_features=None,  # type: ignore[arg-type]  # likewise
         feature=no_image(items), vocabularies=None,  # type: ignore[arg-type]  # not read in training
     )  # fmt: skip
 

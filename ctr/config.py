@@ -71,7 +71,8 @@ class CtrConfig:
     mask_same_item: bool = True  # sim_score: ignore a target's cosine with itself in its history (off: as in Eq. 8)
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 
-    epochs: int = 2  # passes over the train split at most; with more, ID tables overfit
+    epochs: int = 4  # passes over the train split at most; training stops before if validation does not improve (patience)
+    warm_epochs: int = 1  # ... of a comparison's rows that start from the trained baseline
     batch_sessions: int = 64  # sessions in a batch, each complete
     learning_rate: float = 2e-3  # peak, of AdamW, for everything except the tables
     table_learning_rate: float = 5e-2  # peak, of the tables' optimizer
@@ -80,7 +81,8 @@ class CtrConfig:
     table_precision: str = "fp32"  # of table rows: fp32 | fp16 | bf16 (a GPU)
     table_sharding: str = "auto"  # over ranks: auto (TorchRec's planner) | table_wise | row_wise; texts' words always table-wise
     weight_decay: float = 1e-4  # of AdamW; none on tables
-    warm_up: float = 0.05  # share of all steps in which the learning rates rise; then a cosine to 0
+    warm_up: float = 0.05  # share of an epoch's steps in which the learning rates rise; then a cosine to 0, so that an epoch can be the last
+    epoch_decay: float = 0.5  # factor of the learning rates from one epoch to the next
     ema: float = 0.999  # decay per step of the average of weights that is validated; 0 validates the weights themselves
     ema_tables: bool = True  # average the tables too: a pass over all their rows at each step
     validations_per_epoch: int = 2  # validations in an epoch
@@ -107,7 +109,7 @@ class CtrConfig:
             if getattr(self, name) < 0:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         for name in (
-            "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs",
+            "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs", "warm_epochs",
             "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience", "keep_checkpoints",
         ):  # fmt: skip
             positive(name, getattr(self, name))

@@ -57,8 +57,10 @@ class CompareConfig:
     preset: str = "small"  # tiny (about a minute; only shows that everything runs) | small | paper (a GPU)
     seeds: int = 3  # trainings of every model, with seeds 0, 1, ...
     out: Path = Path("runs/compare")  # run folder: stages are stored here and reused
-    start: Literal["cold", "warm"] = "cold"  # of CTR models; warm: all, the baseline too, start from one trained baseline of their seed
-    # add an A/A row (the baseline with other seeds), shuffled embeddings, the untrained backbone and, in place of the baseline, LightGBM
+    # of CTR models: warm: all, the baseline too, start from one trained baseline of their seed (the paper's way); cold: from scratch
+    start: Literal["cold", "warm"] = "warm"
+    # add an A/A row (the baseline with other seeds), shuffled embeddings, the untrained backbone, and LightGBM as a check of the
+    # baseline (if it is installed)
     controls: bool = False
     gauc_weight: Literal["session", "impression"] = "session"  # how groups are averaged; the paper: session, the plain mean
     gauc_key: Literal["session", "user"] = "session"  # what a group is; the paper: session
