@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from data.origin import ORIGIN
 from data.readers.interactions import Interactions, kept
 from data.readers.negatives import Negatives
 from data.readers.pictures import found_pictures, shrink_pictures, with_pictures
@@ -23,7 +24,6 @@ from run.folder import commit
 from run.progress import Progress
 from run.randomness import permutation, uniform
 
-ORIGIN = "origin.json"
 _AT_ONCE = 1 << 19  # positives that become impressions at a time
 
 
