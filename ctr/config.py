@@ -81,8 +81,7 @@ class CtrConfig:
     table_precision: str = "fp32"  # of table rows: fp32 | fp16 | bf16 (a GPU)
     table_sharding: str = "auto"  # over ranks: auto (TorchRec's planner) | table_wise | row_wise; texts' words always table-wise
     weight_decay: float = 1e-4  # of AdamW; none on tables
-    warm_up: float = 0.05  # share of an epoch's steps in which the learning rates rise; then a cosine to 0, so that an epoch can be the last
-    epoch_decay: float = 0.5  # factor of the learning rates from one epoch to the next
+    warm_up: float = 0.05  # share of all steps in which the learning rates rise; then a cosine to 0
     ema: float = 0.999  # decay per step of the average of weights that is validated; 0 validates the weights themselves
     ema_tables: bool = True  # average the tables too: a pass over all their rows at each step
     validations_per_epoch: int = 2  # validations in an epoch

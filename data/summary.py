@@ -12,6 +12,7 @@ from data.log.events import ACTIONS, CLICK
 from data.log.histories import History, cart_history, click_history, purchase_history
 from data.log.shop_folder import SPLITS, Shop
 from data.log.tables import IMPRESSIONS
+from data.origin import negatives_of, origin_of
 
 
 def summary(shop: Shop) -> Iterator[tuple[str, str]]:
@@ -28,6 +29,9 @@ def summary(shop: Shop) -> Iterator[tuple[str, str]]:
     yield "impressions", f"{number(impressions)} since {_day(shop.impressions['timestamp'].min())}"
     yield "last impression", _day(shop.impressions["timestamp"].max())
     yield "click rate", f"{shop.click.mean():.4f}"
+    if (origin := origin_of(shop.folder)) is not None:
+        refused = sum(origin["rows_refused"].values())
+        yield "converted from", f"{origin['source']}; {negatives_of(origin)}; {number(refused)} bad rows left out"
     yield "sessions", f"{number(sessions)}, {impressions / sessions:.1f} impressions each"
     yield "one-class sessions", f"{part(one_class_sessions(shop), sessions)}: they cannot count in GAUC"
     for code, name in enumerate(SPLITS):

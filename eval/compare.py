@@ -173,6 +173,7 @@ def comparison_of(config: CompareConfig) -> Comparison:
 
 def write_results(config: CompareConfig, comparison: Comparison, shop: Shop, *, began: float) -> dict[str, Any]:
     """Measure all rows and write `results.json`, `users.parquet` and `report.html`; print the table last, because printing may fail."""
+    from data.origin import origin_of
     from data.source import shop_fingerprint
     from eval.merge import write_users
     from eval.report.report_data import write_comparison_report
@@ -183,6 +184,8 @@ def write_results(config: CompareConfig, comparison: Comparison, shop: Shop, *, 
     measured, sums = measure(comparison, test, config.rows, seeds)
     results = {"data": config.source.data, "preset": config.preset, "simulated": is_simulated(shop.folder), **measured}
     results |= {"shop": shop_fingerprint(shop.folder), "split_is_ordered": shop.split_is_ordered, "start": config.start, "commit": commit()}
+    if (origin := origin_of(shop.folder)) is not None:
+        results["origin"] = origin
     results["seconds"] = {"this_call": time.monotonic() - began}
     write_users(config.out / "users.parquet", sums, seeds)
     write_json(config.out / "results.json", results)

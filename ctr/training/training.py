@@ -116,9 +116,8 @@ def take_step(run: Training, taken: Share) -> float:
 
 
 def set_rates(run: Training) -> None:
-    """Set the learning rates of the next step: in each epoch a linear rise, then a half cosine to 0; each lower than the one before."""
-    epoch, step = divmod(run.state.step, run.steps // run.config.epochs)
-    share = rise_and_cosine(step / (run.steps // run.config.epochs), rise=run.config.warm_up) * run.config.epoch_decay**epoch
+    """Set the learning rates of the next step: a linear rise, then a half cosine to 0."""
+    share = rise_and_cosine(run.state.step / run.steps, rise=run.config.warm_up)
     for group in run.optimizer.param_groups:
         group["lr"] = run.config.learning_rate * share
     set_table_rate(run.model, run.config.table_learning_rate * share)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isclose
 
+from data.origin import negatives_of
 from eval.report.wording import Results, bounds, count, level, percentage_points, verdict
 from eval.rows import BOOSTED, OTHER_SEEDS, is_shuffled, row_name
 
@@ -15,7 +16,7 @@ HEALTHY = 0.1  # share of 1/sqrt(D), the spread of D-dimensional unit vectors in
 
 def caveats(results: Results) -> list[str]:
     """The sentences that apply, the most serious first; those about keys missing from `results` are left out."""
-    checks = (_chance, _weak, _controls, _still, _collapsed, _clusters, _few, _tiny, _short, _unordered, _code)
+    checks = (_chance, _weak, _controls, _still, _collapsed, _clusters, _few, _tiny, _short, _sampled, _unordered, _code)
     return [sentence for check in checks for sentence in check(results)]
 
 
@@ -64,6 +65,15 @@ def _controls(results: Results) -> Iterator[str]:
         elif is_shuffled(row["encoder"]) and verdict(delta) == "lifts":
             name = row_name(row["encoder"], row["image_feature"])
             yield f"{name} lifts GAUC by {moved} though its embeddings belong to other items: lifts of that size need no picture."
+
+
+def _sampled(results: Results) -> Iterator[str]:
+    if (origin := results.get("origin")) is not None:
+        what = negatives_of(origin)
+        yield (
+            f"{what[0].upper()}{what[1:]}: the log ({origin['source']}) has no impressions, and nobody skipped these items. "
+            "Compare rows with each other; levels of AUC and GAUC depend on the sampling."
+        )
 
 
 def _still(results: Results) -> Iterator[str]:
