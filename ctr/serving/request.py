@@ -83,8 +83,8 @@ def check_request(asked: Mapping[str, Any], item: RequestColumns, user: RequestC
     Args:
         asked: `user` (id or object; null: a visitor without an id), `candidates` (ids or objects), and optionally `history` (an object of
             clicks, purchases and cart, or the list of clicks), `query`, `context` (a column's value, or a list of one for each candidate),
-            `pictures` (item id -> path), `own_score` (the user's own model's
-            probability, for each candidate or for all), `timestamp` (Unix s of the request) and `history_times` (Unix s of each history's events).
+            `pictures` (item id -> path), `own_score` (the user's own model's probability, for each candidate or for all), `timestamp`
+            (Unix s of the request) and `history_times` (Unix s of each history's events).
 
     Raises:
         RequestError: a field is missing, unknown, or of the wrong type.
