@@ -261,6 +261,7 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
     layout = Layout(
         item=(table,), user=(), context=(), item_numeric=0, user_numeric=0, context_numeric=0, words=0, titles=False, queries=False,
         form=form, vector_size=0, matched=COLUMNS if numbers else 0, log_numbers=STATISTICS if numbers else 0, distances=(),
+        own_score=False,
     )  # fmt: skip
     vectors = None
     if form == "sim_score":
@@ -278,6 +279,7 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
         present=np.ones(items, bool), shop=shop,
         codes=rng.integers(1, 50, size=(items, COLUMNS), dtype=np.int32),
         log_numbers=rng.random((impressions, STATISTICS if numbers else 0), dtype=np.float32),
+        own_logit=None,
         log_features=None,  # type: ignore[arg-type]  # likewise
         feature=no_image(items), vocabularies=None,  # type: ignore[arg-type]  # not read in training
     )  # fmt: skip

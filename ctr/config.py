@@ -54,6 +54,7 @@ class CtrConfig:
     statistics: bool = True  # impressions, clicks, click rate and trend so far, of item, each column's value and user
     statistics_lag: str = "0s"  # how old the newest counts are: 1d for those who count once a day
     co_occurrence: bool = True  # how often the target was clicked together with the newest clicks, in the pretraining period
+    own_score: bool = True  # where impressions have the column own_score, start from its logit
     history_order: str = "position"  # what a history item knows of its place: none | position (from the newest) | gap (time since)
     windows: tuple[int, ...] = (10, 3)  # the newest few items of each history are pooled too; empty: none
 

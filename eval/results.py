@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ctr.inputs.own_score import COLUMN, has_own_score
 from data.log.shop_folder import Shop
 from eval.merge import interval, pairs_of, select_forms
 from eval.rows import BASELINE, BOOSTED, Row, encoder_of, is_control
@@ -17,6 +18,7 @@ from eval.stages import Comparison, ctr_stage, installed, versions
 from features.encoder_stages import encoder_stage, initial_encoder_stage, is_external, needs_initial_encoder
 from features.forms.table import settings_of
 from metrics.auc import auc
+from metrics.calibration import ece, log_loss, pcoc
 from metrics.gauc import Weight, dense_codes, gauc
 from metrics.intervals import Draws, GaucSums, Resamples, auc_draws, difference, gauc_sums, resampled
 from run.folder import read_metrics
@@ -90,6 +92,7 @@ def measure(comparison: Comparison, test: TestSet, rows: Sequence[Row], seeds: S
             "auc": _summary(baseline.auc), "gauc": _summary(baseline.gauc), "valid_gauc": baseline.valid_gauc, **baseline.steps,
             "seconds": _seconds(comparison, baseline, seeds),
         },
+        **own_model(test, baseline, seeds, used=comparison.ctr.own_score),
         "rows": [_table_row(comparison, each, baseline, seeds, selected=each.row in selected.values()) for each in measured],
         "pairs": pairs_of(selected, {each.row: each.gauc for each in measured}),
         "encoders": encoders_trained(comparison, (row[0] for row in rows if row[1] != "none"), seeds),
@@ -111,6 +114,26 @@ def measured_row(comparison: Comparison, test: TestSet, row: Row, seeds: Sequenc
         sums=sums,
         trained=[ctr_stage(comparison, row, seed).result for seed in seeds],
     )
+
+
+def own_model(test: TestSet, baseline: Measured, seeds: Sequence[int], *, used: bool) -> dict[str, Any]:
+    """The entry of the user's own model, where the log holds its predictions; its differences are from the baseline, as a row's are.
+
+    Args:
+        used: rows start from it.
+    """
+    if not used or not has_own_score(test.shop.impressions):
+        return {}
+    probability = test.shop.impressions[COLUMN].to_numpy()[test.rows]
+    predictions = np.stack([probability] * len(seeds))
+    of_auc = auc_draws(test.click, predictions, test.resamples)
+    of_gauc = resampled(gauc_sums(test.click, predictions, test.group, test.resamples, weight=test.gauc_weight), test.resamples)
+    entry = {
+        "auc": float(of_auc.point.mean()), "gauc": float(of_gauc.point.mean()), "log_loss": log_loss(test.click, probability),
+        "calibration": {"pcoc": pcoc(test.click, probability), "ece": ece(test.click, probability)},
+        "delta_auc": interval(difference(of_auc, baseline.auc)), "delta_gauc": interval(difference(of_gauc, baseline.gauc)),
+    }  # fmt: skip
+    return {"own_model": entry}
 
 
 def _table_row(comparison: Comparison, measured: Measured, baseline: Measured, seeds: Sequence[int], *, selected: bool) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def serving_inputs(inputs, batch):
         context_rows=rows(inputs.layout.context),
         context_numeric=batch.context_numeric,
         log_numbers=batch.log_numbers,
+        own_logit=torch.zeros(len(batch.target)),
     )
 
 

@@ -28,6 +28,7 @@ class Batch(NamedTuple):
     user_numeric: Tensor  # (S, M')
     context_numeric: Tensor  # (B, M'')
     log_numbers: Tensor  # (B, K) statistics and co-occurrence, standardised
+    own_logit: Tensor | None  # (B,) float32 of the user's own model
     codes: Tensor  # (U, C) int32: which value of each matched column an item has; 0 where it is missing
     vectors: Tensor | None  # (U, D) zero rows where absent
     present: Tensor  # (U,) bool
@@ -64,6 +65,7 @@ def assemble(inputs: Inputs, part: SplitSessions, places: np.ndarray) -> Batch:
         user_numeric=torch.from_numpy(inputs.users.numeric[users]),
         context_numeric=torch.from_numpy(inputs.context.numeric[rows]),
         log_numbers=torch.from_numpy(inputs.log_numbers[rows]),
+        own_logit=None if inputs.own_logit is None else torch.from_numpy(inputs.own_logit[rows]),
         codes=torch.from_numpy(inputs.codes[items, : inputs.layout.matched]),
         vectors=None if inputs.vectors is None else torch.from_numpy(inputs.vectors[items]),
         present=torch.from_numpy(inputs.present[items]),

@@ -13,6 +13,7 @@ import polars as pl
 
 from ctr.config import CtrConfig
 from ctr.inputs.dense import LogFeatures, encode_numbers, log_features
+from ctr.inputs.own_score import own_logits
 from ctr.inputs.rules import FILES, Rules, Table, Vocabularies, fit, train_begins
 from ctr.inputs.statistics import value_codes
 from ctr.inputs.vocabulary import Ragged, word_rows
@@ -51,6 +52,7 @@ class Layout:
     context_numeric: int
     log_numbers: int  # K statistics and co-occurrence of an impression
     matched: int  # C columns whose values are compared with those of history items; 0: match is off
+    own_score: bool  # logits start from those of the user's own model
     distances: tuple[tuple[int, int], ...]  # for each numeric item column: where its value and its flag of missing ones are; -1: no flag
     words: int  # rows of the words' table; 0: neither titles nor queries
     titles: bool
@@ -88,6 +90,7 @@ class Inputs(EncodedCatalogue):
     context: EncodedColumns  # of impressions
     queries: Ragged | None  # distinct queries
     query: np.ndarray  # (I,) int64, which query; zeros without queries
+    own_logit: np.ndarray | None  # (I,) float32 logits of the user's own model; None: not used
     log_numbers: np.ndarray  # (I, K) float32 statistics and co-occurrence, standardised
     histories: tuple[History, ...]  # in the order of HISTORIES
     each_impression: bool  # the model reads histories once per impression, not once per session
@@ -136,6 +139,7 @@ def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConf
         item=item, user=vocabularies.user.tables(config), context=vocabularies.context.tables(config),
         item_numeric=vocabularies.item.numbers, user_numeric=vocabularies.user.numbers, context_numeric=vocabularies.context.numbers,
         log_numbers=len(vocabularies.log_numbers), matched=1 + len(vocabularies.item.categorical) if config.match else 0,
+        own_score=vocabularies.own_score,
         distances=value_places(vocabularies.item) if config.match else (),
         words=0 if vocabularies.words is None else vocabularies.words.size, titles=vocabularies.titles, queries=vocabularies.queries,
         form=feature.form, vector_size=0 if vectors is None else vectors.shape[1],
@@ -206,6 +210,7 @@ def encode_log(
         context=encode_columns(vocabularies.context, shop.impressions, config, file=file),
         queries=queries,
         query=query,
+        own_logit=own_logits(shop, file=file) if vocabularies.own_score else None,
         log_numbers=encode_numbers(catalogue.log_features, vocabularies.log_numbers, shop, clicks),
         histories=(
             clicks,

@@ -8,6 +8,7 @@ import numpy as np
 
 from ctr.config import LARGEST, CtrConfig
 from ctr.inputs.dense import LogFeatures, fit_numbers
+from ctr.inputs.own_score import has_own_score
 from ctr.inputs.vocabulary import Hashed, Scale, Vocabulary, fit_ids, fit_scale, fit_values, fit_words
 from data.arrays.stored_frame import Frame
 from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
@@ -66,6 +67,7 @@ class Vocabularies:
     context: Rules
     log_numbers: tuple[Scale, ...]  # statistics and co-occurrence
     since: int  # Unix s of the train split's first session: co-occurrence is counted before it
+    own_score: bool  # predictions start from those of the user's own model
     words: Vocabulary | None  # None: neither titles nor queries
     titles: bool
     queries: bool
@@ -103,6 +105,7 @@ def fit(shop: Shop, config: CtrConfig, features: LogFeatures, clicks: History) -
     return Vocabularies(
         log_numbers=fit_numbers(features, shop, clicks),
         since=train_begins(shop),
+        own_score=config.own_score and has_own_score(shop.impressions),
         item=_fit_columns("item", shop.items, item_seen, config, ids="item_id"),
         user=_fit_columns("user", shop.users, user_seen, config, ids="user_id"),
         context=_fit_columns("context", shop.impressions, trained, config, ids=None),

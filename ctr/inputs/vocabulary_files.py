@@ -69,7 +69,11 @@ def write_model_spec(folder: Path, inputs: Inputs, config: CtrConfig) -> None:
     known = inputs.vocabularies
     content: dict[str, Any] = {name: rules(getattr(known, name)) for name in ("item", "user", "context")}
     content["words"] = None if known.words is None else values("words", known.words)
-    content |= {"log_numbers": [dataclasses.asdict(scale) for scale in known.log_numbers], "since": known.since}
+    content |= {
+        "log_numbers": [dataclasses.asdict(scale) for scale in known.log_numbers],
+        "since": known.since,
+        "own_score": known.own_score,
+    }
     content |= {"titles": known.titles, "queries": known.queries, "layout": dataclasses.asdict(inputs.layout), "image": None}
     if (rule := inputs.feature.rule) is not None:
         arrays: dict[str, Any] = {_COMMON: rule.common, **rule.constants}
@@ -125,7 +129,7 @@ def read_model_spec(folder: Path, *, values: bool = True) -> ModelSpec:
         vocabularies=Vocabularies(
             item=rules("item"), user=rules("user"), context=rules("context"),
             words=None if content["words"] is None else read(content["words"]), titles=content["titles"], queries=content["queries"],
-            log_numbers=tuple(Scale(**scale) for scale in content["log_numbers"]), since=content["since"],
+            log_numbers=tuple(Scale(**scale) for scale in content["log_numbers"]), since=content["since"], own_score=content["own_score"],
         ),
         layout=Layout(**layout),
         config=with_settings(CtrConfig(), settings, source=str(folder / _LIST)),

@@ -52,7 +52,9 @@ class CtrModel(Network):
         with torch.no_grad():
             match = [history_match(batch, history, self.layout.distances) for history in batch.histories if self.layout.matched]
         numbers = [batch.log_numbers] if self.layout.log_numbers else []
-        return self.mlp([user, *histories, take_rows(item_UD, batch.target), *query, context, *match, *numbers], target_image)
+        return self.mlp(
+            [user, *histories, take_rows(item_UD, batch.target), *query, context, *match, *numbers], target_image, batch.own_logit
+        )
 
     def _texts(self, texts: Tensor | None, items: int) -> tuple[Tensor | None, Tensor | None]:
         """Titles (U, W) and queries (Q, W), one after the other."""

@@ -32,6 +32,30 @@ class Layer(nn.Linear):
             nn.init.zeros_(self.bias)
 
 
+class Added(nn.Linear):
+    """A linear layer that begins as zero: what is added to the user's own model."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class OwnScore(nn.Module):
+    """The logit of the user's own model, scaled and shifted; at first as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.bias = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.scale)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, own_logit: Tensor) -> Tensor:
+        return self.scale * own_logit + self.bias
+
+
 class Network(nn.Module):
     """The weights outside the tables.
 
@@ -55,19 +79,22 @@ class Network(nn.Module):
         other = text * layout.queries + _size(layout.context, layout.context_numeric)
         self.first = LinearWithImage(user + item + other, item_columns(layout, config), config.hidden[0])
         self.hidden = nn.ModuleList(Layer(a, b) for a, b in zip(config.hidden, config.hidden[1:], strict=False))
-        self.logit = nn.Linear(config.hidden[-1], 1)
+        self.logit = Added(config.hidden[-1], 1) if layout.own_score else nn.Linear(config.hidden[-1], 1)
+        self.own = OwnScore() if layout.own_score else None
 
-    def mlp(self, parts: list[Tensor], target_image: Tensor | None) -> Tensor:
+    def mlp(self, parts: list[Tensor], target_image: Tensor | None, own_logit: Tensor | None = None) -> Tensor:
         """(B,) logits.
 
         Args:
             parts: (B, n) each: user, histories, target item, query where there is one, context.
             target_image: (B, F) the target's own image feature, or None.
+            own_logit: (B,) the user's own model's, or None.
         """
         x = self.first(torch.cat(parts, dim=1), target_image)
         for layer in self.hidden:
             x = layer(torch.relu(x))
-        return self.logit(torch.relu(x))[:, 0]
+        logit = self.logit(torch.relu(x))[:, 0]
+        return logit if self.own is None or own_logit is None else logit + self.own(own_logit)
 
 
 def _size(tables: tuple[Table, ...], numeric: int) -> int:

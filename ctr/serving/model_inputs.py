@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ctr.inputs.dense import NEWEST, standardised, together_features
 from ctr.inputs.encode import IMAGE_TABLE
+from ctr.inputs.own_score import logit
 from ctr.inputs.rules import Rules
 from ctr.inputs.vocabulary import Hashed, Ragged, kind_of
 from ctr.inputs.vocabulary_files import read_model_spec
@@ -106,6 +107,9 @@ class ExportedCatalogue:
         candidates = np.array([place[thing.id] for thing in request.candidates])
         codes = self._codes(things, numbers)
         clicks = np.array([place[thing.id] for thing in histories[0]], dtype=np.int64)
+        if layout.own_score and request.own_score is None:
+            raise RequestError("own_score", "missing; the model was trained on top of it, so give your model's probability of a click")
+        own = logit(pl.Series(request.own_score or [0.5] * len(candidates), dtype=pl.Float64))
         log_numbers = self._log_numbers(request, codes, candidates, clicks, int(user_number[0]))
         arrays = (user_rows[0], user_numeric[0], rows, numeric, words, starts, vectors, present, codes[:, : layout.matched])
         tensors = (
@@ -113,7 +117,7 @@ class ExportedCatalogue:
             *(places(history) for history in histories),
             *(_ages(request.timestamp, given, len(history)) for given, history in zip(times, histories, strict=True)),
             places(request.candidates),
-            *(torch.from_numpy(array) for array in (query, context_rows, context_numeric, log_numbers)),
+            *(torch.from_numpy(array) for array in (query, context_rows, context_numeric, log_numbers, own)),
         )
         unknown = [thing.id for thing, number in zip(things, numbers, strict=True) if number < 0 and thing.overrides is None]
         bare = [] if not layout.place else [thing.id for thing in request.candidates if not present[place[thing.id]]]

@@ -14,7 +14,7 @@ from features.picture_encoder import Picture
 from run.errors import UserError
 
 Id = int | str
-FIELDS = ("user", "history", "candidates", "query", "context", "pictures", "timestamp", "history_times")
+FIELDS = ("user", "history", "candidates", "query", "context", "pictures", "timestamp", "history_times", "own_score")
 _ANYWHERE = ("image",)  # a column of items.parquet that is not a feature
 _ABSENT = object()
 
@@ -72,6 +72,7 @@ class Request:
     query: str = ""
     context: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # a value for each candidate
     pictures: Mapping[Id, Picture] = field(default_factory=dict)
+    own_score: Sequence[float] | None = None  # the user's own model's probability for each candidate
     timestamp: int | None = None  # Unix s of the request
     times: tuple[tuple[int, ...] | None, ...] = (None,) * len(HISTORIES)  # Unix s of each history's events, as long as it; None: not given
 
@@ -82,7 +83,8 @@ def check_request(asked: Mapping[str, Any], item: RequestColumns, user: RequestC
     Args:
         asked: `user` (id or object; null: a visitor without an id), `candidates` (ids or objects), and optionally `history` (an object of
             clicks, purchases and cart, or the list of clicks), `query`, `context` (a column's value, or a list of one for each candidate),
-            `pictures` (item id -> path), `timestamp` (Unix s of the request) and `history_times` (Unix s of each history's events).
+            `pictures` (item id -> path), `own_score` (the user's own model's probability, for each candidate or for all), `timestamp`
+            (Unix s of the request) and `history_times` (Unix s of each history's events).
 
     Raises:
         RequestError: a field is missing, unknown, or of the wrong type.
@@ -114,6 +116,7 @@ def check_request(asked: Mapping[str, Any], item: RequestColumns, user: RequestC
         query=query or "",
         context=_context(asked.get("context") or {}, context, len(candidates)),
         pictures=_pictures(asked.get("pictures") or {}, item),
+        own_score=_own_score(asked.get("own_score"), len(candidates)),
         timestamp=timestamp,
         times=_times(asked.get("history_times") or {}, histories, timestamp),
     )
@@ -151,6 +154,19 @@ def _times(given: Any, histories: Mapping[str, Any], timestamp: int | None) -> t
                 raise RequestError(f"history_times.{name}[{place}]", fix, value=time)
         found.append(tuple(times))
     return tuple(found)
+
+
+def _own_score(given: Any, count: int) -> list[float] | None:
+    """A probability for each candidate; None where none is given."""
+    if given is None:
+        return None
+    each = list(given) if isinstance(given, list | tuple) else [given] * count
+    if len(each) != count:
+        raise RequestError("own_score", f"{len(each)} values for {count} candidates; give one for each, or one for all", value=given)
+    for place, value in enumerate(each):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise RequestError(f"own_score[{place}]", "give your model's predicted probability of a click, from 0 to 1", value=value)
+    return [float(value) for value in each]
 
 
 def _second(where: str, value: Any) -> None:

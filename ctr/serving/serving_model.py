@@ -47,6 +47,7 @@ class ModelInputs(NamedTuple):
     context_rows: Tensor  # (C, K) int64
     context_numeric: Tensor  # (C, M) float32
     log_numbers: Tensor  # (C, K) float32 statistics and co-occurrence, standardised
+    own_logit: Tensor  # (C,) float32 of the user's own model; zeros where the model does not start from it
 
 
 class ServingModel(Network):
@@ -92,6 +93,7 @@ class ServingModel(Network):
         context_rows: Tensor,
         context_numeric: Tensor,
         log_numbers: Tensor,
+        own_logit: Tensor,
     ) -> Tensor:
         layout = self.layout
         of_item, of_user, of_context = self._looked_up(item_rows, user_rows[None], context_rows)
@@ -116,7 +118,9 @@ class ServingModel(Network):
             query = [self._means(query_words, start).expand(count, -1)]
         target_image = None if image_UF is None else image_UF[candidates]
         numbers = [log_numbers] if layout.log_numbers else []
-        return self.mlp([user, *pooled, item_UD[candidates], *query, *of_context, context_numeric, *match, *numbers], target_image)
+        return self.mlp(
+            [user, *pooled, item_UD[candidates], *query, *of_context, context_numeric, *match, *numbers], target_image, own_logit
+        )
 
     def _means(self, words: Tensor, start: Tensor) -> Tensor:
         """(n, dim) the mean embedding of each text's words; zeros for a text without any."""
@@ -185,7 +189,7 @@ def exported(model: ServingModel, dim: int) -> torch.export.ExportedProgram:
         "item_rows": "items", "item_numeric": "items", "title_words": "words", "title_start": "items", "vectors": "items",
         "present": "items", "clicks": "click_length", "purchases": "purchase_length", "cart": "cart_length", "candidates": "count",
         "query_words": "query_length", "codes": "items", "click_ages": "click_length", "purchase_ages": "purchase_length",
-        "cart_ages": "cart_length", "log_numbers": "count", "context_rows": "count", "context_numeric": "count",
+        "cart_ages": "cart_length", "log_numbers": "count", "own_logit": "count", "context_rows": "count", "context_numeric": "count",
     }  # fmt: skip
     shapes = {name: {0: sizes[first[name]]} if name in first else None for name in ModelInputs._fields}
     with torch.no_grad():
@@ -216,4 +220,5 @@ def _sample(layout: Layout, dim: int) -> ModelInputs:
         context_rows=torch.zeros(6, len(layout.context), dtype=ids),
         context_numeric=torch.zeros(6, layout.context_numeric, dtype=numbers),
         log_numbers=torch.zeros(6, layout.log_numbers, dtype=numbers),
+        own_logit=torch.zeros(6),
     )

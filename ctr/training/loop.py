@@ -94,7 +94,7 @@ def take_steps(run: Training, inputs: Inputs, train: SplitSessions, log: Metrics
     with prefetch(shares) as ready, stop_requests() as asked_to_stop, progress as bar:
         last_save = time.monotonic()
         began = last_save - state.seconds
-        if begins_trained(run) and state.step == 0 and not math.isfinite(state.best_log_loss):
+        if begins_trained(run, inputs) and state.step == 0 and not math.isfinite(state.best_log_loss):
             validate(run, inputs, log)
             save(run, folder)
         while state.step < run.steps and state.worse < config.patience:
@@ -114,9 +114,9 @@ def take_steps(run: Training, inputs: Inputs, train: SplitSessions, log: Metrics
                 raise Stopped(f"ctr {run.form}: stopped at step {state.step:,}, as requested; the same command resumes from here")
 
 
-def begins_trained(run: Training) -> bool:
+def begins_trained(run: Training, inputs: Inputs) -> bool:
     """Whether the model is worth something before its first step, so that its state then counts as a checkpoint."""
-    return run.config.start is not None
+    return run.config.start is not None or inputs.layout.own_score
 
 
 def check_trainable(shop: Shop, config: CtrConfig) -> None:

@@ -72,6 +72,7 @@ def impression_checks(schema: pl.Schema, file: str = IMPRESSIONS) -> Iterator[tu
     """Columns, each once, and what checks and converts their values from row `first` on, in the order in which faults are reported."""
     known = [("session_id", checks.ids), ("user_id", checks.ids), ("item_id", checks.ids), ("timestamp", checks.times)]
     known += [("click", checks.clicks), ("query", checks.text), ("category", checks.search_categories), ("split", checks.written)]
+    known += [("own_score", checks.probabilities)]
     for column, check in known:
         if column in schema:
             yield column, partial(check, file)

@@ -14,6 +14,7 @@ from run.errors import DataError
 
 LATEST_SECOND = 10**11  # the year 5138; today's time in milliseconds is 17 times that
 CLICK_FIX = "clicks are 0 or 1"
+OWN_FIX = "give your model's predicted probability of a click, from 0 to 1"
 IMAGE_FIX = "an image is a relative path under images/, without that name, with / between folders and no '..'; null means no picture"
 TIME_FIX = "give Unix seconds as integers, or a datetime column"
 DATE_FIX = f"a date has no time of day, which a history needs to end before its session; {TIME_FIX} (cast it if only days are known)"
@@ -87,6 +88,20 @@ def clicks(file: str, values: pl.Series, first: int = 0) -> pl.Series:
     if values.dtype != pl.Boolean:
         _refuse(file, values, (values != 0) & (values != 1), CLICK_FIX, first)
     return values.cast(pl.Int8)
+
+
+def probabilities(file: str, values: pl.Series, first: int = 0) -> pl.Series:
+    """Predicted probabilities as Float64.
+
+    Raises:
+        DataError: a type other than floats and decimals, a null or NaN, or a number outside [0, 1].
+    """
+    if not (values.dtype.is_float() or values.dtype.is_decimal()):
+        raise DataError(file, column=values.name, fix=f"type {values.dtype}; {OWN_FIX}, as floats")
+    found = values.cast(pl.Float64)
+    _refuse(file, values, found.is_null() | found.is_nan(), f"every row needs one: {OWN_FIX}; or drop the column", first)
+    _refuse(file, values, (found < 0) | (found > 1), OWN_FIX, first)
+    return found
 
 
 def some_clicked(file: str, column: str, clicked: int, rows: int) -> None:

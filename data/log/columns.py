@@ -12,7 +12,7 @@ from run.errors import DataError
 
 ITEM_RESERVED = ("item_id", "image", "title")
 USER_RESERVED = ("user_id",)
-IMPRESSION_RESERVED = ("session_id", "user_id", "item_id", "timestamp", "click", "query", "split")
+IMPRESSION_RESERVED = ("session_id", "user_id", "item_id", "timestamp", "click", "query", "split", "own_score")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from eval.report.sections import (
 )
 from eval.report.wording import (
     DELTA,
+    OWN_MODEL,
     SELECTED,
     SIMULATED,
     Results,
@@ -33,6 +34,7 @@ from eval.report.wording import (
     headroom,
     is_selected,
     level,
+    over_own_model,
     p_value,
     pairs_shown,
     percentage_points,
@@ -77,7 +79,7 @@ def write_report(
         basis=basis(results),
         simulated=SIMULATED if results.get("simulated") else "",
         tiles=_tiles(results),
-        ceiling=headroom(results) if results.get("oracle") else "",
+        ceiling=" ".join([over_own_model(results)] * bool(results.get("own_model")) + [headroom(results)] * bool(results.get("oracle"))),
         delta=DELTA,
         chosen=SELECTED,
         headings=_HEADINGS,
@@ -117,6 +119,9 @@ def _rows(results: Results) -> list[dict[str, Any]]:
         {"kind": "", "encoder": "baseline", "form": "none",
          "cells": [_metric(base["auc"]), nothing, _metric(base["gauc"]), nothing, nothing, valid]}
     ]  # fmt: skip
+    if (own := results.get("own_model")) is not None:
+        cells = [{"value": level(own["auc"]), "small": []}, _lift(own["delta_auc"]), {"value": level(own["gauc"]), "small": []}]
+        rows.insert(0, {"kind": "", "encoder": OWN_MODEL, "form": "none", "cells": [*cells, _lift(own["delta_gauc"]), nothing, nothing]})
     for row in results["rows"]:
         p, valid = p_value(row["delta_gauc"].get("p_value")), level(row.get("valid_gauc"))
         cells = [_metric(row["auc"]), _lift(row["delta_auc"]), _metric(row["gauc"]), _lift(row["delta_gauc"])]

@@ -8,6 +8,7 @@ from eval.report.caveats import caveats
 from eval.report.published import TABLE_5, has_published
 from eval.report.wording import (
     DELTA,
+    OWN_MODEL,
     SELECTED,
     SIMULATED,
     Results,
@@ -18,6 +19,7 @@ from eval.report.wording import (
     headroom,
     is_selected,
     level,
+    over_own_model,
     p_value,
     pair_sentences,
     percentage_points,
@@ -80,15 +82,17 @@ def _headings(results: Results) -> list[str]:
 def _legend(results: Results, mark: str) -> list[str]:
     """The meaning of the mark on selected rows, and a note on simulated clicks."""
     lines = [f"{mark} {SELECTED}."] if any(map(is_selected, results["rows"])) else []
+    lines += [over_own_model(results)] if results.get("own_model") else []
     lines += [headroom(results)] if results.get("oracle") else []
     return lines + [SIMULATED] * bool(results.get("simulated"))
 
 
 def _rows(results: Results) -> list[tuple[list[str], bool]]:
-    """Cells of each row, the baseline first, and whether its form was selected."""
+    """Cells of each row, the user's own model and the baseline first, and whether its form was selected."""
     base = results["baseline"]
     published = has_published(results)
-    rows = [(["baseline", "none", level(base["auc"]["mean"]), "", level(base["gauc"]["mean"]), "", "", *[""] * published], False)]
+    rows = [([*own_cells(results["own_model"]), *[""] * published], False)] if results.get("own_model") else []
+    rows += [(["baseline", "none", level(base["auc"]["mean"]), "", level(base["gauc"]["mean"]), "", "", *[""] * published], False)]
     for row in results["rows"]:
         delta_auc, delta_gauc = (f"{percentage_points(row[name]['mean'])} {bounds(row[name])}" for name in ("delta_auc", "delta_gauc"))
         levels = level(row["auc"]["mean"]), level(row["gauc"]["mean"])
@@ -97,6 +101,12 @@ def _rows(results: Results) -> list[tuple[list[str], bool]]:
         last = [percentage_points(in_paper.gauc) if in_paper else ""] * published
         rows.append(([row["encoder"], row["image_feature"], levels[0], delta_auc, levels[1], delta_gauc, p, *last], is_selected(row)))
     return rows
+
+
+def own_cells(own: Results) -> list[str]:
+    """The cells of the user's own model, as differences from the baseline."""
+    deltas = [f"{percentage_points(own[name]['mean'])} {bounds(own[name])}" for name in ("delta_auc", "delta_gauc")]
+    return [OWN_MODEL, "none", level(own["auc"]), deltas[0], level(own["gauc"]), deltas[1], p_value(own["delta_gauc"].get("p_value"))]
 
 
 def _plain(text: str) -> str:

@@ -143,6 +143,19 @@ def _swapped(pair: Row) -> Row:
     return {"a": pair["b"], "b": pair["a"], "delta_gauc": {**delta, "mean": -delta["mean"], "ci95": [-high, -low]}}
 
 
+OWN_MODEL = "own model"  # the row of the user's own predictions
+
+
+def over_own_model(results: Results) -> str:
+    """What every row starts from, where the log holds the predictions of the user's own model."""
+    own = results["own_model"]
+    return (
+        f"Every row, the baseline too, starts from the predictions of your own model (own_score: log loss {own['log_loss']:.4f}, "
+        f"predicted clicks over clicks {own['calibration']['pcoc']:.2f}, calibration error {own['calibration']['ece']:.4f}): "
+        "lifts are what pictures add to it."
+    )
+
+
 def headroom(results: Results) -> str:
     """How far the ceiling of a simulated world is above the baseline, and how much of that the best row gains."""
     ceiling, base = results["oracle"], results["baseline"]
