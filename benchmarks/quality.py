@@ -5,7 +5,8 @@ python benchmarks/quality.py [--quick] [--fuxictr DIR] [--data DIR ...] [--users
 All models are trained on the train split of each log and read the same columns and histories (the newest 50 clicks, 20 purchases, 10 of the
 cart); only ours reads titles. Settings and epochs are chosen on the valid split, from the grids below; BST's variants take the settings
 chosen for BST, which is slow. The test split chooses nothing. "with our numbers" adds what our model computes from the log (statistics,
-co-occurrence, match with the history); LightGBM always has it, and reads no IDs. No model reads own_score. Errors are standard errors over users (bootstrap).
+co-occurrence, match with the history); LightGBM always has it, and reads no IDs. No model reads
+own_score. Errors are standard errors over users (bootstrap).
 
 --fuxictr takes a checkout of FuxiCTR (https://github.com/reczoo/FuxiCTR), which needs requirements/peers.txt. Peers that are missing are
 left out. The clicks of the built-in log are simulated: it says little about real ones.
