@@ -5,7 +5,8 @@ python benchmarks/quality.py [--quick] [--fuxictr DIR] [--data DIR ...] [--users
 All models are trained on the train split of each log and read the same columns and histories (the newest 50 clicks, 20 purchases, 10 of the
 cart); only ours reads titles. Settings and epochs are chosen on the valid split, from the grids below; BST's variants take the settings
 chosen for BST, which is slow. The test split chooses nothing. "with our numbers" adds what our model computes from the log (statistics,
-co-occurrence, match with the history); LightGBM always has it, and reads no IDs. Errors are standard errors over users (bootstrap).
+co-occurrence, match with the history); LightGBM always has it, and reads no IDs. No model reads
+own_score. Errors are standard errors over users (bootstrap).
 
 --fuxictr takes a checkout of FuxiCTR (https://github.com/reczoo/FuxiCTR), which needs requirements/peers.txt. Peers that are missing are
 left out. The clicks of the built-in log are simulated: it says little about real ones.
@@ -118,7 +119,7 @@ def load(folder: Path, users: int | None, scratch: Path) -> Log:
     from features.image_feature import no_image
 
     shop = load_shop(folder if users is None else sampled(folder, users, scratch))
-    inputs = encode(shop, no_image(len(shop.items)), CtrConfig())
+    inputs = encode(shop, no_image(len(shop.items)), CtrConfig(own_score=False))
     rows = {split: np.sort(shop.rows(split)) for split in ("train", "valid", "test")}
     return Log(name=folder.resolve().name, shop=shop, inputs=inputs, rows=rows)
 
@@ -187,7 +188,7 @@ def train_ours(log: Log, settings: dict[str, Any], *, quick: bool) -> Trained:
     from ctr.training.loop import train_ctr
     from features.image_feature import no_image
 
-    config = replace(CtrConfig(threads=1), **settings, **({"epochs": 1} if quick else {}))
+    config = replace(CtrConfig(threads=1, own_score=False), **settings, **({"epochs": 1} if quick else {}))
     with tempfile.TemporaryDirectory() as folder:
         result = train_ctr(log.shop, no_image(len(log.shop.items)), config, seed=0, folder=Path(folder))
         found = pl.read_parquet(Path(folder) / "predictions.parquet").filter(pl.col("split") == "test").sort("row")

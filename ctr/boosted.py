@@ -75,8 +75,9 @@ def fit_trees(train: ImpressionNumbers, valid: ImpressionNumbers, click: np.ndar
 
     parameters = PARAMETERS | {"seed": seed} | changed
     codes = list(train.codes)
-    data = lightgbm.Dataset(train.values, click[train.rows], categorical_feature=codes, params=parameters, free_raw_data=True)
-    check = lightgbm.Dataset(valid.values, click[valid.rows], reference=data, categorical_feature=codes, params=parameters)
+    shared: dict[str, Any] = {"categorical_feature": codes, "params": parameters}
+    data = lightgbm.Dataset(train.values, click[train.rows], init_score=train.start, **shared)
+    check = lightgbm.Dataset(valid.values, click[valid.rows], init_score=valid.start, reference=data, **shared)
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
     return lightgbm.train(parameters, data, num_boost_round=ROUNDS, valid_sets=[check], callbacks=[stop])
 
@@ -84,6 +85,7 @@ def fit_trees(train: ImpressionNumbers, valid: ImpressionNumbers, click: np.ndar
 def predicted(trees: Booster, numbers: ImpressionNumbers, shop: Shop) -> Predictions:
     """Logits of the impressions, by row."""
     logit = np.asarray(trees.predict(numbers.values, raw_score=True, num_threads=1), np.float64)
+    logit = logit if numbers.start is None else logit + numbers.start
     ascending = np.argsort(numbers.rows)
     row = numbers.rows[ascending]
     return Predictions(row=row, click=shop.click[row], logit=logit[ascending])

@@ -27,6 +27,7 @@ class ImpressionNumbers:
     codes: tuple[int, ...]  # which columns hold codes of categories instead of quantities
     rows: np.ndarray  # (n,) int64 rows of impressions.parquet
     values: np.ndarray  # (n, K) float32
+    start: np.ndarray | None  # (n,) logits of the user's own model, from which predictions start; None: from 0
 
 
 def impression_numbers(inputs: Inputs, part: SplitSessions) -> ImpressionNumbers:
@@ -45,6 +46,9 @@ def impression_numbers(inputs: Inputs, part: SplitSessions) -> ImpressionNumbers
         (number_names(numbers.context), inputs.context.numeric[rows]),
         ([f"{name}: length" for name in HISTORIES], _lengths(inputs, part)),
     ]
+    start = None if inputs.own_logit is None else inputs.own_logit[rows]
+    if start is not None:
+        quantities.append((["own logit"], start[:, None]))
     categories = [
         _categories(numbers.item, inputs.items.rows, item),
         _categories(numbers.user, inputs.users.rows, user),
@@ -53,7 +57,7 @@ def impression_numbers(inputs: Inputs, part: SplitSessions) -> ImpressionNumbers
     names = tuple(name for found, _ in (*quantities, *categories) for name in found)
     values = np.concatenate([found for _, found in (*quantities, *categories)], axis=1, dtype=np.float32)
     first = sum(len(found) for found, _ in quantities)
-    return ImpressionNumbers(names=names, codes=tuple(range(first, len(names))), rows=rows, values=values)
+    return ImpressionNumbers(names=names, codes=tuple(range(first, len(names))), rows=rows, values=values, start=start)
 
 
 def thinned(part: SplitSessions, most: int) -> SplitSessions:

@@ -108,6 +108,19 @@ def test_predictions_are_of_all_impressions_of_valid_and_test_and_give_the_measu
     assert result["impressions"] == len(shop.rows("train"))
 
 
+def test_trees_start_from_the_users_own_model(shop, tmp_path):
+    random = np.random.default_rng(1)
+    own = random.normal(size=len(shop.click))
+    click = (random.random(len(own)) < 1 / (1 + np.exp(-own))).astype(np.int8)  # the own model knows all that can be known
+    scored = shop.impressions.with_columns(own_score=pl.Series(1 / (1 + np.exp(-own))))
+    with_own = replace(shop, impressions=scored, click=click)
+    train_boosted(with_own, CONFIG, seed=0, folder=tmp_path)
+    table = pl.read_parquet(tmp_path / "predictions.parquet").filter(pl.col("split") == "test")
+    score, truth = table["score"].to_numpy(), 1 / (1 + np.exp(-own[table["row"].to_numpy()]))
+    assert np.abs(score - truth).mean() < 0.05
+    assert auc(table["click"].to_numpy(), score) > auc(table["click"].to_numpy(), truth) - 0.02
+
+
 def test_the_same_seed_gives_the_same_trees_and_another_one_others(inputs):
     shop = inputs.shop
     train, valid = (impression_numbers(inputs, split_sessions(shop, split)) for split in ("train", "valid"))

@@ -79,7 +79,7 @@ def write_report(
         basis=basis(results),
         simulated=SIMULATED if results.get("simulated") else "",
         tiles=_tiles(results),
-        ceiling=" ".join([over_own_model(results)] * bool(results.get("own_model")) + [headroom(results)] * bool(results.get("oracle"))),
+        ceiling=" ".join(sentence(results) for key, sentence in (("own_model", over_own_model), ("oracle", headroom)) if results.get(key)),
         delta=DELTA,
         chosen=SELECTED,
         headings=_HEADINGS,
