@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 ITEMS, USERS, CANDIDATES, PICTURES = 20_000, 1_000, 500, 10
 LENGTHS = {"clicks": 1000, "purchases": 1000, "cart": 200}
+NOW = 1_800_000_000  # Unix s of a request
 FORMS = (("none", "before"), ("cluster_id", "before"), ("vector", "before"), ("sim_score", "after"), ("sim_score", "before"))  # score place
 
 
@@ -79,6 +80,8 @@ def request(number: int, pictures: int) -> dict[str, Any]:
         shown[item] = jpeg(item)
     return {
         "user": int(rng.integers(USERS)),
+        "timestamp": NOW,
+        "history_times": {name: np.sort(NOW - rng.integers(1, 10**6, size=length)).tolist() for name, length in LENGTHS.items()},
         "history": {name: rng.integers(ITEMS, size=length).tolist() for name, length in LENGTHS.items()},
         "candidates": candidates,
         "query": "red dress",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ctr.inputs.length_buckets import BucketedHistory
+from ctr.model.ctr_model import CtrModel
 from data.log.events import ACTIONS, EventRows, by_action
 from data.log.shop_folder import SPLITS, Events, Shop, load_shop
 from features.image_feature import ImageFeature, no_image
@@ -116,3 +118,12 @@ def ages_of(history: BucketedHistory, session: int) -> Tensor:
         for row in np.flatnonzero(run.session.numpy() == session):
             return run.age[row] if run.real is None else run.age[row][run.real[row]]
     return torch.full((1,), -1.0)
+
+
+@torch.no_grad()
+def begun_at_zero(model: CtrModel) -> None:
+    """Draw the weights that begin as zeros, those of the image feature and of places in histories, so that they matter."""
+    for name, weight in model.named_parameters():
+        if {"image", "order"} & set(name.split(".")):
+            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+            weight.copy_((torch.rand(weight.shape, generator=generator) - 0.5) * 0.6)

@@ -14,7 +14,7 @@ from ctr.model.ctr_model import build
 from ctr.model.places import Cosines
 from run.errors import SettingError
 from tests.ctr_naive import naive_logits, window_of
-from tests.ctr_shop import items_of, make_shop, pictures
+from tests.ctr_shop import begun_at_zero, items_of, make_shop, pictures
 
 FORMS = ("none", "vector", "cluster_id", "sim_score")
 KINDS = [(form, pooling, "before") for form in FORMS for pooling in ("self", "target")] + [("sim_score", "self", "after")]
@@ -28,6 +28,7 @@ def setting(form="none", pooling="self", score_place="before", **shop_settings):
     with torch.no_grad():
         for _, table in model.tables.named_tables():
             table.mul_(10)  # large enough for every input to matter in the logits
+        begun_at_zero(model)
     return shop, inputs, model
 
 
@@ -102,6 +103,17 @@ def test_everything_except_the_image_feature_has_the_same_names_shapes_and_initi
         assert torch.equal(weights.pop(name), weight), name
     assert weights
     assert all({"image", "image_cluster"} & set(name.split(".")) for name in weights)
+
+
+@pytest.mark.parametrize("form", FORMS[1:])
+def test_every_form_begins_as_the_baseline(form):
+    shop, style = make_shop()
+    config, logits = CtrConfig(**PRESETS["tiny"]), []
+    for each in ("none", form):
+        inputs = encode(shop, pictures(style, each), config)
+        batch = assemble(inputs, split_sessions(shop, "train"), np.arange(20))
+        logits.append(build(inputs.layout, config, seed=3).eval()(batch))
+    torch.testing.assert_close(logits[1], logits[0], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("form", FORMS[1:])

@@ -26,7 +26,7 @@ from ctr.serving.serving_model import ModelInputs, ServingModel, exported
 from ctr.serving.trained_run import open_run
 from data.log.shop_folder import load_shop
 from run.errors import UserError
-from tests.ctr_shop import ages_of, items_of, make_shop, pictures
+from tests.ctr_shop import ages_of, begun_at_zero, items_of, make_shop, pictures
 from tests.trained_ctr import as_object, asked_of, make_run
 
 FORMS = ("none", "vector", "cluster_id", "sim_score")
@@ -87,6 +87,7 @@ def test_the_exported_program_gives_the_trained_models_logits(form, pooling, sco
     with torch.no_grad():
         for _, table in model.tables.named_tables():
             table.mul_(10)
+        begun_at_zero(model)
     serving = ServingModel(inputs.layout, config, model.state_dict())
     dim = 0 if inputs.vectors is None else inputs.vectors.shape[1]
     program = serving if pooling == "target" and form != "sim_score" else exported(serving, dim).module()  # exporting takes a second
