@@ -27,13 +27,13 @@ SETTINGS = "settings.json"  # what a finished run was trained with
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "click_items": 20, "purchase_items": 10, "cart_items": 5, "width": 16, "hidden": (64, 32, 16, 8), "epochs": 2,
-        "batch_sessions": 32, "ema": 0.99,
+        "batch_sessions": 32, "least_steps": 0, "ema": 0.99,
     },
     "small": {},
     "paper": {
         "click_items": 1000, "purchase_items": 1000, "cart_items": 200, "width": 256, "heads": 8,
         "hidden": (1024, 512, 256, 128), "id_size": 64, "column_size": 32, "token_size": 32, "cluster_size": 64,
-        "batch_sessions": 512, "precision": "bf16-mixed", "mask_same_item": False, "table_optimizer": "rowwise_adagrad",
+        "batch_sessions": 512, "least_steps": 0, "precision": "bf16-mixed", "mask_same_item": False, "table_optimizer": "rowwise_adagrad",
         "ema_tables": False, "match": False, "statistics": False, "co_occurrence": False, "history_order": "none", "windows": (),
     },
 }  # fmt: skip
@@ -74,7 +74,8 @@ class CtrConfig:
 
     epochs: int = 4  # passes over the train split at most; training stops before if validation does not improve (patience)
     warm_epochs: int = 1  # ... of a comparison's rows that start from the trained baseline
-    batch_sessions: int = 64  # sessions in a batch, each complete
+    batch_sessions: int = 64  # sessions in a batch at most, each complete
+    least_steps: int = 400  # of an epoch: a log too small for them has smaller batches, of 8 sessions or more; 0: always batch_sessions
     learning_rate: float = 2e-3  # peak, of AdamW, for everything except the tables
     table_learning_rate: float = 5e-2  # peak, of the tables' optimizer
     # of the embedding tables, applied inside the backward pass: adagrad | rowwise_adagrad (one sum of squares per row) | sgd
@@ -105,7 +106,7 @@ class CtrConfig:
         return self.init_from / "best.safetensors" if self.init_from is not None and self.init_from.is_dir() else self.init_from
 
     def __post_init__(self):
-        for name in ("click_items", "purchase_items", "cart_items", "checkpoint_seconds", "weight_decay", "threads", "hash_ids"):
+        for name in ("click_items", "purchase_items", "cart_items", "checkpoint_seconds", "weight_decay", "threads", "hash_ids", "least_steps"):
             if getattr(self, name) < 0:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         for name in (

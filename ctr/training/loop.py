@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from run.prefetch import prefetch
 from run.progress import Progress
 from run.stop import stop_requests
 
+_LEAST_BATCH = 8  # sessions
 _LOG_STEPS = 20  # steps per line of metrics.jsonl, which gives their mean loss
 
 
@@ -60,6 +62,7 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
     check_trainable(shop, config)
     inputs = encode(shop, feature, config)
     train = split_sessions(shop, "train")
+    config = replace(config, batch_sessions=batch_of(config, len(train.sessions)))
     steps = config.epochs * batches_per_epoch(train, config)
     settings = settings_of(config, inputs.layout, seed)
     settings |= {"shop": shop_fingerprint(shop.folder), "embeddings": digest(feature), "init_from": str(file_hash(config.start))}
@@ -112,6 +115,17 @@ def take_steps(run: Training, inputs: Inputs, train: SplitSessions, log: Metrics
                 save(run, folder)
             if stop:
                 raise Stopped(f"ctr {run.form}: stopped at step {state.step:,}, as requested; the same command resumes from here")
+
+
+def batch_of(config: CtrConfig, sessions: int) -> int:
+    """Sessions in a batch for a train split of this size.
+
+    >>> [batch_of(CtrConfig(), sessions) for sessions in (100_000, 8_000, 500)]
+    [64, 20, 8]
+    """
+    if not config.least_steps:
+        return config.batch_sessions
+    return min(config.batch_sessions, max(_LEAST_BATCH, sessions // config.least_steps))
 
 
 def begins_trained(run: Training, inputs: Inputs) -> bool:
