@@ -106,7 +106,9 @@ class CtrConfig:
         return self.init_from / "best.safetensors" if self.init_from is not None and self.init_from.is_dir() else self.init_from
 
     def __post_init__(self):
-        for name in ("click_items", "purchase_items", "cart_items", "checkpoint_seconds", "weight_decay", "threads", "hash_ids", "least_steps"):
+        for name in (
+            "click_items", "purchase_items", "cart_items", "checkpoint_seconds", "weight_decay", "threads", "hash_ids", "least_steps",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         for name in (

@@ -86,8 +86,8 @@ def test_settings_that_contradict_each_other_are_refused(refused, sound, tmp_pat
 
 
 def test_missing_files_of_weights_are_refused(refused, sound, tmp_path):
-    assert "no such file" in refused("--data", sound, "--ctr.init-from", tmp_path / "nothing.safetensors")
-    assert "no such file" in refused("--data", sound, "--ctr.init-from", tmp_path)  # a folder without best.safetensors
+    assert "no such file" in refused("--data", sound, "--start", "cold", "--ctr.init-from", tmp_path / "nothing.safetensors")
+    assert "no such file" in refused("--data", sound, "--start", "cold", "--ctr.init-from", tmp_path)  # a folder without best.safetensors
     assert "no such file" in refused("--data", sound, "--encoders", "simclr", "--pretrain.weights", tmp_path / "nothing.pth")
 
 

@@ -130,9 +130,10 @@ def test_every_training_is_announced_with_its_number_when_it_begins(undisturbed)
     lines = [line for line in undisturbed[2].splitlines() if " of " in line]
     assert "initial encoder seed 0 (1 of 1)" in lines
     assert "encoder courier seed 0 (1 of 3)" in lines
-    assert "ctr baseline none seed 0 (1 of 14)" in lines
-    assert "ctr shuffled courier vector seed 0 (13 of 14)" in lines
-    assert len(lines) == len(set(lines)) == 1 + 3 + 14
+    assert "ctr baseline (start) none seed 0 (1 of 1)" in lines
+    assert "ctr baseline none seed 0 (1 of 15)" in lines
+    assert "ctr shuffled courier vector seed 0 (13 of 15)" in lines
+    assert len(lines) == len(set(lines)) == 1 + 3 + 1 + 15
 
 
 def test_a_second_call_trains_nothing_and_gives_the_same_results(undisturbed):

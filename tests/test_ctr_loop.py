@@ -130,13 +130,20 @@ def test_resuming_with_other_settings_is_refused_by_their_names(tmp_path, monkey
         train(tmp_path, config=dataclasses.replace(config, learning_rate=0.1), seed=5)
 
 
-def test_clicks_of_the_test_split_change_no_prediction(tmp_path):
+def test_clicks_of_the_test_split_change_no_prediction_but_by_the_counts_of_later_sessions(tmp_path):
     shop, _ = make_shop()
     click = shop.click.copy()
     click[shop.rows("test")] ^= 1
-    one, two = train(tmp_path / "a"), train(tmp_path / "b", shop=with_clicks(shop, click))
-    assert not one["click"].equals(two["click"])
-    assert one["score"].equals(two["score"])
+    counts = []
+    for config in (dataclasses.replace(TINY, statistics=False), TINY):
+        folder = tmp_path / str(config.statistics)
+        one, two = train(folder / "a", config=config), train(folder / "b", config=config, shop=with_clicks(shop, click))
+        assert not one["click"].equals(two["click"])
+        same = (one["score"] == two["score"]).to_numpy()
+        first = shop.session_time[shop.session[one["row"].to_numpy()]] <= shop.session_time[shop.session[shop.rows("test")]].min()
+        assert same[first].all()  # nobody's clicks are counted before or at their own time
+        counts.append(same.mean())
+    assert counts[0] == 1 > counts[1]
 
 
 def test_training_stops_when_the_valid_log_loss_no_longer_falls(tmp_path):

@@ -280,7 +280,7 @@ def test_a_query_that_only_clicks_have_is_found(found):
         ("items.parquet", "click", "it has its meaning only in impressions.parquet"),
         ("impressions.parquet", "title", "it has its meaning only in items.parquet"),
         ("users.parquet", "timestamp", "it has its meaning only in"),
-        ("impressions.parquet", "own_score", "the name is reserved"),
+        ("items.parquet", "own_score", "it has its meaning only in impressions.parquet"),
     ],
 )
 def test_a_column_named_like_one_with_a_meaning_is_found(file, name, words):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ctr.config import PRESETS, CtrConfig
 from ctr.inputs.encode import IMAGE_TABLE, encode
 from ctr.inputs.id_hash import hash64
-from ctr.inputs.rules import Rules, Table, fit
+from ctr.inputs.rules import Rules, Table
 from ctr.inputs.vocabulary import Hashed, Ragged, Vocabulary, fit_ids, fit_scale, fit_values, fit_words, word_rows
 from ctr.inputs.vocabulary_files import read_model_spec, write_model_spec
 from data.arrays.words import words_of
@@ -150,7 +150,7 @@ def test_a_missing_column_is_named():
     shop, style = make_shop()
     without_position = dataclasses.replace(shop, impressions=shop.impressions.drop("position"))
     with pytest.raises(DataError, match=r"impressions\.parquet: column 'position': no such column"):
-        encode(without_position, pictures(style, "none"), TINY, fit(shop, TINY))
+        encode(without_position, pictures(style, "none"), TINY, encode(shop, pictures(style, "none"), TINY).vocabularies)
 
 
 def test_words_are_runs_of_letters_and_single_characters_of_scripts_without_spaces():

@@ -47,7 +47,7 @@ def warnings(shop: Shop) -> Iterator[str]:
 
 
 def leaky_columns(shop: Shop) -> dict[str, float]:
-    """Context features, and `query`, that alone rank clicks with an AUC above SUSPICIOUS: name -> AUC, in the table's order.
+    """Context features, `query` and `own_score`, that alone rank clicks with an AUC above SUSPICIOUS: name -> AUC, in the table's order.
 
     Numbers are ranked by value, upwards or downwards, with missing ones first or last. Categories are ranked by the click rate that
     each value has in half of the sessions, scored on the other half: an id of the row or session, seen once, ranks nothing there.
@@ -59,7 +59,7 @@ def leaky_columns(shop: Shop) -> dict[str, float]:
         values = shop.impressions[name]
         if name in found.categorical or name == "query":
             highest[name] = _by_rate(values, shop.click, learned)
-        if name in found.numeric or (name in found.categorical and values.dtype.is_integer()):  # such as seconds
+        if name == "own_score" or name in found.numeric or (name in found.categorical and values.dtype.is_integer()):  # such as seconds
             highest[name] = max(highest.get(name, 0.0), _by_value(values, shop.click))
     return {name: value for name, value in highest.items() if value > SUSPICIOUS}
 

@@ -51,11 +51,6 @@ def column_names(file: str, frame: Frame) -> Iterator[tuple[str, str]]:
             )
         elif name in elsewhere:
             yield name, f"read as a feature here; it has its meaning only in {elsewhere[name]}. Rename it to make that clear, or drop it"
-        elif name == "own_score" and file == IMPRESSIONS:
-            yield (
-                name,
-                "read as a feature; the name is reserved for your own model's predictions, which are not supported yet. Rename it",
-            )
 
 
 def _categories(shop: Shop) -> Iterator[str]:
