@@ -334,6 +334,14 @@ def test_a_user_described_like_a_known_one_gets_its_score(made):
         ({"user": "martian"}, r"user: value 'martian'; user ids of this model are integers, or null for a visitor without one"),
         ({"candidates": [None]}, r"candidates\[0\]: value None; item ids of this model are integers$"),
         ({"usr": 1}, r"usr: no such field; did you mean 'user'\?"),
+        ({"timestamp": "now"}, r"timestamp: value 'now'; give Unix seconds, an integer"),
+        ({"timestamp": 1_700_000_000_000}, r"timestamp: value 1700000000000; give Unix seconds"),
+        ({"history_times": {"clicks": []}}, r"timestamp: missing; history_times need the request's own time"),
+        ({"timestamp": 9, "history": [100], "history_times": [1, 2]}, r"history_times\.clicks: value \[1, 2\]; 2 times for 1 items"),
+        ({"timestamp": 9, "history": [100], "history_times": [9]}, r"history_times\.clicks\[0\]: value 9; is not before the request's"),
+        ({"timestamp": 9, "history": [100, 101], "history_times": [5, 4]}, r"history_times\.clicks\[1\]: value 4; .*is oldest first"),
+        ({"timestamp": 9, "history_times": {"likes": [1]}}, r"history_times\.likes: no such field; did you mean 'clicks'\?"),
+        ({"own_score": [0.5]}, r"own_score: value \[0\.5\]; 1 values for 2 candidates; give one for each, or one for all"),
     ],
 )
 def test_a_malformed_request_is_refused_with_the_field_and_the_fix(made, change, expected):

@@ -6,6 +6,7 @@ import difflib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import le
 from typing import Any
 
 from ctr.inputs.encode import HISTORIES
@@ -125,6 +126,8 @@ def check_request(asked: Mapping[str, Any], item: RequestColumns, user: RequestC
 def _items(where: str, listed: Any, of: RequestColumns) -> tuple[Item, ...]:
     if not isinstance(listed, list | tuple):
         raise RequestError(where, "give a list of item ids or objects", value=listed)
+    if set(map(type, listed)) == {str if of.text_id else int} and (of.text_id or (min(listed) >= -(2**63) and max(listed) < 2**63)):
+        return tuple(Item(id=value, overrides=None) for value in listed)  # plain ids, thousands of them in a history
     found = (_described(f"{where}[{place}]", given, of) for place, given in enumerate(listed))
     return tuple(Item(id=_id(place, value, of), overrides=overrides) for place, value, overrides in found)
 
@@ -147,13 +150,21 @@ def _times(given: Any, histories: Mapping[str, Any], timestamp: int | None) -> t
         if not isinstance(times, list | tuple) or len(times) != len(events):
             count = len(times) if isinstance(times, list | tuple) else "no"
             raise RequestError(f"history_times.{name}", f"{count} times for {len(events)} items; give a time for each", value=times)
-        for place, time in enumerate(times):
+        for place, time in enumerate(() if _ascending(times, timestamp or 0) else times):
             _second(f"history_times.{name}[{place}]", time)
             if time >= (timestamp or 0):
                 fix = f"is not before the request's timestamp {timestamp}; a history ends before its request"
                 raise RequestError(f"history_times.{name}[{place}]", fix, value=time)
+            if place and time < times[place - 1]:
+                fix = f"is earlier than the one before, {times[place - 1]}; a history is oldest first"
+                raise RequestError(f"history_times.{name}[{place}]", fix, value=time)
         found.append(tuple(times))
     return tuple(found)
+
+
+def _ascending(times: Sequence[Any], end: int) -> bool:
+    """Whether these are integers in order, from 0 to below `end`."""
+    return set(map(type, times)) == {int} and times[0] >= 0 and times[-1] < end and all(map(le, times, times[1:]))
 
 
 def _own_score(given: Any, count: int) -> list[float] | None:
