@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import data.log.co_occurrence as co_occurrence_module
 import data.log.statistics as statistics_module
 from ctr.config import PRESETS, CtrConfig
 from ctr.inputs.batches import assemble
@@ -176,25 +177,35 @@ def replace_rows(inputs, session):
     return replace(part, rows=rows, sessions=np.array([session]), start=np.array([0]), count=np.array([len(rows)]))
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_co_occurrence_is_that_of_a_loop_over_clicks(seed, tmp_path):
-    tables = random_tables(seed, sessions=120)
-    shop = load_shop(write_tables(tmp_path, tables | {"events": tables["events"].head(0)}))
-    log, items = shop.events.logs[CLICK], len(shop.items)
-    moment = int(np.median(log.time))
-    found = co_occurrence(shop.events, moment, items=items)
+def slow_co_occurrence(log, items, *, since, moment, distance):
+    """(N, N) scores by a loop over each user's clicks from `since` to before `moment`."""
     together, clicks = np.zeros((items, items)), np.zeros(items)
     for user in range(len(log.start) - 1):
-        own = [int(log.item[k]) for k in range(log.start[user], log.start[user + 1]) if log.time[k] < moment]
+        own = [int(log.item[k]) for k in range(log.start[user], log.start[user + 1]) if since <= log.time[k] < moment]
         for place, item in enumerate(own):
             clicks[item] += 1
-            for other in own[place + 1 : place + 1 + DISTANCE]:
+            for other in own[place + 1 : place + 1 + distance]:
                 if other != item:
                     together[item, other] += 1
                     together[other, item] += 1
-    wanted = together / (np.sqrt(np.outer(clicks, clicks)) + SHRINK)
+    return together / (np.sqrt(np.outer(clicks, clicks)) + SHRINK)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("most", [10**6, 40], ids=["all clicks", "the newest"])
+def test_co_occurrence_is_that_of_a_loop_over_clicks(seed, most, tmp_path, monkeypatch):
+    monkeypatch.setattr(co_occurrence_module, "MOST", most)
+    tables = random_tables(seed, sessions=120)
+    shop = load_shop(write_tables(tmp_path, tables | {"events": tables["events"].head(0)}))
+    log, items = shop.events.logs[CLICK], len(shop.items)
+    moment = int(np.quantile(log.time, 0.8))
+    early = log.time[log.time < moment]
+    assert len(early) > 40
+    since, distance = (-1, DISTANCE) if most > len(early) else (int(np.quantile(early, 1 - most / len(early))), 1)
     first, second = (part.ravel() for part in np.indices((items, items)))
-    np.testing.assert_allclose(found.of(first, second).reshape(items, items), wanted, atol=1e-6)
+    found = co_occurrence(shop.events, moment, items=items).of(first, second).reshape(items, items)
+    wanted = slow_co_occurrence(log, items, since=since, moment=moment, distance=distance)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert wanted.any()
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.log.events import CLICK, Events, user_ranges
+from data.log.events import CLICK, ActionLog, Events, user_ranges
 
 DISTANCE = 10  # two clicks at most this many clicks apart count as together
-MOST = 50_000_000  # pairs of clicks that are counted, the newest ones: memory is bounded by them
+MOST = 20_000_000  # pairs of clicks that are counted, about, of the newest clicks: memory is bounded by them
+_SAMPLE = 1 << 20  # clicks that tell since when so many were made
 SHRINK = 10.0  # a pair seen once or twice says little
 
 
@@ -37,11 +38,10 @@ class CoOccurrence:
 
 def co_occurrence(events: Events, moment: int, *, items: int) -> CoOccurrence:
     """Count the clicks before `moment` (Unix s); of a log with very many, the newest."""
-    log, keys, counted = events.logs[CLICK], [np.zeros(0, np.int64)], 0
+    log, keys = events.logs[CLICK], [np.zeros(0, np.int64)]
     clicks = np.zeros(items, dtype=np.int64)
-    early = np.flatnonzero(_before(log.time, moment))
-    distance = max(1, min(DISTANCE, MOST // max(1, len(early))))
-    since = int(np.partition(log.time[early], -MOST)[-MOST]) if len(early) > MOST else -1
+    early, since = _counted(log, moment)
+    distance = max(1, min(DISTANCE, MOST // max(1, early)))
     for low, high in user_ranges(log.start):
         a, b = log.start[low], log.start[high]
         user = np.repeat(np.arange(low, high), np.diff(log.start[low : high + 1]))
@@ -52,12 +52,16 @@ def co_occurrence(events: Events, moment: int, *, items: int) -> CoOccurrence:
             together = (user[apart:] == user[:-apart]) & (item[apart:] != item[:-apart])
             one, other = item[:-apart][together], item[apart:][together]
             keys += [one * items + other, other * items + one]
-            counted += len(one)
     key, count = np.unique(np.concatenate(keys), return_counts=True)
     root = np.sqrt(clicks.astype(np.float64))
     score = count / (root[key // max(1, items)] * root[key % max(1, items)] + SHRINK)
     return CoOccurrence(key=key, score=score.astype(np.float32), items=items)
 
 
-def _before(time: np.ndarray, moment: int) -> np.ndarray:
-    return np.asarray(time) < moment
+def _counted(log: ActionLog, moment: int) -> tuple[int, int]:
+    """How many clicks before `moment` count, and the Unix s from which on they do; read stretch by stretch."""
+    early = sum(int((log.time[log.start[low] : log.start[high]] < moment).sum()) for low, high in user_ranges(log.start))
+    if early <= MOST:
+        return early, -1
+    sample = np.asarray(log.time[:: max(1, len(log) // _SAMPLE)])
+    return MOST, int(np.quantile(sample[sample < moment], 1 - MOST / early))
