@@ -53,6 +53,7 @@ class Layout:
     log_numbers: int  # K statistics and co-occurrence of an impression
     matched: int  # C columns whose values are compared with those of history items; 0: match is off
     own_score: bool  # logits start from those of the user's own model
+    own_line: tuple[float, float]  # scale and bias of its logit at the start
     distances: tuple[tuple[int, int], ...]  # for each numeric item column: where its value and its flag of missing ones are; -1: no flag
     words: int  # rows of the words' table; 0: neither titles nor queries
     titles: bool
@@ -140,6 +141,7 @@ def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConf
         item_numeric=vocabularies.item.numbers, user_numeric=vocabularies.user.numbers, context_numeric=vocabularies.context.numbers,
         log_numbers=len(vocabularies.log_numbers), matched=1 + len(vocabularies.item.categorical) if config.match else 0,
         own_score=vocabularies.own_score,
+        own_line=vocabularies.own_line,
         distances=value_places(vocabularies.item) if config.match else (),
         words=0 if vocabularies.words is None else vocabularies.words.size, titles=vocabularies.titles, queries=vocabularies.queries,
         form=feature.form, vector_size=0 if vectors is None else vectors.shape[1],

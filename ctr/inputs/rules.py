@@ -8,7 +8,7 @@ import numpy as np
 
 from ctr.config import LARGEST, CtrConfig
 from ctr.inputs.dense import LogFeatures, fit_numbers
-from ctr.inputs.own_score import has_own_score
+from ctr.inputs.own_score import calibration, has_own_score, own_logits
 from ctr.inputs.vocabulary import Hashed, Scale, Vocabulary, fit_ids, fit_scale, fit_values, fit_words
 from data.arrays.stored_frame import Frame
 from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
@@ -16,6 +16,7 @@ from data.log.histories import History
 from data.log.shop_folder import SPLITS, Shop
 from run.errors import UserError
 
+_SAMPLE = 1 << 20  # impressions that the scale of own scores is fitted to
 FILES = {"item": "items.parquet", "user": "users.parquet", "context": "impressions.parquet"}
 _RESERVED = {"item": ITEM_RESERVED, "user": USER_RESERVED, "context": IMPRESSION_RESERVED}
 
@@ -68,6 +69,7 @@ class Vocabularies:
     log_numbers: tuple[Scale, ...]  # statistics and co-occurrence
     since: int  # Unix s of the train split's first session: co-occurrence is counted before it
     own_score: bool  # predictions start from those of the user's own model
+    own_line: tuple[float, float] = (1.0, 0.0)  # scale and bias of its logit at the start
     words: Vocabulary | None  # None: neither titles nor queries
     titles: bool
     queries: bool
@@ -102,10 +104,12 @@ def fit(shop: Shop, config: CtrConfig, features: LogFeatures, clicks: History) -
         asked = shop.impressions["query"].gather(train).value_counts(name="times")
         texts.append(asked["query"])
         weights.append(asked["times"].to_numpy())
+    starts_from_own = config.own_score and has_own_score(shop.impressions)
     return Vocabularies(
         log_numbers=fit_numbers(features, shop, clicks),
         since=train_begins(shop),
-        own_score=config.own_score and has_own_score(shop.impressions),
+        own_score=starts_from_own,
+        own_line=_own_line(shop, train) if starts_from_own else (1.0, 0.0),
         item=_fit_columns("item", shop.items, item_seen, config, ids="item_id"),
         user=_fit_columns("user", shop.users, user_seen, config, ids="user_id"),
         context=_fit_columns("context", shop.impressions, trained, config, ids=None),
@@ -113,6 +117,12 @@ def fit(shop: Shop, config: CtrConfig, features: LogFeatures, clicks: History) -
         titles=titles,
         queries=queries,
     )
+
+
+def _own_line(shop: Shop, train: np.ndarray) -> tuple[float, float]:
+    """Scale and bias of the user's own logits in the train split, of which a large one is sampled evenly."""
+    rows = train[:: max(1, len(train) // _SAMPLE)]
+    return calibration(own_logits(shop, file=FILES["context"])[rows], shop.click[rows])
 
 
 def _seen(shop: Shop, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

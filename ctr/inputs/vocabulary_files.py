@@ -73,6 +73,7 @@ def write_model_spec(folder: Path, inputs: Inputs, config: CtrConfig) -> None:
         "log_numbers": [dataclasses.asdict(scale) for scale in known.log_numbers],
         "since": known.since,
         "own_score": known.own_score,
+        "own_line": known.own_line,
     }
     content |= {"titles": known.titles, "queries": known.queries, "layout": dataclasses.asdict(inputs.layout), "image": None}
     if (rule := inputs.feature.rule) is not None:
@@ -123,6 +124,7 @@ def read_model_spec(folder: Path, *, values: bool = True) -> ModelSpec:
     layout = content["layout"]
     for part in ("item", "user", "context"):
         layout[part] = tuple(Table(**table) for table in layout[part])
+    layout["own_line"] = tuple(layout["own_line"])
     layout["distances"] = tuple(tuple(place) for place in layout["distances"])
     settings = {name: value for name, value in content["config"].items() if value is not None}
     return ModelSpec(
@@ -130,6 +132,7 @@ def read_model_spec(folder: Path, *, values: bool = True) -> ModelSpec:
             item=rules("item"), user=rules("user"), context=rules("context"),
             words=None if content["words"] is None else read(content["words"]), titles=content["titles"], queries=content["queries"],
             log_numbers=tuple(Scale(**scale) for scale in content["log_numbers"]), since=content["since"], own_score=content["own_score"],
+            own_line=tuple(content["own_line"]),
         ),
         layout=Layout(**layout),
         config=with_settings(CtrConfig(), settings, source=str(folder / _LIST)),

@@ -41,16 +41,21 @@ class Added(nn.Linear):
 
 
 class OwnScore(nn.Module):
-    """The logit of the user's own model, scaled and shifted; at first as it is."""
+    """The logit of the user's own model, scaled and shifted; at first as fits the train split.
 
-    def __init__(self):
+    Args:
+        scale, bias: at first.
+    """
+
+    def __init__(self, scale: float, bias: float):
         super().__init__()
+        self.begin = scale, bias
         self.scale, self.bias = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.ones_(self.scale)
-        nn.init.zeros_(self.bias)
+        nn.init.constant_(self.scale, self.begin[0])
+        nn.init.constant_(self.bias, self.begin[1])
 
     def forward(self, own_logit: Tensor) -> Tensor:
         return self.scale * own_logit + self.bias
@@ -80,7 +85,7 @@ class Network(nn.Module):
         self.first = LinearWithImage(user + item + other, item_columns(layout, config), config.hidden[0])
         self.hidden = nn.ModuleList(Layer(a, b) for a, b in zip(config.hidden, config.hidden[1:], strict=False))
         self.logit = Added(config.hidden[-1], 1) if layout.own_score else nn.Linear(config.hidden[-1], 1)
-        self.own = OwnScore() if layout.own_score else None
+        self.own = OwnScore(*layout.own_line) if layout.own_score else None
 
     def mlp(self, parts: list[Tensor], target_image: Tensor | None, own_logit: Tensor | None = None) -> Tensor:
         """(B,) logits.
