@@ -20,7 +20,7 @@ ABOUT = (
 )
 BASIC = (
     "name", "source", "out", "pictures", "picture_size", "negatives", "negatives_by", "negatives_window", "sessions", "session_size",
-    "session_gap", "since", "users", "min_clicks", "only_with_pictures", "min_rating",
+    "session_gap", "repeats", "since", "users", "min_clicks", "only_with_pictures", "min_rating",
 )  # fmt: skip
 
 
@@ -39,6 +39,7 @@ class ConvertConfig:
     sessions: Literal["auto", "count", "gap", "day"] = "auto"  # auto: day where only days are known, else count
     session_size: int = 3  # positives of a session, with --sessions count
     session_gap: str = "30m"  # silence that ends a session, with --sessions gap
+    repeats: bool = False  # keep a user's later interactions with an item; sampled negatives never repeat, so these can only be clicks
     since: str = ""  # leave out what is earlier, as YYYY-MM-DD
     users: int = 0  # a random sample of users; 0: all
     min_clicks: int = 1  # leave out users with fewer positives
@@ -97,9 +98,9 @@ def main(argv: list[str] | None = None) -> int:
     options = ShopOptions(
         negatives=config.negatives, negatives_by=config.negatives_by,
         negatives_window=seconds("negatives_window", config.negatives_window), sessions=by, session_size=config.session_size,
-        session_gap=seconds("session_gap", config.session_gap), since=config.first_second(), users=config.users,
-        min_clicks=config.min_clicks, only_with_pictures=config.only_with_pictures, picture_size=config.picture_size, seed=config.seed,
-        workers=config.workers,
+        session_gap=seconds("session_gap", config.session_gap), repeats=config.repeats, since=config.first_second(),
+        users=config.users, min_clicks=config.min_clicks, only_with_pictures=config.only_with_pictures, picture_size=config.picture_size,
+        seed=config.seed, workers=config.workers,
     )  # fmt: skip
     about = {"source": config.name, "min_rating": None if found.days_only else config.min_rating}
     with locked(config.out.parent / f".{config.out.name}.convert"):

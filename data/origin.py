@@ -22,7 +22,10 @@ def origin_of(folder: Path) -> dict[str, Any] | None:
         return None
     content = read_json(path)
     try:
-        return {"source": str(content["source"]), "negatives": dict(content["negatives"]), "rows_refused": dict(content["rows_refused"])}
+        origin = {"source": str(content["source"]), "negatives": dict(content["negatives"]), "rows_refused": dict(content["rows_refused"])}
+        negatives_of(origin)  # raises if a part of it is missing
+        sum(origin["rows_refused"].values())
+        return origin
     except (TypeError, KeyError, ValueError):
         raise UserError(f"{path}: not written by data.convert; delete it, or convert again") from None
 

@@ -71,8 +71,20 @@ def test_the_two_layouts_of_movielens_give_the_same_shop(tmp_path):
     assert pl.read_parquet(tmp_path / "shop-dat" / "items.parquet")["title"].str.contains("dé").any()
 
 
+def test_dat_files_in_utf_8_have_the_same_titles_as_those_in_latin_1(tmp_path):
+    source = movielens_dat(tmp_path / "latin", movielens(tmp_path / "csv"))
+    titles = []
+    for name in ("latin", "utf"):
+        titles.append(reader("movielens").read(source, min_rating=4, skip=0).items["title"].to_list())
+        content = (source / "movies.dat").read_bytes()
+        if name == "latin":
+            (source / "movies.dat").write_bytes(content.decode("latin-1").encode())
+    assert titles[0] == titles[1]
+    assert any("dé" in title for title in titles[0])
+
+
 def test_hm_purchases_and_articles_are_those_of_a_reading_by_hand(tmp_path):
-    source, tables, origin = converted(tmp_path, "hm")
+    source, tables, origin = converted(tmp_path, "hm", "--repeats")
     bought = {(row["customer_id"], row["article_id"], row["t_dat"]) for row in table(source / "transactions_train.csv")}
     clicked = tables["impressions"].filter(click=1)
     days = [datetime.fromtimestamp(second, UTC).date().isoformat() for second in clicked["timestamp"]]
@@ -116,17 +128,49 @@ def test_a_converted_shop_is_valid_and_can_be_compared(name, tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "results.json").read_text())["origin"]["source"] == name
 
 
-@pytest.mark.parametrize("flags", [(), ("--negatives-by", "uniform"), ("--sessions", "day"), ("--users", "5", "--min-clicks", "3")])
+@pytest.mark.parametrize(
+    "flags", [(), ("--negatives-by", "uniform"), ("--sessions", "day"), ("--users", "5", "--min-clicks", "3"), ("--since", "2001-09-12")]
+)
 def test_no_negative_was_ever_taken_and_none_is_in_a_session_twice(flags, tmp_path):
     _, tables, origin = converted(tmp_path, "movielens", "--negatives", "3", *flags)
     shown = tables["impressions"]
-    took = set(shown.filter(click=1).select("user_id", "item_id").rows())
+    likes = reader("movielens").read(tmp_path / "source", min_rating=4, skip=0)
+    took = set(zip(likes.users["user_id"].gather(likes.user), likes.items["item_id"].gather(likes.item), strict=True))
+    assert took >= set(shown.filter(click=1).select("user_id", "item_id").rows())
     assert not took & set(shown.filter(click=0).select("user_id", "item_id").rows())
     assert not shown.select("session_id", "item_id").is_duplicated().any()
     assert len(shown.filter(click=0)) == 3 * len(shown.filter(click=1)) - origin["negatives"]["missing"]
     assert shown["session_id"].is_sorted()
     assert shown.group_by("session_id").agg(pl.col("timestamp").n_unique())["timestamp"].max() == 1
     assert shown["timestamp"].is_sorted()
+
+
+def test_an_item_taken_again_is_shown_once_unless_repeats_are_kept(tmp_path):
+    source, tables, origin = converted(tmp_path, "hm")
+    first = {}
+    for row in table(source / "transactions_train.csv"):
+        key = row["customer_id"], row["article_id"]
+        first[key] = min(row["t_dat"], first.get(key, row["t_dat"]))
+    clicked = tables["impressions"].filter(click=1)
+    days = [datetime.fromtimestamp(second, UTC).date().isoformat() for second in clicked["timestamp"]]
+    assert dict(zip(clicked.select("user_id", "item_id").rows(), days, strict=True)) == first
+    assert len(clicked) == len(first) < len(table(source / "transactions_train.csv"))
+    assert origin["options"]["repeats"] is False
+
+
+def test_a_folder_without_a_picture_of_any_item_is_refused(tmp_path, capsys):
+    source = hm(tmp_path / "source")
+    assert convert(["hm", str(source), "--out", str(tmp_path / "shop"), "--pictures", str(source)]) == 2
+    assert "has no picture of any item (such as 010/0108775000.jpg)" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "shop").exists()
+
+
+def test_an_origin_that_lacks_a_part_is_refused_by_name(tmp_path, capsys):
+    converted(tmp_path, "movielens")
+    path = tmp_path / "shop" / "origin.json"
+    path.write_text(json.dumps({"source": "movielens", "negatives": {"per_positive": 9}, "rows_refused": {}}))
+    assert validate([str(tmp_path / "shop")]) == 2
+    assert "not written by data.convert" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_same_seed_gives_the_same_folder_and_another_other_negatives(tmp_path):
@@ -221,7 +265,7 @@ DAMAGE = {
         ("ratings.csv", lambda text: text.replace("rating,", "stars,", 1), r"column 'rating': no such column; there are: userId, movieId"),
         ("ratings.csv", lambda text: text.split("\n")[0] + "\n", r"ratings.csv: has no rows"),
         ("ratings.csv", with_row("7,1,4.0,\udcff"), r"ratings.csv: row 168: is not utf-8 text"),
-        ("movies.csv", with_row("1,again (1990),Drama"), r"movies.csv: row 20, column 'movieId': value 1; is in an earlier row too"),
+        ("movies.csv", with_row("1,again (1990),Drama"), r"movies.csv: row 20, column 'movieId': value '1'; is in an earlier row too"),
         ("movies.csv", with_row("999,,Drama"), r"movies.csv: row 20, column 'title': value None; every row needs one"),
     ],
     "hm": [
@@ -268,6 +312,13 @@ def test_bad_rows_can_be_left_out_and_are_counted(tmp_path):
     assert convert([*arguments, "--skip-bad-rows", "0.02"]) == 0
     assert json.loads((tmp_path / "shop" / "origin.json").read_text())["rows_refused"] == {"movies.csv": 0, "ratings.csv": 2}
     assert convert([*arguments, "--skip-bad-rows", "0.001"]) == 2
+
+
+def test_a_repeated_id_is_a_bad_row_too(tmp_path):
+    source = hm(tmp_path / "source")
+    edited(source / "articles.csv", lambda text: text.replace("\n", "\nx" + "," * 12 + "\n", 1) + text.split("\n")[1] + "\n")
+    assert convert(["hm", str(source), "--out", str(tmp_path / "shop"), "--skip-bad-rows", "0.1"]) == 0
+    assert json.loads((tmp_path / "shop" / "origin.json").read_text())["rows_refused"]["articles.csv"] == 2
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ import polars as pl
 
 from data.log.tables import index_of
 from data.readers.interactions import Interactions, in_order, numbered
-from data.readers.raw_table import Column, RawTable, day, find_file, number, text
-from run.errors import DataError
+from data.readers.raw_table import Column, RawTable, day, find_file, number, text, unique
 
 NEEDS = "transactions_train.csv and articles.csv (customers.csv where there is one), or .parquet files of the same names"
 # columns of articles.csv that describe an article in words; their numeric codes say the same again
@@ -40,12 +39,7 @@ def read(source: Path, *, min_rating: float, skip: float) -> Interactions:
     wanted = (_article(), text("prod_name", optional=True), text("product_type_name", optional=True))
     wanted += tuple(text(name, optional=True) for name in FEATURES)
     articles = RawTable(path=_file(source, "articles"), columns=wanted, skip=skip)
-    items = articles.read()
-    repeated = ~items["article_id"].is_first_distinct()
-    if repeated.any():
-        row = int(repeated.arg_true()[0])
-        fix = "is in an earlier row too; keep one"
-        raise DataError(articles.path.name, row=row, column="article_id", value=items["article_id"][row], fix=fix)
+    items = articles.read(unique("article_id"))
     known = items["article_id"]
     bought = RawTable(
         path=_file(source, "transactions_train"), columns=(day("t_dat"), text("customer_id"), _article()), skip=skip, in_blocks=True

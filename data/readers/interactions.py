@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -51,6 +51,13 @@ def numbered(blocks: Iterable[pl.Series]) -> tuple[pl.Series, np.ndarray]:
     order = np.argsort(known["hash"].to_numpy())
     number = order[np.searchsorted(known["hash"].to_numpy()[order], np.concatenate(hashes))]
     return known["value"], number.astype(np.int32)
+
+
+def without_repeats(found: Interactions) -> Interactions:
+    """Each user's first interaction with each item; all items and users stay."""
+    pair = found.user.astype(np.int64) * len(found.items) + found.item
+    first = np.sort(np.unique(pair, return_index=True)[1])  # of equal pairs the earliest, because interactions are sorted by time
+    return replace(found, user=found.user[first], item=found.item[first], time=found.time[first])
 
 
 def kept(found: Interactions, keep: np.ndarray) -> Interactions:

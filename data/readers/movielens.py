@@ -12,8 +12,8 @@ import polars as pl
 
 from data.log.tables import index_of
 from data.readers.interactions import Interactions, in_order, numbered
-from data.readers.raw_table import RawTable, find_file, integer, number, second, text
-from run.errors import DataError, UserError
+from data.readers.raw_table import RawTable, find_file, integer, number, second, text, unique
+from run.errors import UserError
 
 NEEDS = "ratings.csv and movies.csv, or ratings.dat and movies.dat"
 _NO_GENRE = "(no genres listed)"
@@ -31,11 +31,7 @@ def read(source: Path, *, min_rating: float, skip: float) -> Interactions:
         UserError: a file is missing; DataError: a bad row.
     """
     films, ratings = _tables(source, skip)
-    items = films.read()
-    repeated = ~items["movieId"].is_first_distinct()
-    if repeated.any():
-        row = int(repeated.arg_true()[0])
-        raise DataError(films.path.name, row=row, column="movieId", value=items["movieId"][row], fix="is in an earlier row too; keep one")
+    items = films.read(unique("movieId"))
     known = items["movieId"]
 
     def unknown(block: pl.DataFrame) -> tuple[pl.Series, str, str]:
@@ -67,11 +63,20 @@ def _tables(source: Path, skip: float) -> tuple[RawTable, RawTable]:
         films = find_file(source, ("movies.csv",), NEEDS)
         return RawTable(path=films, columns=film_columns, skip=skip), RawTable(path=path, columns=columns, skip=skip, in_blocks=True)
     films = find_file(source, ("movies.dat",), NEEDS)
-    more = {"separator": "::", "quote": None, "encoding": "latin-1", "skip": skip}
+    more = {"separator": "::", "quote": None, "encoding": _encoding(films), "skip": skip}
     return (
         RawTable(path=films, columns=film_columns, header=("movieId", "title", "genres"), **more),
         RawTable(path=path, columns=columns, header=("userId", "movieId", "rating", "timestamp"), in_blocks=True, **more),
     )
+
+
+def _encoding(films: Path) -> str:
+    """10M is UTF-8; 1M is Latin-1, whose accented titles are not valid UTF-8."""
+    try:
+        films.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8"
 
 
 def _features(films: pl.DataFrame) -> pl.DataFrame:

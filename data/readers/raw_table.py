@@ -18,6 +18,8 @@ from run.progress import Progress
 
 BLOCK = 1 << 25  # bytes read at a time; a quarter as many rows of a parquet file's
 _PARQUET_ROWS = 1 << 19
+# of a typed block, besides its columns' own checks: which rows are bad, the column at fault, and the fix
+Check = Callable[[pl.DataFrame], tuple[pl.Series, str, str]]
 _BETWEEN = "\x1f"  # in place of a separator of several characters; occurs in no text
 
 
@@ -71,6 +73,21 @@ def text(name: str, **more: Any) -> Column:
     return Column(name=name, parse=lambda value: value, fix="every row needs one", **more)
 
 
+def unique(column: str) -> Check:
+    """A check that no value of a column comes twice, in all blocks together."""
+    earlier: list[pl.Series] = []
+
+    def repeated(block: pl.DataFrame) -> tuple[pl.Series, str, str]:
+        values = block[column]
+        again = ~values.is_first_distinct()
+        for known in earlier:
+            again |= values.is_in(known.implode())
+        earlier.append(values)
+        return again, column, "is in an earlier row too; keep one"
+
+    return repeated
+
+
 @dataclass(kw_only=True)
 class RawTable:
     """A table on disk.
@@ -90,17 +107,13 @@ class RawTable:
     rows: int = field(default=0, init=False)  # read so far
     refused: int = field(default=0, init=False)  # of them, left out
 
-    def blocks(self, check: Callable[[pl.DataFrame], tuple[pl.Series, str, str] | None] | None = None) -> Iterator[pl.DataFrame]:
-        """The good rows, typed.
-
-        Args:
-            check: of a block, besides its columns': which rows are bad, the column at fault, and the fix.
-        """
+    def blocks(self, check: Check | None = None) -> Iterator[pl.DataFrame]:
+        """The good rows, typed."""
         with Progress(f"reading {self.path.name}", total=max(1, self.path.stat().st_size), unit="bytes") as bar:
             for raw, size in self._raw():
                 typed, bad = self._typed(raw)
-                if check is not None and (found := check(typed)) is not None:
-                    wrong, column, fix = found
+                if check is not None:
+                    wrong, column, fix = check(typed)
                     bad = self._note(raw, bad, wrong.fill_null(False) & ~bad, column, fix)
                 self.rows += raw.height
                 self.refused += int(bad.sum())
@@ -112,7 +125,7 @@ class RawTable:
             share = f"{self.refused:,} of {self.rows:,} rows are bad"
             raise UserError(f"{self.path.name}: {share}, more than --skip-bad-rows {self.skip:g} allows; check the file, or allow more")
 
-    def read(self, check: Callable[[pl.DataFrame], tuple[pl.Series, str, str] | None] | None = None) -> pl.DataFrame:
+    def read(self, check: Check | None = None) -> pl.DataFrame:
         """All good rows."""
         return pl.concat(list(self.blocks(check)))
 

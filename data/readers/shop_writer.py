@@ -6,15 +6,16 @@ Legend: P interactions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from data.log.tables import index_of
 from data.origin import ORIGIN
-from data.readers.interactions import Interactions, kept
+from data.readers.interactions import Interactions, kept, without_repeats
 from data.readers.negatives import Negatives
 from data.readers.pictures import found_pictures, shrink_pictures, with_pictures
 from data.readers.sessions import Sessions, sessions_of
@@ -24,6 +25,7 @@ from run.folder import commit
 from run.progress import Progress
 from run.randomness import permutation, uniform
 
+_FILTERS = ("repeats", "since", "users", "min_clicks", "only_with_pictures", "picture_size")  # settings recorded as they are
 _AT_ONCE = 1 << 19  # positives that become impressions at a time
 
 
@@ -37,6 +39,7 @@ class ShopOptions:
     sessions: str  # count | gap | day
     session_size: int  # of "count"
     session_gap: int  # seconds, of "gap"
+    repeats: bool  # a user's later interactions with the same item stay
     since: int | None  # Unix s: earlier interactions are left out
     users: int  # sampled; 0: all
     min_clicks: int  # users with fewer interactions are left out
@@ -58,6 +61,7 @@ def write_shop(found: Interactions, out: Path, pictures: Path | None, options: S
     """
     if out.exists() and any(out.iterdir()) and not (out / ORIGIN).exists():
         raise UserError(f"{out}: is not empty, and holds no converted shop; give another --out")
+    everything = found
     found, names = _filtered(found, pictures, options)
     with replacing_folder(out) as folder:
         images: list[str | None] = [None] * len(names)
@@ -67,7 +71,7 @@ def write_shop(found: Interactions, out: Path, pictures: Path | None, options: S
         _write(folder / "items.parquet", with_pictures(found.items, images))
         _write(folder / "users.parquet", found.users)
         of = sessions_of(found.user, found.time, by=options.sessions, size=options.session_size, gap=options.session_gap)
-        missing = _write_impressions(found, of, folder, options)
+        missing = _write_impressions(found, _taken(everything, found), of, folder, options)
         origin = about | {
             "rows": found.rows, "rows_refused": found.refused, "interactions": len(found.user), "days_only": found.days_only,
             "sessions": {"by": options.sessions, "count": len(of.time), "size": options.session_size, "gap_seconds": options.session_gap},
@@ -80,7 +84,8 @@ def write_shop(found: Interactions, out: Path, pictures: Path | None, options: S
                 "items_without": sum(name is None for name in names),
                 "items_unreadable": sum(name is not None and image is None for name, image in zip(names, images, strict=True)),
             },
-            "seed": options.seed, "commit": commit(),
+            "options": {name: value for name, value in asdict(options).items() if name in _FILTERS}, "seed": options.seed,
+            "commit": commit(),
         }  # fmt: skip
         write_json(folder / ORIGIN, origin)
     return origin
@@ -90,7 +95,9 @@ def _filtered(found: Interactions, pictures: Path | None, options: ShopOptions) 
     """The interactions that the options leave, and the name of each item's picture."""
     if options.since is not None:
         found = _some(found, found.time >= options.since, "--since leaves nothing; give an earlier date")
-    names = found_pictures(found, pictures) if pictures is not None else [None] * len(found.items)
+    if not options.repeats:
+        found = without_repeats(found)
+    names = _pictures_of(found, pictures)
     if options.only_with_pictures:
         has = np.array([name is not None for name in names], dtype=bool)
         fix = "--only-with-pictures leaves nothing; give the folder of pictures as --pictures"
@@ -102,7 +109,30 @@ def _filtered(found: Interactions, pictures: Path | None, options: ShopOptions) 
         chosen = np.zeros(len(found.users), dtype=bool)
         chosen[permutation(len(chosen), options.seed, "users")[: options.users]] = True
         found = _some(found, chosen[found.user], "--users leaves nobody; give a higher number")
-    return found, found_pictures(found, pictures) if pictures is not None else [None] * len(found.items)
+    return found, _pictures_of(found, pictures)
+
+
+def _pictures_of(found: Interactions, pictures: Path | None) -> list[str | None]:
+    """The name of each item's picture.
+
+    Raises:
+        UserError: there is a folder of pictures, but none of any item.
+    """
+    if pictures is None:
+        return [None] * len(found.items)
+    names = found_pictures(found, pictures)
+    if not any(names):
+        expected = found.picture_names(found.items["item_id"][0])[0]
+        raise UserError(f"{pictures}: has no picture of any item (such as {expected}); give the folder that holds them as --pictures")
+    return names
+
+
+def _taken(everything: Interactions, found: Interactions) -> np.ndarray:
+    """Ascending user * N + item, as `found` numbers its N items, of all that its users took, what the filters left out included."""
+    user = index_of(everything.users["user_id"], found.users["user_id"])[everything.user]
+    item = index_of(everything.items["item_id"], found.items["item_id"])[everything.item]
+    there = (user >= 0) & (item >= 0)
+    return np.unique(user[there].astype(np.int64) * len(found.items) + item[there])
 
 
 def _some(found: Interactions, keep: np.ndarray, fix: str) -> Interactions:
@@ -111,9 +141,8 @@ def _some(found: Interactions, keep: np.ndarray, fix: str) -> Interactions:
     return kept(found, keep)
 
 
-def _write_impressions(found: Interactions, of: Sessions, folder: Path, options: ShopOptions) -> int:
+def _write_impressions(found: Interactions, taken: np.ndarray, of: Sessions, folder: Path, options: ShopOptions) -> int:
     """Write positives and negatives, session by session, in parts that are then joined; returns how many negatives are missing."""
-    taken = np.unique(found.user.astype(np.int64) * len(found.items) + found.item)
     sampler = Negatives(
         time=found.time, item=found.item, taken=taken, items=len(found.items), by=options.negatives_by, window=options.negatives_window,
         seed=options.seed,
