@@ -295,7 +295,7 @@ def bst(checkout: Path, length: int, *, items: int = MILLION) -> Job:
 
     import torch
 
-    sys.path.append(str(checkout))
+    sys.path.insert(0, str(checkout))  # before an installed package of the same name, which may be another version
     from fuxictr.features import FeatureMap
     from model_zoo.BST.src import BST
 

@@ -103,7 +103,7 @@ def load_models(checkout: Path) -> dict[str, Any]:
         NotUsable: something is missing.
     """
     if str(checkout) not in sys.path:
-        sys.path.append(str(checkout))
+        sys.path.insert(0, str(checkout))  # before an installed package of the same name, which may be another version
     try:
         from model_zoo.BST.src import BST
         from model_zoo.DIN.src import DIN

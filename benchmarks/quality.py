@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 OURS = "ours"
 EPOCHS = 5  # of FuxiCTR's models, at most; ours has its own default
 QUICK_USERS = 200
-OUR_GRID: tuple[dict[str, Any], ...] = ({}, {"batch_sessions": 16}, {"batch_sessions": 16, "table_learning_rate": 1e-2})
+OUR_GRID: tuple[dict[str, Any], ...] = ({}, {"learning_rate": 5e-4}, {"table_learning_rate": 1e-2})
 TREE_GRID: tuple[dict[str, Any], ...] = ({}, {"num_leaves": 15, "min_data_in_leaf": 100}, {"num_leaves": 63, "learning_rate": 0.03})
 PEER_GRID: tuple[dict[str, Any], ...] = (
     {"learning_rate": 1e-3, "size": 16, "regularizer": 0.0},
