@@ -30,7 +30,7 @@ class ConvertConfig:
 
     name: Annotated[str, tyro.conf.Positional]  # the data set
     source: Annotated[Path, tyro.conf.Positional]  # folder of its files
-    out: Path  # the shop folder to write
+    out: Path | None = None  # the shop folder to write; only --describe goes without
     pictures: Path | None = None  # folder of its pictures; None: images/ or posters/ of SOURCE, where there is one
     picture_size: int = 96  # pixels of a picture's shorter side; smaller pictures stay as they are
     negatives: int = 9  # sampled for each positive, where a log has no impressions; never an item that the user ever took
@@ -77,8 +77,9 @@ def main(argv: list[str] | None = None) -> int:
     """Parse flags, read, write the shop folder."""
     config = parse(ConvertConfig, argv, prog="python -m data.convert", description=ABOUT, basic=BASIC)
     from data.readers.table import reader
-    from run.folder import locked
 
+    if config.out is None and not config.describe:
+        raise UserError("--out is missing; name the shop folder to write, or give --describe to see what the source holds")
     pictures = config.pictures or next((config.source / name for name in FOLDERS_OF_PICTURES if (config.source / name).is_dir()), None)
     if config.pictures is not None and not config.pictures.is_dir():
         raise UserError(f"--pictures {config.pictures}: no such folder")
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     print(
         f"{config.source}: {len(found.user):,} positives of {len(found.users):,} users on {len(found.items):,} items, {_span(found.time)}"
     )
-    if config.describe:
+    if config.out is None or config.describe:
         for file, rows in found.rows.items():
             print(f"  {file}: {rows:,} rows, {found.refused[file]:,} bad; items: {', '.join(found.items.columns)}")
         return 0
@@ -103,8 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         seed=config.seed, workers=config.workers,
     )  # fmt: skip
     about = {"source": config.name, "min_rating": None if found.days_only else config.min_rating}
-    with locked(config.out.parent / f".{config.out.name}.convert"):
-        origin = write_shop(found, config.out, pictures, options, about)
+    origin = write_shop(found, config.out, pictures, options, about)
     print(_said(config.out, origin))
     return 0
 

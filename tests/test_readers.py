@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.convert import main as convert
+from data.readers import raw_table
 from data.readers.negatives import Negatives
 from data.readers.sessions import sessions_of
 from data.readers.table import READERS, reader
 from data.validate import main as validate
 from eval.compare import main as compare
+from run.errors import DataError
 from tests.sources import hm, movielens, movielens_dat
 
 MAKERS = {"movielens": movielens, "hm": hm}
@@ -345,6 +347,25 @@ def test_wrong_flags_and_missing_files_are_named(arguments, expected, tmp_path, 
 
 def test_describe_prints_what_a_source_holds_and_writes_nothing(tmp_path, capsys):
     source = hm(tmp_path / "source")
-    assert convert(["hm", str(source), "--out", str(tmp_path / "shop"), "--describe"]) == 0
+    assert convert(["hm", str(source), "--describe"]) == 0
     assert "transactions_train.csv" in capsys.readouterr().out
-    assert not (tmp_path / "shop").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"source"}
+    assert convert(["hm", str(source)]) == 2
+    assert "--out is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("block", [7, 40, 1 << 25])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n\n", "\r\n\r\n"])
+def test_empty_lines_at_the_end_are_no_rows_and_one_in_between_is_a_bad_one(end, block, tmp_path, monkeypatch):
+    monkeypatch.setattr(raw_table, "BLOCK", block)
+    file = tmp_path / "t.csv"
+    columns = (raw_table.integer("a"), raw_table.integer("b"))
+    lines = ["a,b", *(f"{row},{row + 1}" for row in range(20))]
+    file.write_text("\n".join(lines) + end, newline="")
+    for in_blocks in (True, False):
+        found = raw_table.RawTable(path=file, columns=columns, in_blocks=in_blocks).read()
+        assert found.rows() == [(row, row + 1) for row in range(20)]
+    file.write_text("\n".join([*lines[:8], "", *lines[8:]]) + end, newline="")
+    for in_blocks in (True, False):
+        with pytest.raises(DataError, match=r"t\.csv: row 7, column 'a'"):
+            raw_table.RawTable(path=file, columns=columns, in_blocks=in_blocks).read()

@@ -161,12 +161,13 @@ class RawTable:
             rest = b""
             while block := file.read(BLOCK if self.in_blocks else -1):
                 rest += block
-                end = rest.rfind(b"\n") + 1 if self.in_blocks else len(rest)
+                # the last row waits, with the empty lines after it, which are no rows at the end of the file
+                end = rest[: rest.rfind(b"\n") + 1].rstrip(b"\r\n").rfind(b"\n") + 1 if self.in_blocks else 0
                 if end:
                     yield self._parsed(rest[:end], names), end
                     rest = rest[end:]
-            if rest:
-                yield self._parsed(rest, names), len(rest)
+            if body := rest.rstrip(b"\r\n"):
+                yield self._parsed(body, names), len(rest)
 
     def _parquet(self) -> Iterator[tuple[pl.DataFrame, int]]:
         try:
@@ -184,10 +185,11 @@ class RawTable:
         content, separator = self._decoded(block, self.rows), self.separator
         if len(separator) > 1:
             content, separator = content.replace(separator, _BETWEEN), _BETWEEN
+        header = separator.join(f"c{place}" for place in range(len(names)))  # of our own: a first row that is short or empty stays a row
         try:
             frame = pl.read_csv(
-                io.BytesIO(content.encode()), has_header=False, new_columns=list(names), separator=separator, quote_char=self.quote,
-                infer_schema=False, schema=dict.fromkeys(names, pl.String), raise_if_empty=False,
+                io.BytesIO(f"{header}\n{content}".encode()), separator=separator, quote_char=self.quote, infer_schema=False,
+                new_columns=list(names), raise_if_empty=False,
             )  # fmt: skip
         except pl.exceptions.PolarsError as error:
             self._name_ragged(content, separator, len(names))
