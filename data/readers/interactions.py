@@ -60,12 +60,12 @@ def without_repeats(found: Interactions) -> Interactions:
     return replace(found, user=found.user[first], item=found.item[first], time=found.time[first])
 
 
-def kept(found: Interactions, keep: np.ndarray) -> Interactions:
-    """The interactions where `keep` (P,) is true, with the items and users that they have left."""
-    user, item = found.user[keep], found.item[keep]
+def selected(found: Interactions, chosen: np.ndarray) -> Interactions:
+    """The interactions where `chosen` (P,) is true, with the items and users that they have left."""
+    user, item = found.user[chosen], found.item[chosen]
     users, user = np.unique(user, return_inverse=True)
     items, item = np.unique(item, return_inverse=True)
     return Interactions(
-        items=found.items[items], users=found.users[users], user=user.astype(np.int32), item=item.astype(np.int32), time=found.time[keep],
+        items=found.items[items], users=found.users[users], user=user.astype(np.int32), item=item.astype(np.int32), time=found.time[chosen],
         days_only=found.days_only, picture_names=found.picture_names, rows=found.rows, refused=found.refused,
     )  # fmt: skip

@@ -15,7 +15,7 @@ import polars as pl
 
 from data.log.tables import index_of
 from data.origin import ORIGIN
-from data.readers.interactions import Interactions, kept, without_repeats
+from data.readers.interactions import Interactions, selected, without_repeats
 from data.readers.negatives import Negatives
 from data.readers.pictures import found_pictures, shrink_pictures, with_pictures
 from data.readers.sessions import Sessions, sessions_of
@@ -135,10 +135,10 @@ def _taken(everything: Interactions, found: Interactions) -> np.ndarray:
     return np.unique(user[there].astype(np.int64) * len(found.items) + item[there])
 
 
-def _some(found: Interactions, keep: np.ndarray, fix: str) -> Interactions:
-    if not keep.any():
+def _some(found: Interactions, chosen: np.ndarray, fix: str) -> Interactions:
+    if not chosen.any():
         raise UserError(fix)
-    return kept(found, keep)
+    return selected(found, chosen)
 
 
 def _write_impressions(found: Interactions, taken: np.ndarray, of: Sessions, folder: Path, options: ShopOptions) -> int:
