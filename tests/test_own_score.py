@@ -1,6 +1,9 @@
 """own_score: every model begins as the user's own, in training, export, scorer and bulk prediction; the table has a row for it."""
 
+import importlib
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -23,12 +26,15 @@ from data.log.ingest import ingest
 from data.log.shop_folder import load_shop
 from eval.compare import main as compare
 from features.image_feature import no_image
+from metrics.auc import auc
 from run.errors import DataError, UserError
 from tests.random_logs import random_tables, write_tables
 from tests.shops import write_shop
 from tests.trained_ctr import TRAINING, asked_of
 
 TINY = CtrConfig(**PRESETS["tiny"])
+PAGE = Path(__file__).parent.parent / "docs" / "own-model.md"
+FASTER = {"ctr.train": TRAINING, "eval.compare": ["--preset", "tiny", "--encoders", "none", "--seeds", "1"]}  # than the page's commands
 
 
 def with_own_score(folder, score=None, *, seed=0):
@@ -148,3 +154,22 @@ def test_the_table_has_the_users_own_model_and_a_perfect_one_is_not_made_worse(t
     assert "own model" in printed
     assert "starts from the predictions of your own model" in printed.replace("\n", " ")
     assert "own model" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_yesterdays_model_is_put_in_place_of_ones_own_as_the_page_says(tmp_path, monkeypatch):
+    write_shop(tmp_path / "films", sessions=300)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    steps = PAGE.read_text().partition("## With yesterday's model")[2]
+    for language, block in re.findall(r"```(python|)\n(.*?)```", steps, re.DOTALL):
+        if language == "python":
+            exec(block, names)
+            continue
+        for command in block.strip().splitlines():
+            _, _, module, *flags = command.split()
+            assert importlib.import_module(module).main([*flags, *FASTER.get(module, [])]) in (0, None)
+    shop = load_shop(tmp_path / "films-own")
+    rows, score = shop.rows("test"), shop.impressions["own_score"].to_numpy()
+    own = json.loads((tmp_path / "runs" / "films-own" / "results.json").read_text())["own_model"]
+    assert own["auc"] == pytest.approx(auc(shop.click[rows], score[rows]), abs=1e-6)
+    assert own["auc"] != 0.5
