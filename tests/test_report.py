@@ -398,6 +398,14 @@ def test_the_markdown_table_has_every_row_and_names_cannot_break_it():
     assert "](" not in line
 
 
+def test_the_markdown_table_says_what_speaks_against_it():
+    negatives = {"per_positive": 3, "by": "popularity", "window_seconds": 86400, "missing": 0}
+    results = RESULTS | {"origin": {"source": "movielens", "negatives": negatives}}
+    text = markdown_table(results)
+    assert text.count("\n- ") >= len(caveats(results)) > 0
+    assert "- Negatives sampled: 3 per click" in text.partition("Before believing it:")[2]
+
+
 @pytest.mark.parametrize("low, high, expected", [
     (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
     (-0.3, 0.8, [-0.2, 0, 0.2, 0.4, 0.6, 0.8]),

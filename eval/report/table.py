@@ -64,7 +64,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
 
 
 def markdown_table(results: Results) -> str:
-    """The same table as GitHub Markdown, with the answer above and its basis below; ends in a newline."""
+    """The same table as GitHub Markdown, with the answer above, its basis and the caveats below; ends in a newline."""
     headings = _headings(results)
     lines = ["| " + " | ".join(headings) + " |", "|---|---|" + "--:|" * (len(headings) - 2)]
     for cells, selected in _rows(results):
@@ -72,7 +72,13 @@ def markdown_table(results: Results) -> str:
         lines.append("| " + " | ".join(f"{bold}{_plain(cell)}{bold}" if cell else "" for cell in cells) + " |")
     below = [*pair_sentences(results), f"{basis(results)}.", DELTA, *_legend(results, "Bold:")]
     above = " ".join(filter(None, [answer(results), caution(results)]))
-    return _plain(above) + "\n\n" + "\n".join(lines) + "\n\n" + "".join(f"- {_plain(sentence)}\n" for sentence in below)
+    text = _plain(above) + "\n\n" + "\n".join(lines) + "\n\n" + _list(below)
+    against = caveats(results)
+    return text + ("\nBefore believing it:\n\n" + _list(against) if against else "")
+
+
+def _list(sentences: list[str]) -> str:
+    return "".join(f"- {_plain(sentence)}\n" for sentence in sentences)
 
 
 def _headings(results: Results) -> list[str]:
