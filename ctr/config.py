@@ -12,6 +12,7 @@ from run.errors import SettingError
 from run.source_code import code_hash
 
 POOLINGS = ("self", "target")
+SCHEDULES = ("constant", "cosine")
 ORDERS = ("none", "position", "gap")
 HISTORY_SCOPES = ("all", "category")
 SCORE_PLACES = ("before", "after")
@@ -35,6 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden": (1024, 512, 256, 128), "id_size": 64, "column_size": 32, "token_size": 32, "cluster_size": 64,
         "batch_sessions": 512, "least_steps": 0, "precision": "bf16-mixed", "mask_same_item": False, "table_optimizer": "rowwise_adagrad",
         "ema_tables": False, "match": False, "statistics": False, "co_occurrence": False, "history_order": "none", "windows": (),
+        "id_dropout": 0.0, "schedule": "cosine",
     },
 }  # fmt: skip
 
@@ -73,7 +75,7 @@ class CtrConfig:
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 
     epochs: int = 4  # passes over the train split at most; training stops before if validation does not improve (patience)
-    warm_epochs: int = 1  # ... of a comparison's rows that start from the trained baseline
+    warm_epochs: int = 2  # ... of a comparison's rows that start from the trained baseline
     batch_sessions: int = 64  # sessions in a batch at most, each complete
     least_steps: int = 400  # of an epoch: a log too small for them has smaller batches, of 8 sessions or more; 0: always batch_sessions
     learning_rate: float = 2e-3  # peak, of AdamW, for everything except the tables
@@ -82,8 +84,10 @@ class CtrConfig:
     table_optimizer: str = "adagrad"
     table_precision: str = "fp32"  # of table rows: fp32 | fp16 | bf16 (a GPU)
     table_sharding: str = "auto"  # over ranks: auto (TorchRec's planner) | table_wise | row_wise; texts' words always table-wise
+    id_dropout: float = 0.9  # share of a batch's item and user IDs that are taken for unknown ones in training
     weight_decay: float = 1e-4  # of AdamW; none on tables
-    warm_up: float = 0.05  # share of all steps in which the learning rates rise; then a cosine to 0
+    schedule: str = "constant"  # constant: learning rates stay at their peak, and the average of weights settles; cosine: they fall to 0
+    warm_up: float = 0.05  # share of an epoch (cosine: of all steps) in which the learning rates rise
     ema: float = 0.999  # decay per step of the average of weights that is validated; 0 validates the weights themselves
     ema_tables: bool = True  # average the tables too: a pass over all their rows at each step
     validations_per_epoch: int = 2  # validations in an epoch
@@ -128,6 +132,9 @@ class CtrConfig:
         for name in ("warm_up", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingError(name, getattr(self, name), "give a share from 0 to below 1")
+        if not 0 <= self.id_dropout <= 1:
+            raise SettingError("id_dropout", self.id_dropout, "give a share from 0 to 1")
+        one_of("schedule", self.schedule, SCHEDULES)
         one_of("pooling", self.pooling, POOLINGS)
         one_of("score_place", self.score_place, SCORE_PLACES)
         if self.score_place == "after" and self.pooling != "self":

@@ -1,6 +1,7 @@
 """Vocabularies, standardisation and batches: nothing is learned from outside the train split."""
 
 import dataclasses
+from itertools import islice
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,8 @@ import pytest
 from ctr.config import PRESETS, CtrConfig
 from ctr.inputs.batches import assemble
 from ctr.inputs.encode import encode
+from ctr.inputs.feed import feed
+from ctr.inputs.id_dropout import IdDropout
 from ctr.inputs.sampler import shuffled, split_sessions
 from data.log.events import by_action
 from run.errors import SettingError, UserError
@@ -101,3 +104,45 @@ def test_an_image_feature_of_another_catalogue_is_refused():
 def test_impossible_settings_are_refused_by_name(setting):
     with pytest.raises(SettingError, match=next(iter(setting))):
         CtrConfig(**setting)
+
+
+def ids_of(batch):
+    return {name: values.values().numpy() for name, values in batch.ids.to_dict().items()}
+
+
+def test_id_dropout_hides_a_share_of_items_and_users_and_nothing_else():
+    shop, style = make_shop()
+    inputs = encode(shop, pictures(style, "none"), TINY)
+    part = split_sessions(shop, "train")
+    places = np.arange(len(part.sessions))
+    full = ids_of(assemble(inputs, part, places))
+    shares = {"item": [], "user": []}
+    for step in range(20):
+        found = ids_of(assemble(inputs, part, places, IdDropout(share=0.7, seed=1, step=step)))
+        for name, rows in full.items():
+            differ = found[name] != rows
+            assert (found[name][differ] == 0).all()
+            if name in shares:
+                shares[name].append(differ[rows > 0].mean())
+            else:
+                assert not differ.any()
+    assert np.mean(shares["item"]) == pytest.approx(0.7, abs=0.05)
+    assert np.mean(shares["user"]) == pytest.approx(0.7, abs=0.1)
+
+
+def test_the_same_ids_are_hidden_on_every_rank_and_after_a_resume():
+    shop, style = make_shop()
+    inputs = encode(shop, pictures(style, "none"), TINY)
+    part = split_sessions(shop, "train")
+    config = dataclasses.replace(TINY, id_dropout=0.5)
+    steps = [list(islice(feed(inputs, part, config, seed=3, first=first, rank=0, ranks=1), 6 - first)) for first in (0, 4)]
+    for one, two in zip(steps[0][4:], steps[1], strict=True):
+        assert all((ids_of(one.batch)[name] == rows).all() for name, rows in ids_of(two.batch).items())
+    halves = [next(feed(inputs, part, config, seed=3, first=2, rank=rank, ranks=2)).batch for rank in (0, 1)]
+    whole = steps[0][2].batch
+
+    def hidden_users(batch):
+        return dict(zip(shop.session_user[shop.session[batch.row.numpy()]], ids_of(batch)["user"][batch.session.numpy()], strict=True))
+
+    assert hidden_users(halves[0]) | hidden_users(halves[1]) == hidden_users(whole)
+    assert 0 in hidden_users(whole).values()

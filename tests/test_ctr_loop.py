@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
 
 def test_a_warm_start_is_the_trained_baseline_before_its_first_step(tmp_path, monkeypatch):
     baseline = train(tmp_path / "baseline")
-    monkeypatch.setattr(ctr.training.training, "rise_and_cosine", lambda done, rise: 0.0)
+    monkeypatch.setattr(ctr.training.training, "linear_rise", lambda done, until: 0.0)
     for form in ("cluster_id", "sim_score", "vector", "none"):
         start = tmp_path / "baseline" if form == "vector" else tmp_path / "baseline" / "best.safetensors"
         config = dataclasses.replace(TINY, epochs=1, init_from=start)

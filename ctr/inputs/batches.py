@@ -13,6 +13,7 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from ctr.inputs.encode import Inputs
+from ctr.inputs.id_dropout import IdDropout
 from ctr.inputs.length_buckets import BucketedHistory, length_buckets
 from ctr.inputs.sampler import SplitSessions
 from data.arrays.ranges import ranges
@@ -42,8 +43,8 @@ class Batch(NamedTuple):
     row: Tensor  # (B,) int64 rows of impressions.parquet
 
 
-def assemble(inputs: Inputs, part: SplitSessions, places: np.ndarray) -> Batch:
-    """Gather the batch of the sessions at `places` (S,)."""
+def assemble(inputs: Inputs, part: SplitSessions, places: np.ndarray, id_dropout: IdDropout | None = None) -> Batch:
+    """Gather the batch of the sessions at `places` (S,), with IDs hidden in training."""
     shop = inputs.shop
     sessions, count = part.sessions[places], part.count[places]
     rows = part.rows[ranges(part.start[places], count)]
@@ -54,12 +55,12 @@ def assemble(inputs: Inputs, part: SplitSessions, places: np.ndarray) -> Batch:
     queries, query = np.unique(inputs.query[rows], return_inverse=True)
     grid = np.zeros((len(places), count.max(initial=1)), dtype=np.int64)
     grid[session, slot] = targets
-    layout = inputs.layout
+    tables = [table.name for table in (*inputs.layout.item, *inputs.layout.user, *inputs.layout.context)]
+    table_rows = [*inputs.items.rows[:, items], *inputs.users.rows[:, users], *inputs.context.rows[:, rows]]
+    if id_dropout is not None:
+        table_rows = [id_dropout.of(table, of_table) for table, of_table in zip(tables, table_rows, strict=True)]
     return Batch(
-        ids=_ids(
-            [table.name for table in (*layout.item, *layout.user, *layout.context)],
-            [*inputs.items.rows[:, items], *inputs.users.rows[:, users], *inputs.context.rows[:, rows]],
-        ),
+        ids=_ids(tables, table_rows),
         words=_words(inputs, items, queries),
         item_numeric=torch.from_numpy(inputs.items.numeric[items]),
         user_numeric=torch.from_numpy(inputs.users.numeric[users]),

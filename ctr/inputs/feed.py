@@ -11,6 +11,7 @@ import numpy as np
 from ctr.config import CtrConfig
 from ctr.inputs.batches import Batch, assemble
 from ctr.inputs.encode import Inputs
+from ctr.inputs.id_dropout import IdDropout
 from ctr.inputs.sampler import SplitSessions, in_order, share, shuffled
 
 
@@ -34,7 +35,8 @@ def feed(inputs: Inputs, part: SplitSessions, config: CtrConfig, *, seed: int, f
     while epoch < config.epochs:
         batches = shuffled(part, config.batch_sessions, seed=seed, epoch=epoch)
         for number in range(begin, per_epoch):
-            yield share_of(inputs, part, batches[number], rank=rank, ranks=ranks)
+            hidden = IdDropout(share=config.id_dropout, seed=seed, step=epoch * per_epoch + number)
+            yield share_of(inputs, part, batches[number], rank=rank, ranks=ranks, id_dropout=hidden)
         epoch, begin = epoch + 1, 0
 
 
@@ -44,8 +46,10 @@ def feed_in_order(inputs: Inputs, part: SplitSessions, batch_sessions: int, *, r
         yield share_of(inputs, part, places, rank=rank, ranks=ranks)
 
 
-def share_of(inputs: Inputs, part: SplitSessions, places: np.ndarray, *, rank: int, ranks: int) -> Share:
+def share_of(
+    inputs: Inputs, part: SplitSessions, places: np.ndarray, *, rank: int, ranks: int, id_dropout: IdDropout | None = None
+) -> Share:
     """The share of a batch whose sessions are at `places` in a split."""
     own = share(places, rank, ranks)
     real = len(own) > 0
-    return Share(assemble(inputs, part, own if real else places[:1]), real, int(part.count[places].sum()))
+    return Share(assemble(inputs, part, own if real else places[:1], id_dropout), real, int(part.count[places].sum()))

@@ -23,7 +23,7 @@ from ctr.training.weights import warm_start
 from run.distributed import join_group, sum_gradients, summed
 from run.errors import UserError
 from run.randomness import keyed_init
-from run.schedule import rise_and_cosine
+from run.schedule import linear_rise, rise_and_cosine
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -60,6 +60,7 @@ class Training:
     optimizer: torch.optim.Optimizer  # AdamW, of the network
     average: dict[str, Tensor]  # the average of each weight that has one: network's by name, tables' as (name, first row)
     settings: dict[str, str]  # see `settings_of`
+    began_after: int = 0  # steps that the initial weights count as in the average
     state: State = field(default_factory=State)
 
 
@@ -80,7 +81,7 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
     optimizer = torch.optim.AdamW(network.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     run = Training(
         config=config, fabric=fabric, form=inputs.layout.form, steps=steps, model=sharded, network=network, parts=parts,
-        optimizer=optimizer, average={}, settings=settings,
+        optimizer=optimizer, average={}, settings=settings, began_after=steps // config.epochs if config.start is not None else 0,
     )  # fmt: skip
     run.average = {name: weight.clone() for name, weight in followed(run).items()}
     return run
@@ -116,8 +117,11 @@ def take_step(run: Training, taken: Share) -> float:
 
 
 def set_rates(run: Training) -> None:
-    """Set the learning rates of the next step: a linear rise, then a half cosine to 0."""
-    share = rise_and_cosine(run.state.step / run.steps, rise=run.config.warm_up)
+    """Set the learning rates of the next step: a linear rise in the first epoch, then constant; or a rise and a half cosine to 0."""
+    done, config = run.state.step / run.steps, run.config
+    share = (
+        linear_rise(done * config.epochs, config.warm_up) if config.schedule == "constant" else rise_and_cosine(done, rise=config.warm_up)
+    )
     for group in run.optimizer.param_groups:
         group["lr"] = run.config.learning_rate * share
     set_table_rate(run.model, run.config.table_learning_rate * share)
@@ -140,9 +144,14 @@ def part_key(name: str, first: int) -> str:
 
 @torch.no_grad()
 def follow(run: Training) -> None:
-    """average <- decay * average + (1 - decay) * weights. A small `decay` in the first steps forgets the initial weights."""
+    """average <- decay * average + (1 - decay) * weights.
+
+    At first step t weighs as t, so that random initial weights are forgotten; later, one step has 1 - `ema` of the weight. Trained
+    initial weights count as an epoch: a training that goes on from them does not begin anew.
+    """
     if run.average:
-        decay = min(run.config.ema, (1 + run.state.step) / (10 + run.state.step))
+        steps = run.state.step + run.began_after
+        decay = min(run.config.ema, (1 + steps) / (3 + steps))
         torch._foreach_lerp_(list(run.average.values()), list(followed(run).values()), 1 - decay)
 
 
