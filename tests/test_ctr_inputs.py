@@ -8,10 +8,9 @@ import polars as pl
 import pytest
 
 from ctr.config import PRESETS, CtrConfig
-from ctr.inputs.batches import assemble
+from ctr.inputs.batches import IdDropout, assemble
 from ctr.inputs.encode import encode
 from ctr.inputs.feed import feed
-from ctr.inputs.id_dropout import IdDropout
 from ctr.inputs.sampler import shuffled, split_sessions
 from data.log.events import by_action
 from run.errors import SettingError, UserError

@@ -5,6 +5,7 @@ U distinct items, S sessions, B impressions, Q distinct queries, L history items
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,14 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from ctr.inputs.encode import Inputs
-from ctr.inputs.id_dropout import IdDropout
 from ctr.inputs.length_buckets import BucketedHistory, length_buckets
 from ctr.inputs.sampler import SplitSessions
 from data.arrays.ranges import ranges
 from data.log.histories import jagged_events
+from run.randomness import uniform
+
+UNKNOWN = 0  # the table row of IDs that the train split does not hold; with --ctr.hash-ids an ordinary row
+_ID_TABLES = ("item", "user")
 
 
 class Batch(NamedTuple):
@@ -41,6 +45,31 @@ class Batch(NamedTuple):
     slot: Tensor  # (B,) int64: the impression's place in its session: grid[session, slot] = target
     click: Tensor  # (B,) float32
     row: Tensor  # (B,) int64 rows of impressions.parquet
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdDropout:
+    """Which IDs of a training batch are taken for unknown ones: the same in any order of sessions, on any rank and after a resume.
+
+    The embedding of an ID learns the clicks of its own impressions by heart, and a model that relies on it ranks worse from the second
+    epoch on. With most IDs hidden, the model has to explain clicks by what it will also know of others; and row 0 learns what to make
+    of new IDs.
+    """
+
+    share: float  # of IDs
+    seed: int
+    step: int
+
+    def of(self, table: str, rows: np.ndarray) -> np.ndarray:
+        """The rows (n,) of a table, those of hidden IDs as UNKNOWN; other tables' as they are.
+
+        >>> hidden = IdDropout(share=0.5, seed=0, step=3)
+        >>> hidden.of("item", np.arange(1, 9)).tolist(), hidden.of("item:brand", np.arange(1, 9)).tolist()
+        ([1, 2, 3, 4, 0, 6, 7, 8], [1, 2, 3, 4, 5, 6, 7, 8])
+        """
+        if not self.share or table not in _ID_TABLES:
+            return rows
+        return np.where(uniform(self.seed, "id dropout", table, self.step, rows) < self.share, UNKNOWN, rows)
 
 
 def assemble(inputs: Inputs, part: SplitSessions, places: np.ndarray, id_dropout: IdDropout | None = None) -> Batch:

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ctr.config import CtrConfig
-from ctr.inputs.batches import Batch, assemble
+from ctr.inputs.batches import Batch, IdDropout, assemble
 from ctr.inputs.encode import Inputs
-from ctr.inputs.id_dropout import IdDropout
 from ctr.inputs.sampler import SplitSessions, in_order, share, shuffled
 
 
