@@ -75,7 +75,8 @@ class CtrConfig:
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 
     epochs: int = 4  # passes over the train split at most; training stops before if validation does not improve (patience)
-    warm_epochs: int = 2  # ... of a comparison's rows that start from the trained baseline
+    start_epochs: int = 1  # ... of the baseline that a comparison's rows start from (eval.compare --start warm)
+    warm_epochs: int = 3  # ... of these rows: at most
     batch_sessions: int = 64  # sessions in a batch at most, each complete
     least_steps: int = 400  # of an epoch: a log too small for them has smaller batches, of 8 sessions or more; 0: always batch_sessions
     learning_rate: float = 2e-3  # peak, of AdamW, for everything except the tables
@@ -116,7 +117,7 @@ class CtrConfig:
             if getattr(self, name) < 0:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         for name in (
-            "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs", "warm_epochs",
+            "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs", "start_epochs", "warm_epochs",
             "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience", "keep_checkpoints",
         ):  # fmt: skip
             positive(name, getattr(self, name))

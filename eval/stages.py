@@ -159,7 +159,9 @@ def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:
     result = stage.folder / "result.json"
     if not result.exists():  # otherwise, an earlier call was killed after the training and before this line
         config = replace(comparison.ctr, threads=comparison.threads)
-        if comparison.start == "warm" and row != WARM:
+        if row == WARM:
+            config = replace(config, epochs=config.start_epochs)
+        elif comparison.start == "warm":
             config = replace(config, epochs=config.warm_epochs, init_from=ctr_stage(comparison, WARM, seed).folder / "best.safetensors")
         train_ctr(shop, feature, config, seed=ctr_seed(row, seed), folder=stage.folder)
     stage.finish({**read_json(result), "clusters": clusters_of(feature)[1]})

@@ -81,7 +81,7 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
     optimizer = torch.optim.AdamW(network.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     run = Training(
         config=config, fabric=fabric, form=inputs.layout.form, steps=steps, model=sharded, network=network, parts=parts,
-        optimizer=optimizer, average={}, settings=settings, began_after=steps // config.epochs if config.start is not None else 0,
+        optimizer=optimizer, average={}, settings=settings, began_after=steps // config.epochs // 4 if config.start is not None else 0,
     )  # fmt: skip
     run.average = {name: weight.clone() for name, weight in followed(run).items()}
     return run
@@ -147,7 +147,7 @@ def follow(run: Training) -> None:
     """average <- decay * average + (1 - decay) * weights.
 
     At first step t weighs as t, so that random initial weights are forgotten; later, one step has 1 - `ema` of the weight. Trained
-    initial weights count as an epoch: a training that goes on from them does not begin anew.
+    initial weights count as a quarter of an epoch: a training that goes on from them does not begin anew.
     """
     if run.average:
         steps = run.state.step + run.began_after
