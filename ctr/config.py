@@ -28,7 +28,7 @@ SETTINGS = "settings.json"  # what a finished run was trained with
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "click_items": 20, "purchase_items": 10, "cart_items": 5, "width": 16, "hidden": (64, 32, 16, 8), "epochs": 2,
-        "batch_sessions": 32, "least_steps": 0, "ema": 0.99,
+        "warm_epochs": 1, "batch_sessions": 32, "least_steps": 0, "ema": 0.99,
     },
     "small": {},
     "paper": {
@@ -117,8 +117,9 @@ class CtrConfig:
             if getattr(self, name) < 0:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         for name in (
-            "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs", "start_epochs", "warm_epochs",
-            "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience", "keep_checkpoints",
+            "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs", "start_epochs",
+            "warm_epochs", "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience",
+            "keep_checkpoints",
         ):  # fmt: skip
             positive(name, getattr(self, name))
         for name, value in vars(self).items():
