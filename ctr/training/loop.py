@@ -31,6 +31,7 @@ from run.files import read_json, write_json
 from run.folder import MetricsLog, file_hash
 from run.prefetch import prefetch
 from run.progress import Progress
+from run.randomness import integer_seed
 from run.stop import stop_requests
 
 _LEAST_BATCH = 8  # sessions
@@ -91,7 +92,8 @@ def take_steps(run: Training, inputs: Inputs, train: SplitSessions, log: Metrics
         Stopped: SIGTERM was received; a checkpoint has been written.
     """
     state, config, fabric, per_epoch = run.state, run.config, run.fabric, batches_per_epoch(train, run.config)
-    shares = feed(inputs, train, config, seed=seed, first=state.step, rank=fabric.global_rank, ranks=fabric.world_size)
+    order = order_seed(seed, warm=config.start is not None)
+    shares = feed(inputs, train, config, seed=order, first=state.step, rank=fabric.global_rank, ranks=fabric.world_size)
     total = config.epochs * len(train.rows)
     progress = Progress(f"ctr {run.form} seed {seed}", total=total, unit="impressions", start=state.impressions)
     with prefetch(shares) as ready, stop_requests() as asked_to_stop, progress as bar:
@@ -115,6 +117,15 @@ def take_steps(run: Training, inputs: Inputs, train: SplitSessions, log: Metrics
                 save(run, folder)
             if stop:
                 raise Stopped(f"ctr {run.form}: stopped at step {state.step:,}, as requested; the same command resumes from here")
+
+
+def order_seed(seed: int, *, warm: bool) -> int:
+    """The seed of sessions' order and of hidden IDs: a training that goes on from trained weights does not repeat the epochs these have seen.
+
+    >>> order_seed(5, warm=False), order_seed(5, warm=True) == 5
+    (5, False)
+    """
+    return integer_seed(seed, "ctr warm order") if warm else seed
 
 
 def batch_of(config: CtrConfig, sessions: int) -> int:
