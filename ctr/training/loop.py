@@ -120,7 +120,7 @@ def take_steps(run: Training, inputs: Inputs, train: SplitSessions, log: Metrics
 
 
 def order_seed(seed: int, *, warm: bool) -> int:
-    """The seed of sessions' order and of hidden IDs: a training that goes on from trained weights does not repeat the epochs these have seen.
+    """The seed of sessions' order and of hidden IDs: going on from trained weights repeats no epoch that these saw.
 
     >>> order_seed(5, warm=False), order_seed(5, warm=True) == 5
     (5, False)
