@@ -28,7 +28,7 @@ SETTINGS = "settings.json"  # what a finished run was trained with
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "click_items": 20, "purchase_items": 10, "cart_items": 5, "width": 16, "hidden": (64, 32, 16, 8), "epochs": 2,
-        "warm_epochs": 1, "batch_sessions": 32, "least_steps": 0, "ema": 0.99,
+        "batch_sessions": 32, "least_steps": 0, "ema": 0.99,
     },
     "small": {},
     "paper": {
@@ -75,8 +75,7 @@ class CtrConfig:
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 
     epochs: int = 4  # passes over the train split at most; training stops before if validation does not improve (patience)
-    start_epochs: int = 1  # ... of the baseline that a comparison's rows start from (eval.compare --start warm)
-    warm_epochs: int = 3  # ... of these rows: at most
+    start_epochs: int = 1  # of them, those of the baseline that a comparison's rows go on from (eval.compare --start warm)
     batch_sessions: int = 64  # sessions in a batch at most, each complete
     least_steps: int = 400  # of an epoch: a log too small for them has smaller batches, of 8 sessions or more; 0: always batch_sessions
     learning_rate: float = 2e-3  # peak, of AdamW, for everything except the tables
@@ -118,7 +117,7 @@ class CtrConfig:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         for name in (
             "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs", "start_epochs",
-            "warm_epochs", "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience",
+            "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience",
             "keep_checkpoints",
         ):  # fmt: skip
             positive(name, getattr(self, name))

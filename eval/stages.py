@@ -162,7 +162,11 @@ def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:
         if row == WARM:
             config = replace(config, epochs=config.start_epochs)
         elif comparison.start == "warm":
-            config = replace(config, epochs=config.warm_epochs, init_from=ctr_stage(comparison, WARM, seed).folder / "best.safetensors")
+            config = replace(
+                config,
+                epochs=max(1, config.epochs - config.start_epochs),
+                init_from=ctr_stage(comparison, WARM, seed).folder / "best.safetensors",
+            )
         train_ctr(shop, feature, config, seed=ctr_seed(row, seed), folder=stage.folder)
     stage.finish({**read_json(result), "clusters": clusters_of(feature)[1]})
 

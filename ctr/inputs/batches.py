@@ -20,7 +20,7 @@ from data.arrays.ranges import ranges
 from data.log.histories import jagged_events
 from run.randomness import uniform
 
-UNKNOWN = 0  # the table row of IDs that the train split does not hold; with --ctr.hash-ids an ordinary row
+_UNKNOWN = 0  # the table row of IDs that the train split does not hold; with --ctr.hash-ids an ordinary row
 _ID_TABLES = ("item", "user")
 
 
@@ -61,7 +61,7 @@ class IdDropout:
     step: int
 
     def of(self, table: str, rows: np.ndarray) -> np.ndarray:
-        """The rows (n,) of a table, those of hidden IDs as UNKNOWN; other tables' as they are.
+        """The rows (n,) of a table, those of hidden IDs as the unknown one; other tables' as they are.
 
         >>> hidden = IdDropout(share=0.5, seed=0, step=3)
         >>> hidden.of("item", np.arange(1, 9)).tolist(), hidden.of("item:brand", np.arange(1, 9)).tolist()
@@ -69,7 +69,7 @@ class IdDropout:
         """
         if not self.share or table not in _ID_TABLES:
             return rows
-        return np.where(uniform(self.seed, "id dropout", table, self.step, rows) < self.share, UNKNOWN, rows)
+        return np.where(uniform(self.seed, "id dropout", table, self.step, rows) < self.share, _UNKNOWN, rows)
 
 
 def assemble(inputs: Inputs, part: SplitSessions, places: np.ndarray, id_dropout: IdDropout | None = None) -> Batch:

@@ -129,7 +129,7 @@ def _short(results: Results) -> Iterator[str]:
     if ends and 2 * sum(ends) >= len(ends):
         yield (
             f"{sum(ends)} of {len(ends)} CTR trainings were best at their last step: they may have been trained too briefly. "
-            f"Raise --ctr.{'warm-' * (results.get('start') == 'warm')}epochs, or give more data."
+            "Raise --ctr.epochs, or give more data."
         )
 
 
