@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ ABOUT = (
     "Convert a public data set to a shop folder (docs/data-sets.md). Logs without impressions get sampled negatives, which origin.json "
     "records and every result says.\n\n" + "\n".join(f"{name:<10} {about}" for name, about in READERS.items())
 )
+FEW_MISSING = 0.1  # share of negatives not found above which it is worth a warning
 BASIC = (
     "name", "source", "out", "pictures", "picture_size", "negatives", "negatives_by", "negatives_window", "sessions", "session_size",
     "session_gap", "repeats", "since", "users", "min_clicks", "only_with_pictures", "min_rating",
@@ -89,7 +91,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     if config.out is None or config.describe:
         for file, rows in found.rows.items():
-            print(f"  {file}: {rows:,} rows, {found.refused[file]:,} bad; items: {', '.join(found.items.columns)}")
+            print(f"  {file}: {rows:,} rows, {found.refused[file]:,} bad")
+        print(f"  columns of items: {', '.join(found.items.columns)}; of users: {', '.join(found.users.columns)}")
         return 0
     from data.readers.shop_writer import ShopOptions, write_shop
 
@@ -106,6 +109,8 @@ def main(argv: list[str] | None = None) -> int:
     about = {"source": config.name, "min_rating": None if found.days_only else config.min_rating}
     origin = write_shop(found, config.out, pictures, options, about)
     print(_said(config.out, origin))
+    for warning in _warnings(config, pictures, origin):
+        print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 
@@ -121,7 +126,18 @@ def _said(out: Path, origin: dict) -> str:
     text += f"{negatives['per_positive']} sampled negatives each"
     text += f" ({negatives['missing']:,} not found); {pictures['items_with']:,} items with a picture, {pictures['items_without']:,} without"
     text += f", {pictures['items_unreadable']:,} unreadable" * bool(pictures["items_unreadable"])
-    return text + f"; {refused:,} bad rows left out" * bool(refused)
+    return text + f"; {refused:,} bad row{'s' * (refused != 1)} left out" * bool(refused)
+
+
+def _warnings(config: ConvertConfig, pictures: Path | None, origin: dict) -> Iterator[str]:
+    """What a comparison of pictures would miss in what was written."""
+    if pictures is None:
+        places = " nor ".join(str(config.source / name) for name in FOLDERS_OF_PICTURES)
+        yield f"no item has a picture: there is neither {places}; give the folder of pictures as --pictures"
+    missing, wanted = origin["negatives"]["missing"], origin["negatives"]["per_positive"] * origin["interactions"]
+    if missing > FEW_MISSING * wanted:
+        fix = "give a lower --negatives, a longer --negatives-window or --negatives-by uniform"
+        yield f"{missing:,} of {wanted:,} negatives were not found: too few other items that their users did not take; {fix}"
 
 
 if __name__ == "__main__":

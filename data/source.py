@@ -112,13 +112,16 @@ def shop_folder(config: SourceConfig, root: Path) -> Path:
     """The shop folder to work on, as an absolute path; a built-in world is made under `root` if missing.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or a name means both a world and a folder.
     """
     if not config.is_world:
         folder = Path(config.data)
         if not folder.is_dir():
             raise UserError(f"--data {config.data}: no such folder; give a shop folder, or one of {', '.join(WORLD_NAMES)}")
         return folder.resolve()
+    if (Path(config.data) / "impressions.parquet").is_file():
+        here = f"a built-in world, and a shop folder here has the same name; give ./{config.data} for the folder, or rename it"
+        raise UserError(f"--data {config.data}: {here}")
     size = {"users": config.users, "items": config.items, "sessions": config.sessions, "seed": config.world_seed}
     stage = Stage(root.resolve(), f"data/{config.data}", size | {"code": WORLDS[config.data].code()})
     world = stage.folder / "world"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import numpy as np
+import polars as pl
 
 from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
 from data.log.events import ACTIONS, CLICK
@@ -13,6 +14,7 @@ from data.log.histories import History, cart_history, click_history, purchase_hi
 from data.log.shop_folder import SPLITS, Shop
 from data.log.tables import IMPRESSIONS
 from data.origin import negatives_of, origin_of
+from metrics.auc import auc
 
 
 def summary(shop: Shop) -> Iterator[tuple[str, str]]:
@@ -29,6 +31,9 @@ def summary(shop: Shop) -> Iterator[tuple[str, str]]:
     yield "impressions", f"{number(impressions)} since {_day(shop.impressions['timestamp'].min())}"
     yield "last impression", _day(shop.impressions["timestamp"].max())
     yield "click rate", f"{shop.click.mean():.4f}"
+    if "own_score" in shop.impressions.columns:
+        score = shop.impressions["own_score"].cast(pl.Float64).to_numpy()
+        yield "own score", f"AUC {auc(shop.click, score):.4f}, mean {score.mean():.4f}"
     if (origin := origin_of(shop.folder)) is not None:
         refused = sum(origin["rows_refused"].values())
         yield "converted from", f"{origin['source']}; {negatives_of(origin)}; {number(refused)} bad rows left out"

@@ -96,7 +96,8 @@ def _check_pictures(shop: Shop, config: ValidateConfig, console: Console) -> Non
         console.print(f"unreadable: items.parquet row {row}: images/{name}: {reason}{hint}", markup=False, soft_wrap=True)
     if len(bad) > SHOWN_BAD:
         console.print(f"unreadable: {number(len(bad) - SHOWN_BAD)} more")
-    console.print(f"pictures: {number(len(names))} files read, {number(len(bad))} unreadable")
+    counted = " (they count as missing; replace them if you can)" if bad else ""
+    console.print(f"pictures: {number(len(names))} files read, {number(len(bad))} unreadable{counted}")
     if affected > config.max_bad_images * len(items):
         name, reason = next(iter(bad.items()))
         share = f"{part(affected, len(items))} of the items with a picture have an unreadable one, first images/{name} ({reason})"

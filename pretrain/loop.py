@@ -207,7 +207,7 @@ def _warn_of_collapse(run: Training, spread: float, loss: float) -> None:
     if loss == 0:
         advice = "its loss is 0: the pictures of a step do not compete with each other, and no other learning rate would help"
     else:
-        advice = "it may be too early to judge; otherwise use trained weights (--weights) or lower the learning rate"
+        advice = "it may be too early to judge; otherwise start from trained weights (setting `weights`) or lower the learning rate"
     print(f"warning: {run.name}'s embeddings have collapsed: spread {spread:.4f}, healthy {healthy:.4f}; {advice}", file=sys.stderr)
 
 

@@ -160,6 +160,32 @@ def test_an_item_taken_again_is_shown_once_unless_repeats_are_kept(tmp_path):
     assert origin["options"]["repeats"] is False
 
 
+def test_a_shop_is_not_overwritten(tmp_path, capsys):
+    source, _, _ = converted(tmp_path, "movielens")
+    before = (tmp_path / "shop" / "impressions.parquet").read_bytes()
+    assert convert(["movielens", str(source), "--out", str(tmp_path / "shop"), "--negatives", "2"]) == 2
+    assert "holds a converted shop already; nothing is overwritten" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "shop" / "impressions.parquet").read_bytes() == before
+
+
+def test_genres_that_no_film_has_become_no_column(tmp_path):
+    source = movielens(tmp_path / "source")
+    edited(source / "movies.csv", lambda text: re.sub(r"\|[^|\n]*", "", text))
+    assert convert(["movielens", str(source), "--out", str(tmp_path / "shop")]) == 0
+    assert pl.read_parquet(tmp_path / "shop" / "items.parquet").columns == ["item_id", "image", "title", "category", "year"]
+
+
+def test_missing_pictures_and_missing_negatives_are_warned_of(tmp_path, capsys):
+    source, _, origin = converted(tmp_path, "movielens", "--negatives", "1")
+    assert origin["negatives"]["missing"] == 0
+    assert "warning" not in capsys.readouterr().err
+    (source / "posters").rename(tmp_path / "elsewhere")
+    assert convert(["movielens", str(source), "--out", str(tmp_path / "again"), "--negatives", "50"]) == 0
+    warnings = " ".join(capsys.readouterr().err.split())
+    assert f"no item has a picture: there is neither {source / 'images'} nor {source / 'posters'}" in warnings
+    assert "negatives were not found: too few other items" in warnings
+
+
 def test_a_folder_without_a_picture_of_any_item_is_refused(tmp_path, capsys):
     source = hm(tmp_path / "source")
     assert convert(["hm", str(source), "--out", str(tmp_path / "shop"), "--pictures", str(source)]) == 2
@@ -261,26 +287,26 @@ DAMAGE = {
         ("ratings.csv", with_row("7,1,nan,1000"), r"column 'rating': value 'nan'; give a number"),
         ("ratings.csv", with_row("7,1,4.0,-5"), r"column 'timestamp': value '-5'; give Unix seconds"),
         ("ratings.csv", with_row("7,1,4.0,1700000000000"), r"column 'timestamp': value '1700000000000'; .*not milliseconds"),
-        ("ratings.csv", with_row("7,1"), r"row 168, column 'rating': value None"),
+        ("ratings.csv", with_row("7,1"), r"row 168, column 'rating': is empty; give a number"),
         ("ratings.csv", with_row("7,1,4.0,1000,9"), r"row 168: has 5 fields, the header 4"),
         ("ratings.csv", with_row("7,2,4.0,1000"), r"row 168, column 'movieId': value '2'; unknown to movies.csv; add the film"),
         ("ratings.csv", lambda text: text.replace("rating,", "stars,", 1), r"column 'rating': no such column; there are: userId, movieId"),
         ("ratings.csv", lambda text: text.split("\n")[0] + "\n", r"ratings.csv: has no rows"),
         ("ratings.csv", with_row("7,1,4.0,\udcff"), r"ratings.csv: row 168: is not utf-8 text"),
         ("movies.csv", with_row("1,again (1990),Drama"), r"movies.csv: row 20, column 'movieId': value '1'; is in an earlier row too"),
-        ("movies.csv", with_row("999,,Drama"), r"movies.csv: row 20, column 'title': value None; every row needs one"),
+        ("movies.csv", with_row("999,,Drama"), r"movies.csv: row 20, column 'title': is empty; every row needs one"),
     ],
     "hm": [
         ("transactions_train.csv", with_row("16.09.2020,a,0108775000,1,2"), r"column 't_dat': value '16.09.2020'; give a date"),
         ("transactions_train.csv", with_row("1969-01-01,a,0108775000,1,2"), r"column 't_dat': value '1969-01-01'; give a date from 1970"),
-        ("transactions_train.csv", with_row("2020-09-16,,0108775000,1,2"), r"column 'customer_id': value None; every row needs one"),
+        ("transactions_train.csv", with_row("2020-09-16,,0108775000,1,2"), r"column 'customer_id': is empty; every row needs one"),
         ("transactions_train.csv", with_row("2020-09-16,a,x,1,2"), r"column 'article_id': value 'x'; an article_id has 10 digits"),
         (
             "transactions_train.csv",
             with_row("2020-09-16,a,0999999999,1,2"),
             r"value '0999999999'; unknown to articles.csv; add the article",
         ),
-        ("transactions_train.csv", with_row("2020-09-16"), r"column 'customer_id': value None"),
+        ("transactions_train.csv", with_row("2020-09-16"), r"column 'customer_id': is empty"),
         ("transactions_train.csv", with_row("2020-09-16,a,0108775000,1,2,3"), r"has 6 fields, the header 5"),
         ("transactions_train.csv", lambda text: text.replace("t_dat", "day", 1), r"column 't_dat': no such column; there are: day"),
         ("transactions_train.csv", lambda text: text.split("\n")[0] + "\n", r"transactions_train.csv: has no rows"),
@@ -328,7 +354,7 @@ def test_a_repeated_id_is_a_bad_row_too(tmp_path):
     [
         (["movielens", "{}/absent", "--out", "{}/s"], "absent: no such folder"),
         (["movielens", "{}/a.zip", "--out", "{}/s"], "a.zip: an archive: unpack it"),
-        (["hm", "{}/source", "--out", "{}/s"], "has none of articles.csv, articles.parquet"),
+        (["hm", "{}/source", "--out", "{}/s"], "there is no articles.csv or articles.parquet"),
         (["netflix", "{}/source", "--out", "{}/s"], "setting 'name': value 'netflix'; there are: movielens, hm"),
         (["movielens", "{}/source", "--out", "{}/s", "--since", "2030-01-01"], "--since leaves nothing"),
         (["movielens", "{}/source", "--out", "{}/s", "--since", "soon"], "give a date as YYYY-MM-DD"),

@@ -15,7 +15,7 @@ from eval.report.caveats import caveats, notes
 from eval.report.plots import ForestRow, Line, binned, forest, line_chart, number_text, ticks
 from eval.report.report import AttentionExample, ClusterPictures, write_report
 from eval.report.table import markdown_table, print_table
-from eval.report.wording import ONE_SEED, SIMULATED, UNADJUSTED, answer, best_row, bounds, p_value, percentage_points
+from eval.report.wording import ONE_SEED, SIMULATED, UNADJUSTED, answer, best_row, bounds, over_own_model, p_value, percentage_points
 from eval.results import users_scored
 from eval.rows import BOOSTED, OTHER_SEEDS
 
@@ -281,6 +281,7 @@ def trained(lowest=(0.1, 0.1), highest=(2.0, 2.0), std=(0.3, 0.3)):
     return {"encoder": "simclr", "loss": {"lowest": list(lowest), "highest": list(highest)}, "std": list(std), "dim": 8}
 
 
+CALIBRATION = {"pcoc": 1.0, "ece": 0.01}
 SOUND = {"users_scored": 900, "split_is_ordered": True, "encoders": [trained()]}
 
 
@@ -309,6 +310,19 @@ def test_caveats_are_in_terminal_and_notes(changed, expected):
     terminal = " ".join(printed(RESULTS | SOUND | changed).split())
     assert f"Before believing it: - {found}" in terminal
     assert found in notes(RESULTS | SOUND | changed)
+
+
+def test_unreadable_pictures_and_an_own_model_below_chance_are_caveats():
+    own = {"own_model": {"gauc": 0.48, "auc": 0.5, "delta_gauc": delta(-0.2, -0.21, -0.19), "log_loss": 0.4, "calibration": CALIBRATION}}
+    assert "ranks below chance within sessions (GAUC 0.4800)" in " ".join(caveats(RESULTS | SOUND | own))
+    (found,) = caveats(RESULTS | SOUND | {"pictures_unreadable": 2})
+    assert found.startswith("2 pictures could not be read and count as missing; listed in bad_pictures.csv")
+
+
+@pytest.mark.parametrize("high, ahead", [(-0.001, True), (0.001, False)])
+def test_a_baseline_ahead_of_the_users_own_model_is_pointed_out(high, ahead):
+    own = {"log_loss": 0.4, "calibration": CALIBRATION, "delta_gauc": delta(-0.01, -0.02, high)}
+    assert ("The baseline is ahead of it" in over_own_model(RESULTS | {"own_model": own})) == ahead
 
 
 def test_a_caveat_is_given_once_half_of_the_ctr_models_were_best_at_their_last_step():

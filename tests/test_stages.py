@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ctr.config import CtrConfig
-from data.source import SourceConfig
+from data.source import SourceConfig, shop_folder
 from eval import stages
 from eval.compare import PRESETS, CompareConfig, comparison_of
 from eval.rows import BASELINE, BOOSTED, OTHER_SEEDS, SHUFFLED, WARM, encoder_of, is_control, is_shuffled, rows_of
@@ -18,6 +18,7 @@ from pretrain.config import PretrainConfig
 from pretrain.methods.table import UNTRAINED
 from run import source_code
 from run.config import parse, write_config
+from run.errors import UserError
 from tests.shops import write_shop
 
 ROWS = [BASELINE, OTHER_SEEDS, *(("simclr", form) for form in FORM_NAMES), (f"{SHUFFLED}simclr", FORM_NAMES[0]), (UNTRAINED, FORM_NAMES[0])]
@@ -196,3 +197,11 @@ def test_settings_written_to_config_toml_and_read_back_give_the_same_stages(comp
     again = parsed("--recipe", str(tmp_path / "config.toml"))
     assert hashes(comparison_of(again), rows) == before
     assert moved(before, of_flags_alone) == set(rows)
+
+
+def test_a_name_that_means_both_a_world_and_a_folder_is_refused(tmp_path, monkeypatch):
+    write_shop(tmp_path / "fashion", pictures=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--data fashion: .*give \./fashion for the folder"):
+        shop_folder(SourceConfig(data="fashion"), tmp_path / "run")
+    assert shop_folder(SourceConfig(data="./fashion"), tmp_path / "run") == tmp_path / "fashion"

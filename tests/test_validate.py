@@ -11,6 +11,7 @@ import pytest
 from data.log.shop_folder import load_shop
 from data.readiness import problems
 from data.validate import main
+from metrics.auc import auc
 from pretrain.page_views import page_views
 from tests.shops import Change, write_shop
 
@@ -106,6 +107,19 @@ def test_a_shop_that_can_be_used_has_neither_warnings_nor_problems(validated):
     assert "warning" not in printed
     assert "problem" not in printed
     assert printed.splitlines()[-1] == "ok: the folder can be used"
+
+
+def test_the_users_own_predictions_are_summarised_and_a_constant_is_warned_of(validated, tmp_path):
+    ranked = pl.col("click") * 0.4 + pl.col("impression_row") % 2 * 0.5
+    code, printed = validated(
+        impressions_frame=lambda f: f.with_row_index("impression_row").with_columns(own_score=ranked).drop("impression_row")
+    )
+    assert code == 0
+    click, score = (pl.read_parquet(tmp_path / "shop" / "impressions.parquet")[name] for name in ("click", "own_score"))
+    assert re.search(rf"own score +│ AUC {auc(click.to_numpy(), score.to_numpy()):.4f}, mean {score.mean():.4f}", printed)
+    assert "warning" not in printed
+    _, printed = validated(impressions_frame=_column("own_score", pl.lit(0.1)))
+    assert "column 'own_score': it holds 0.1 in every row" in printed
 
 
 def test_sessions_that_are_users_are_warned_of(validated):

@@ -80,8 +80,9 @@ def _encoding(films: Path) -> str:
 
 
 def _features(films: pl.DataFrame) -> pl.DataFrame:
-    """item_id, title, the first three genres, and the year at the end of the title."""
+    """item_id, title, those of the first three genres that some film has, and the year at the end of the title."""
     genres = pl.col("genres").replace(_NO_GENRE, None).str.split("|")
     first = [genres.list.get(place, null_on_oob=True).replace("", None).alias(name) for place, name in enumerate(_GENRES)]
     year = pl.col("title").str.extract(r"\((\d{4})\)\s*$").cast(pl.Float64)
-    return films.select(pl.col("movieId").alias("item_id"), "title", *first, year.alias("year"))
+    found = films.select(pl.col("movieId").alias("item_id"), "title", *first, year.alias("year"))
+    return found.drop(name for name in _GENRES if found[name].null_count() == len(found))

@@ -145,7 +145,10 @@ class RawTable:
         """`bad` or `wrong`; the first wrong row is an error where none may be left out."""
         if wrong.any() and not self.skip:
             row = int(wrong.arg_true()[0])
-            raise DataError(self.path.name, row=self.rows + row, column=column, value=raw[column][row], fix=fix)
+            value = raw[column][row]
+            if value is None or not value.strip():
+                raise DataError(self.path.name, row=self.rows + row, column=column, fix=f"is empty; {fix}")
+            raise DataError(self.path.name, row=self.rows + row, column=column, value=value, fix=fix)
         return bad | wrong
 
     def _raw(self) -> Iterator[tuple[pl.DataFrame, int]]:
@@ -213,7 +216,9 @@ class RawTable:
     def _require(self, names: Sequence[str]) -> None:
         for column in self.columns:
             if column.name not in names:
-                raise DataError(self.path.name, column=column.name, fix=f"no such column; there are: {', '.join(names) or 'none'}")
+                there = ", ".join(names) or "none"
+                fix = f"no such column; there are: {there}; give the file as it was published, or rename the column meant"
+                raise DataError(self.path.name, column=column.name, fix=fix)
 
 
 def find_file(source: Path, names: Sequence[str], what: str) -> Path:
@@ -228,7 +233,7 @@ def find_file(source: Path, names: Sequence[str], what: str) -> Path:
     for name in names:
         if (source / name).is_file():
             return source / name
-    raise UserError(f"{source}: has none of {', '.join(names)}; give the folder that holds {what}")
+    raise UserError(f"{source}: there is no {' or '.join(names)}; give the folder that holds {what}")
 
 
 def _line(error: Exception) -> str:

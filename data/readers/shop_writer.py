@@ -59,8 +59,9 @@ def write_shop(found: Interactions, out: Path, pictures: Path | None, options: S
     Raises:
         UserError: nothing is left after the filters, or `out` holds something else.
     """
-    if out.exists() and any(out.iterdir()) and not (out / ORIGIN).exists():
-        raise UserError(f"{out}: is not empty, and holds no converted shop; give another --out")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "holds a converted shop already" if (out / ORIGIN).exists() else "is not empty, and holds no converted shop"
+        raise UserError(f"{out}: {what}; nothing is overwritten, so delete it or give another --out")
     everything = found
     found, names = _filtered(found, pictures, options)
     with replacing_folder(out) as folder:

@@ -28,6 +28,8 @@ def warnings(shop: Shop) -> Iterator[str]:
             values = frame[name]
             if trouble := row_number(values) or constant(values) or (name in found.categorical and an_id(values)) or sentinel(values):
                 yield f"{file}, column '{name}': {trouble}"
+    if "own_score" in shop.impressions.columns and (trouble := constant(shop.impressions["own_score"])):
+        yield f"{IMPRESSIONS}, column 'own_score': {trouble}"
 
 
 def features(shop: Shop) -> Iterator[tuple[str, Frame, FeatureColumns]]:

@@ -16,19 +16,16 @@ HEALTHY = 0.1  # share of 1/sqrt(D), the spread of D-dimensional unit vectors in
 
 def caveats(results: Results) -> list[str]:
     """The sentences that apply, the most serious first; those about keys missing from `results` are left out."""
-    checks = (_chance, _weak, _controls, _still, _collapsed, _clusters, _few, _tiny, _short, _sampled, _unordered, _code)
+    checks = (
+        _chance, _weak, _controls, _still, _collapsed, _clusters, _few, _tiny, _short, _own_model, _unreadable, _sampled, _unordered, _code,
+    )  # fmt: skip
     return [sentence for check in checks for sentence in check(results)]
 
 
 def notes(results: Results) -> list[str]:
     """The report's notes: the caveats, and how forms are selected and intervals computed."""
-    found = caveats(results)
-    unreadable = results.get("pictures_unreadable", 0)
-    if unreadable:
-        what = "picture could not be read and counts" if unreadable == 1 else "pictures could not be read and count"
-        found.append(f"{count(unreadable)} {what} as missing; listed in bad_pictures.csv.")
     seeds = " and seeds" * (len(results["seeds"]) > 1)
-    return [*found, f"A form is selected by its GAUC in validation sessions. Intervals: paired bootstrap over users{seeds}."]
+    return [*caveats(results), f"A form is selected by its GAUC in validation sessions. Intervals: paired bootstrap over users{seeds}."]
 
 
 def _chance(results: Results) -> Iterator[str]:
@@ -129,8 +126,24 @@ def _short(results: Results) -> Iterator[str]:
     if ends and 2 * sum(ends) >= len(ends):
         yield (
             f"{sum(ends)} of {len(ends)} CTR trainings were best at their last step: they may have been trained too briefly. "
-            "Raise --ctr.epochs, or give more data."
+            f"{'Use preset small' if results.get('preset') == 'tiny' else 'Raise --ctr.epochs'}, or give more data."
         )
+
+
+def _own_model(results: Results) -> Iterator[str]:
+    """The user's own model ranks worse than chance."""
+    own = results.get("own_model")
+    if own is not None and own["gauc"] is not None and own["gauc"] < 0.5:
+        yield (
+            f"Your own model ranks below chance within sessions (GAUC {level(own['gauc'])}): check that own_score is the probability of a "
+            "click, in the order of the rows."
+        )
+
+
+def _unreadable(results: Results) -> Iterator[str]:
+    if unreadable := results.get("pictures_unreadable", 0):
+        what = "picture could not be read and counts" if unreadable == 1 else "pictures could not be read and count"
+        yield f"{count(unreadable)} {what} as missing; listed in bad_pictures.csv below the run folder's pictures/."
 
 
 def _unordered(results: Results) -> Iterator[str]:

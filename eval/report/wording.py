@@ -149,11 +149,14 @@ OWN_MODEL = "own model"  # the row of the user's own predictions
 def over_own_model(results: Results) -> str:
     """What every row starts from, where the log holds the predictions of the user's own model."""
     own = results["own_model"]
-    return (
+    text = (
         f"Every row, the baseline too, starts from the predictions of your own model (own_score: log loss {own['log_loss']:.4f}, "
         f"predicted clicks over clicks {own['calibration']['pcoc']:.2f}, calibration error {own['calibration']['ece']:.4f}): "
         "lifts are what pictures add to it."
     )
+    if verdict(own["delta_gauc"]) == "lowers":
+        text += " The baseline is ahead of it: the log holds something, pictures apart, that your model does not use."
+    return text
 
 
 def headroom(results: Results) -> str:
