@@ -17,7 +17,7 @@ from run.errors import SettingError, UserError, entry
 
 ABOUT = (
     "Convert a public data set to a shop folder (docs/data-sets.md). Logs without impressions get sampled negatives, which origin.json "
-    "records and every result says.\n\n" + "\n".join(f"{name:<10} {about}" for name, about in READERS.items())
+    "records and every result says.\n\n" + "\n\n".join(f"{name}: {about}" for name, about in READERS.items())
 )
 FEW_MISSING = 0.1  # share of negatives not found above which it is worth a warning
 BASIC = (
@@ -30,8 +30,8 @@ BASIC = (
 class ConvertConfig:
     """Settings of a conversion."""
 
-    name: Annotated[str, tyro.conf.Positional]  # the data set
-    source: Annotated[Path, tyro.conf.Positional]  # folder of its files
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]  # the data set
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]  # folder of its files
     out: Path | None = None  # the shop folder to write; only --describe goes without
     pictures: Path | None = None  # folder of its pictures; None: images/ or posters/ of SOURCE, where there is one
     picture_size: int = 96  # pixels of a picture's shorter side; smaller pictures stay as they are

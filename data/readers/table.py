@@ -6,8 +6,8 @@ from importlib import import_module
 from types import ModuleType
 
 READERS = {
-    "movielens": "MovieLens: likes are ratings of --min-rating and more; posters <movieId>.jpg",
-    "hm": "H&M: purchases by day; photos <first 3 of article_id>/<article_id>.jpg",
+    "movielens": "MovieLens; likes are ratings of --min-rating and more; posters <movieId>.jpg",
+    "hm": "H&M; purchases by day; photos <first 3 of article_id>/<article_id>.jpg",
 }  # name (its module in this folder) -> what it reads
 FOLDERS_OF_PICTURES = ("images", "posters")  # where a source's own pictures are looked for
 
