@@ -154,7 +154,7 @@ class CtrConfig:
             if getattr(self, name) % 4:
                 raise SettingError(name, getattr(self, name), "give a multiple of 4: the tables' kernels need it")
         if self.table_precision != "fp32" and self.ema and self.ema_tables:
-            raise SettingError("table_precision", self.table_precision, "an average of tables needs fp32; give --no-ema-tables or fp32")
+            raise SettingError("table_precision", self.table_precision, "an average of tables needs fp32; turn ema_tables off or give fp32")
 
 
 def code_of(form: str, module: str = "ctr.training.loop") -> str:

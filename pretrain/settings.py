@@ -43,7 +43,7 @@ class CommonConfig:
     # initial weights of the body, the same for every encoder: pictures (the initial encoder: SimCLR on the shop's own pictures, since a
     # small backbone has no ImageNet weights) | imagenet (torchvision's download) | random | a file of weights for the backbone
     weights: str = "pictures"
-    start_pictures: int = 400_000  # pictures encoded in the training of the initial encoder; read only with --weights pictures
+    start_pictures: int = 400_000  # pictures encoded in the training of the initial encoder; read only with `weights` "pictures"
     # initial weights of the linear head: given (the head that comes with the body's weights, or a new one, as in the paper) | whitened
     # (principal components of the pictures' features)
     head: str = "given"

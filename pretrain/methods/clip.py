@@ -37,7 +37,7 @@ class ClipConfig(MethodSettings):
 
     temperature: float = 0.1  # clip: divides the cosine; > 0
     text_model: Path | None = None  # folder of a Hugging Face text encoder; empty: a small transformer trained from scratch on the titles
-    # the body learns at this many times --learning-rate, in clip and maskclip: little, because a few thousand titles are soon memorised
+    # the body learns at this many times `learning_rate`, in clip and maskclip: little, because a few thousand titles are soon memorised
     body_rate: float = 0.1
     crop: float = 0.9  # smallest share of the picture that a random crop keeps, for clip and maskclip; 1 = all of it
     words: int = 16  # longest title, in tokens; further words are cut off

@@ -42,8 +42,8 @@ class CourierConfig(MethodSettings):
     batch_size: int = 4096  # courier: page views of a step, over all ranks
     # courier: length of a part that all initial embeddings share, as a multiple of their average distance from it; 0: none
     head_common: float = 4.0
-    head_rate: float = 10.0  # courier: the linear head learns at this many times --learning-rate
-    # courier: the body learns at this many times --learning-rate: little, because clicks teach it less than its initial weights know, and
+    head_rate: float = 10.0  # courier: the linear head learns at this many times `learning_rate`
+    # courier: the body learns at this many times `learning_rate`: little, because clicks teach it less than its initial weights know, and
     # Adam moves all weights equally: at the head's rate the body would forget before the head has adapted
     body_rate: float = 0.1
     page_items: int = 5  # courier: items kept of a page view, the clicked ones first (the paper's l_pv)
@@ -56,11 +56,11 @@ class CourierConfig(MethodSettings):
     # (unclicked items of the page are no negatives)
     without: str = ""
     loss: str = "contrast"  # courier: contrast | hinge (Table 12)
-    margin: float = 0.2  # courier: of --loss hinge; how much closer a picture must be to its reconstruction than to a mismatched one
+    margin: float = 0.2  # courier: of `loss` "hinge"; how much closer a picture must be to its reconstruction than to a mismatched one
     projection_head: bool = False  # courier: an MLP after the embeddings while training, dropped afterwards (Table 11)
     with_clip: bool = False  # courier: add CLIP's loss on the titles of the step's pictures (Table 8)
     attention: str = "dot"  # courier: dot (the paper's) | multihead (with learned projections, as the authors' code)
-    attention_heads: int = 4  # courier: of --attention multihead
+    attention_heads: int = 4  # courier: of `attention` "multihead"
     click_head: bool = False  # courier: add a loss that predicts clicks from pictures and reconstructions, as the authors' code
 
     def __post_init__(self):
