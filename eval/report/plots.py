@@ -10,7 +10,7 @@ import numpy as np
 COLOURS = 8  # CSS variables --c1 ... --c8; a ninth series starts again
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
 _WIDTH, _HEIGHT = 330, 230  # viewBox; the page scales it
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 16, 8, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 16, 8, 38
 _MOST_POINTS = 120  # a longer line is averaged in bins
 
 
