@@ -143,7 +143,7 @@ def _own_model(results: Results) -> Iterator[str]:
 def _unreadable(results: Results) -> Iterator[str]:
     if unreadable := results.get("pictures_unreadable", 0):
         what = "picture could not be read and counts" if unreadable == 1 else "pictures could not be read and count"
-        yield f"{count(unreadable)} {what} as missing; listed in bad_pictures.csv below the run folder's pictures/."
+        yield f"{count(unreadable)} {what} as missing; listed in bad_pictures.csv, in the run folder below pictures/."
 
 
 def _unordered(results: Results) -> Iterator[str]:
