@@ -19,10 +19,11 @@ import ctr.training.training
 from ctr.config import PRESETS, CtrConfig, code_of
 from ctr.inputs.encode import encode
 from ctr.training.loop import train_ctr
-from ctr.training.training import settings_of
+from ctr.training.training import prepare, settings_of
 from features.forms.table import FORM_NAMES, module_of
 from features.image_feature import no_image
 from metrics.auc import auc
+from run.devices import set_up
 from run.errors import UserError
 from run.source_code import modules_of
 from tests.ctr_shop import make_shop, pictures
@@ -144,6 +145,17 @@ def test_clicks_of_the_test_split_change_no_prediction_but_by_the_counts_of_late
         assert same[first].all()  # nobody's clicks are counted before or at their own time
         counts.append(same.mean())
     assert counts[0] == 1 > counts[1]
+
+
+def test_a_model_begins_at_the_click_rate_of_the_train_split(tmp_path):
+    shop, style = make_shop()
+    inputs = encode(shop, pictures(style, "none"), TINY)
+    run = prepare(inputs, TINY, seed=0, steps=1, fabric=set_up(1), settings={})
+    rate = shop.click[shop.rows("train")].mean()
+    assert torch.sigmoid(run.network["logit.bias"]).item() == pytest.approx(rate, rel=1e-6)
+    assert torch.equal(run.average["logit.bias"], run.network["logit.bias"])
+    begun = prepare(inputs, TINY, seed=1, steps=1, fabric=set_up(1), settings={})
+    assert torch.equal(begun.network["logit.bias"], run.network["logit.bias"])
 
 
 def test_training_stops_when_the_valid_log_loss_no_longer_falls(tmp_path):

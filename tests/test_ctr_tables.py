@@ -13,7 +13,7 @@ from ctr.inputs.feed import Share, batches_per_epoch
 from ctr.inputs.sampler import split_sessions
 from ctr.model.ctr_model import build
 from ctr.model.tables import draw_rows
-from ctr.training.training import averaged, prepare, take_step
+from ctr.training.training import averaged, begin_at_click_rate, prepare, take_step
 from run.devices import set_up
 from run.errors import SettingError
 from tests.ctr_shop import make_shop, pictures
@@ -32,7 +32,9 @@ def one_step(config, batches=1):
     taken = [assemble(inputs, train, np.arange(30 * n, 30 * n + 30)) for n in range(batches)]
     for batch in taken:
         take_step(run, Share(batch, True, len(batch.click)))
-    return run, build(inputs.layout, config, seed=3), taken
+    plain = build(inputs.layout, config, seed=3)
+    begin_at_click_rate(plain.logit.bias, shop.click[shop.rows("train")])
+    return run, plain, taken
 
 
 def plain_gradients(model, batch):

@@ -156,7 +156,7 @@ class ExportedCatalogue:
     def _codes(self, things: Sequence[Item], numbers: np.ndarray) -> np.ndarray:
         """(U, C) int32: which item each is and which value of each categorical column it has."""
         described = np.array([thing.overrides is not None for thing in things], dtype=bool)
-        frame = _frame([dict(thing.overrides or {}) for thing in things], self.item_columns.columns)
+        frame = _frame([thing.overrides for thing in things if thing.overrides is not None], self.item_columns.columns)
         known = self.spec.vocabularies.item.categorical
         columns = [pl.Series(frame[name], dtype=_plain(values.values.dtype)) for name, values in known.items()]
         return self.log.item_codes(numbers, described, columns)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import le
-from typing import Any
+from typing import Any, NamedTuple
 
 from ctr.inputs.encode import HISTORIES
 from data.log.checks import LATEST_SECOND
@@ -47,9 +47,8 @@ class RequestColumns:
     columns: Mapping[str, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """An item: known by its id alone, or described."""
+class Item(NamedTuple):
+    """An item: known by its id alone, or described. A request has thousands: hence a tuple, which is cheap to make."""
 
     id: Id
     overrides: Mapping[str, Any] | None  # its columns as the request gives them; None: as the export knows it
@@ -127,7 +126,7 @@ def _items(where: str, listed: Any, of: RequestColumns) -> tuple[Item, ...]:
     if not isinstance(listed, list | tuple):
         raise RequestError(where, "give a list of item ids or objects", value=listed)
     if set(map(type, listed)) == {str if of.text_id else int} and (of.text_id or (min(listed) >= -(2**63) and max(listed) < 2**63)):
-        return tuple(Item(id=value, overrides=None) for value in listed)  # plain ids, thousands of them in a history
+        return tuple(Item(value, None) for value in listed)  # plain ids, thousands of them in a history
     found = (_described(f"{where}[{place}]", given, of) for place, given in enumerate(listed))
     return tuple(Item(id=_id(place, value, of), overrides=overrides) for place, value, overrides in found)
 

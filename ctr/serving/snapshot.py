@@ -46,15 +46,14 @@ class LogSnapshot:
         Args:
             numbers: (n,) of known items; -1 for others.
             described: (n,) bool, the request gives the item's columns.
-            columns: for each column after the first (n,) values, read where `described`.
+            columns: for each column after the first the values of the described items, in their order.
         """
         known = np.maximum(numbers, 0)
         codes = np.where((numbers >= 0)[:, None], self.codes[known], 0).astype(np.int32)
         new = np.flatnonzero(numbers < 0)
         codes[new, 0] = len(self.codes) + 1 + np.arange(len(new))
         for place, (column, lookup) in enumerate(zip(columns, self.values, strict=True), 1):
-            given = column.filter(pl.Series(described))
-            codes[described, place] = _codes(given, lookup)
+            codes[described, place] = _codes(column, lookup)
         return codes
 
     def statistics(self, codes: np.ndarray, user: int, at: int | None, clicked_at: Sequence[int], events: Sequence[int]) -> np.ndarray:

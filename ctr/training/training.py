@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -78,6 +79,8 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
     draw_shards(parts, seed)
     if config.start is not None:
         warm_start(sharded.module, network, parts, config.start, inputs)
+    elif not inputs.layout.own_score:
+        begin_at_click_rate(network["logit.bias"], inputs.shop.click[inputs.shop.rows("train")])
     optimizer = torch.optim.AdamW(network.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     run = Training(
         config=config, fabric=fabric, form=inputs.layout.form, steps=steps, model=sharded, network=network, parts=parts,
@@ -85,6 +88,20 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
     )  # fmt: skip
     run.average = {name: weight.clone() for name, weight in followed(run).items()}
     return run
+
+
+@torch.no_grad()
+def begin_at_click_rate(bias: Tensor, click: np.ndarray) -> None:
+    """Set the bias (1,) of the logit to that of the click rate, where every other weight would otherwise push at once.
+
+    From a bias of 0, the first hundred steps do little but lower all logits, through every layer, and leave units of the MLP without a
+    gradient, which a picture's branch later lacks: on `shop` they cost its vector half of its lift.
+
+    Args:
+        click: (n,) clicks of the train split, 0 and 1, not all alike.
+    """
+    rate = float(click.mean())
+    bias.fill_(math.log(rate / (1 - rate)))
 
 
 def take_step(run: Training, taken: Share) -> float:

@@ -143,6 +143,7 @@ def _swapped(pair: Row) -> Row:
     return {"a": pair["b"], "b": pair["a"], "delta_gauc": {**delta, "mean": -delta["mean"], "ci95": [-high, -low]}}
 
 
+LEAST_ROOM = 0.001  # a GAUC this little below the ceiling leaves nothing to take a share of
 OWN_MODEL = "own model"  # the row of the user's own predictions
 
 
@@ -168,7 +169,7 @@ def headroom(results: Results) -> str:
         f"{level(ceiling['gauc'])}, which is {percentage_points(room)} percentage points of GAUC above the baseline."
     )
     row = best_row(results)
-    if row is None or not room > 0:
+    if row is None or room < LEAST_ROOM:
         return text
     name = row_name(row["encoder"], row["image_feature"])
     return f"{text} {name} gains {100 * row['delta_gauc']['mean'] / room:.0f} % of that."
