@@ -85,6 +85,7 @@ class CtrConfig:
     table_precision: str = "fp32"  # of table rows: fp32 | fp16 | bf16 (a GPU)
     table_sharding: str = "auto"  # over ranks: auto (TorchRec's planner) | table_wise | row_wise; texts' words always table-wise
     id_dropout: float = 0.9  # share of a batch's item and user IDs that are taken for unknown ones in training
+    click_rate_start: bool = True  # the logit's bias begins at the click rate, not at 0
     weight_decay: float = 1e-4  # of AdamW; none on tables
     schedule: str = "constant"  # constant: learning rates stay at their peak, and the average of weights settles; cosine: they fall to 0
     warm_up: float = 0.05  # share of an epoch (cosine: of all steps) in which the learning rates rise

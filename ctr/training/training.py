@@ -79,7 +79,7 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
     draw_shards(parts, seed)
     if config.start is not None:
         warm_start(sharded.module, network, parts, config.start, inputs)
-    elif not inputs.layout.own_score:
+    elif config.click_rate_start and not inputs.layout.own_score:
         begin_at_click_rate(network["logit.bias"], inputs.shop.click[inputs.shop.rows("train")])
     optimizer = torch.optim.AdamW(network.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     run = Training(
