@@ -118,8 +118,7 @@ class CtrConfig:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         for name in (
             "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs", "start_epochs",
-            "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience",
-            "keep_checkpoints",
+            "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience", "keep_checkpoints",
         ):  # fmt: skip
             positive(name, getattr(self, name))
         for name, value in vars(self).items():

@@ -100,8 +100,7 @@ def begin_at_click_rate(bias: Tensor, click: np.ndarray) -> None:
     Args:
         click: (n,) clicks of the train split, 0 and 1, not all alike.
     """
-    rate = float(click.mean())
-    bias.fill_(math.log(rate / (1 - rate)))
+    bias.copy_(torch.logit(torch.tensor(click.mean())))
 
 
 def take_step(run: Training, taken: Share) -> float:

@@ -169,7 +169,7 @@ def headroom(results: Results) -> str:
         f"{level(ceiling['gauc'])}, which is {percentage_points(room)} percentage points of GAUC above the baseline."
     )
     row = best_row(results)
-    if row is None or room < LEAST_ROOM:
+    if row is None or not room >= LEAST_ROOM:  # which no NaN is
         return text
     name = row_name(row["encoder"], row["image_feature"])
     return f"{text} {name} gains {100 * row['delta_gauc']['mean'] / room:.0f} % of that."
