@@ -78,10 +78,13 @@ class ConvertConfig:
 def main(argv: list[str] | None = None) -> int:
     """Parse flags, read, write the shop folder."""
     config = parse(ConvertConfig, argv, prog="python -m data.convert", description=ABOUT, basic=BASIC)
+    from data.readers.shop_writer import ShopOptions, refuse_existing, write_shop
     from data.readers.table import reader
 
     if config.out is None and not config.describe:
         raise UserError("--out is missing; name the shop folder to write, or give --describe to see what the source holds")
+    if config.out is not None and not config.describe:
+        refuse_existing(config.out)  # before a source is read, which takes minutes
     pictures = config.pictures or next((config.source / name for name in FOLDERS_OF_PICTURES if (config.source / name).is_dir()), None)
     if config.pictures is not None and not config.pictures.is_dir():
         raise UserError(f"--pictures {config.pictures}: no such folder")
@@ -94,8 +97,6 @@ def main(argv: list[str] | None = None) -> int:
             print(f"  {file}: {rows:,} rows, {found.refused[file]:,} bad")
         print(f"  columns of items: {', '.join(found.items.columns)}; of users: {', '.join(found.users.columns)}")
         return 0
-    from data.readers.shop_writer import ShopOptions, write_shop
-
     by = config.sessions if config.sessions != "auto" else "day" if found.days_only else "count"
     if found.days_only and by == "gap":
         raise SettingError("sessions", by, f"{config.name} has days only; give day or count")

@@ -163,6 +163,7 @@ def test_an_item_taken_again_is_shown_once_unless_repeats_are_kept(tmp_path):
 def test_a_shop_is_not_overwritten(tmp_path, capsys):
     source, _, _ = converted(tmp_path, "movielens")
     before = (tmp_path / "shop" / "impressions.parquet").read_bytes()
+    (source / "ratings.csv").unlink()  # refused before the source is read
     assert convert(["movielens", str(source), "--out", str(tmp_path / "shop"), "--negatives", "2"]) == 2
     assert "holds a converted shop already; nothing is overwritten" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "shop" / "impressions.parquet").read_bytes() == before

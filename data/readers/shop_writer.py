@@ -59,9 +59,7 @@ def write_shop(found: Interactions, out: Path, pictures: Path | None, options: S
     Raises:
         UserError: nothing is left after the filters, or `out` holds something else.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "holds a converted shop already" if (out / ORIGIN).exists() else "is not empty, and holds no converted shop"
-        raise UserError(f"{out}: {what}; nothing is overwritten, so delete it or give another --out")
+    refuse_existing(out)
     everything = found
     found, names = _filtered(found, pictures, options)
     with replacing_folder(out) as folder:
@@ -90,6 +88,17 @@ def write_shop(found: Interactions, out: Path, pictures: Path | None, options: S
         }  # fmt: skip
         write_json(folder / ORIGIN, origin)
     return origin
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuse to overwrite anything.
+
+    Raises:
+        UserError: `out` is a file, or a folder that is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "holds a converted shop already" if (out / ORIGIN).exists() else "is not empty, and holds no converted shop"
+        raise UserError(f"{out}: {what}; nothing is overwritten, so delete it or give another --out")
 
 
 def _filtered(found: Interactions, pictures: Path | None, options: ShopOptions) -> tuple[Interactions, list[str | None]]:
