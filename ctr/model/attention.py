@@ -57,13 +57,18 @@ class SelfAttention(nn.Module):
         """
         z_sLW = self.attend(x_sLW, read_sLR, real_sL)
         with torch.autocast(z_sLW.device.type, enabled=False):
-            z_sLW, w_WF, pair_sPLF = z_sLW.float(), weight_WF.float(), pair_sPLF.float()
+            z_sLW, w_WF, pairs = z_sLW.float(), weight_WF.float(), pair_sPLF.float().unbind(-1)
             z_sLW, w_WF = z_sLW - z_sLW.mean(-1, keepdim=True), w_WF - w_WF.mean(0)
-            by_weight_sLF = z_sLW @ w_WF
-            crossed_sPL = (pair_sPLF * (2 * by_weight_sLF[:, None] + pair_sPLF @ (w_WF.T @ w_WF))).sum(-1)
-            square_sPL = z_sLW.square().sum(-1)[:, None] + crossed_sPL
-            share_sPL = torch.rsqrt(square_sPL.clamp(min=0) / len(w_WF) + self.norm.eps) * _shares(z_sLW, real_sL)[:, None]
-            pooled_sPW = share_sPL @ z_sLW + (share_sPL[..., None, :] @ pair_sPLF)[..., 0, :] @ w_WF.T
+            by_weight_sLF, by_itself_FF, least = 2 * (z_sLW @ w_WF), w_WF.T @ w_WF, len(w_WF) * self.norm.eps
+            square_sPL = z_sLW.square().sum(-1)[:, None] + least
+            for column, pair_sPL in enumerate(pairs):  # each alone: products with rows of F numbers are several times slower
+                across_sPL = by_weight_sLF[:, None, :, column]
+                for other in range(column):
+                    across_sPL = torch.addcmul(across_sPL, pairs[other], 2 * by_itself_FF[column, other])
+                square_sPL = torch.addcmul(square_sPL, pair_sPL, torch.addcmul(across_sPL, pair_sPL, by_itself_FF[column, column]))
+            share_sPL = torch.rsqrt(square_sPL.clamp(min=least)) * (_shares(z_sLW, real_sL) * len(w_WF) ** 0.5)[:, None]
+            of_pairs_sPF = torch.stack([(share_sPL * pair_sPL).sum(-1) for pair_sPL in pairs], dim=-1)
+            pooled_sPW = share_sPL @ z_sLW + of_pairs_sPF @ w_WF.T
             return pooled_sPW * self.norm.weight + self.norm.bias
 
 

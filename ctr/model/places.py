@@ -87,4 +87,4 @@ def pair_feature(cosine: Tensor, both: Tensor, differ: Tensor, cosines: Cosines)
     """
     shown = both & differ if cosines.mask_same_item else both
     score = (cosine - cosines.mean) / cosines.spread * shown
-    return torch.stack([score, both.to(score.dtype)], dim=-1)
+    return torch.stack([score, both.to(score.dtype)]).movedim(0, -1)  # in memory one after the other: `with_scores` reads each alone
