@@ -15,14 +15,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pretrain.backbones import names as backbone_names
 from pretrain.methods.table import METHODS
 from pretrain.methods.user_methods import FORM, PREFIX, is_user_method, own_settings, parse_name
 from run.errors import SettingError, UserError
 
 DOWNLOAD, RANDOM = "download", "random"
 INSTALL = {"timm": "pip install '.[timm]'", "open_clip": "pip install '.[open_clip]'"}
-# families whose torchvision weights need more than a state with the same keys (other keys, a transformed input, no linear layer)
-_NOT_TAKEN = ("densenet", "googlenet", "inception", "mnasnet", "squeezenet")
 _LONGEST = 60  # letters of a folder's name, before its hash
 
 
@@ -141,8 +140,8 @@ def _instead(encoder: External, near: list[str], own: list[str]) -> str:
     """A hint about what an unknown name may have meant."""
     if encoder.name in METHODS:
         return "is trained here: give the run folder of its pretrain.train as --run"
-    if encoder.library == "torchvision" and encoder.model.startswith(_NOT_TAKEN):
-        return f"torchvision's {', '.join(_NOT_TAKEN)} are not supported; timm has them"
+    if encoder.library == "torchvision" and encoder.model.startswith(backbone_names.NOT_TAKEN):
+        return f"torchvision's {', '.join(backbone_names.NOT_TAKEN)} are not supported; timm has them"
     where = "" if encoder.library == "torchvision" else f"{encoder.library} has no such model; "
     if near:
         return where + f"did you mean {' or '.join(repr(name) for name in near)}?"
@@ -151,18 +150,12 @@ def _instead(encoder: External, near: list[str], own: list[str]) -> str:
 
 @functools.lru_cache
 def models_of(library: str) -> list[str]:
-    """The names that a library knows: timm's with and without a tag, torchvision's only of supported families."""
-    if library == "timm":
-        import timm
-
-        return timm.list_models() + timm.list_models(pretrained=True)
+    """The names that a library knows: open_clip's, or as for backbones."""
     if library == "open_clip":
         import open_clip
 
         return open_clip.list_models()
-    from torchvision import models
-
-    return [name for name in models.list_models(module=models) if not name.startswith(_NOT_TAKEN)]
+    return backbone_names.models_of(library)
 
 
 def safe_name(encoder: str) -> str:

@@ -115,7 +115,7 @@ def embed_catalogue(weights: Path, shop, store: Pictures, config: PretrainConfig
     from run.devices import set_up
 
     fabric = set_up()
-    net = backbone(config.backbone, dim=config.dim, seed=seed, weights=str(weights)).to(fabric.device)
+    net = backbone(config.backbone, dim=config.dim, seed=seed, image_size=config.image_size, weights=str(weights)).to(fabric.device)
     vectors = embed(net, store, config)
     meta = {"encoder": encoder, "hash": file_hash(weights), "normalised": True, "seed": seed}
     write_embeddings(out, shop.items["item_id"], vectors, meta)

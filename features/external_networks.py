@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from data.log.shop_folder import Shop
 from data.pictures.files import PictureError, fix_for, read_picture
 from features.encoder_names import DOWNLOAD, RANDOM, External
-from pretrain.backbones.weights import download, fit, read_state
+from pretrain.backbones.timm_body import timm_network
+from pretrain.backbones.torchvision_body import last_linear, load_state
+from pretrain.backbones.weights import download, read_state
 from run.errors import DataError, UserError
 from run.files import write_with
 from run.progress import Progress
@@ -135,33 +137,12 @@ def load(encoder: External, device: torch.device | str = "cpu") -> Frozen:
 
 
 def _timm(encoder: External) -> Frozen:
-    import timm
     import timm.data
 
-    if encoder.file is None:
-        net = _load_or_explain(encoder, lambda: timm.create_model(encoder.model, pretrained=encoder.weights != RANDOM, num_classes=0))
-    else:
-        state = read_state(encoder.file)
-        net = _load_or_explain(encoder, lambda: _timm_with(encoder.model, state))
+    state = None if encoder.file is None else read_state(encoder.file)
+    net = _load_or_explain(encoder, lambda: timm_network(encoder.model, pretrained=encoder.weights == DOWNLOAD, state=state))
     prepare: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(net), is_training=False)
     return Frozen(net=net, encode=net, prepare=prepare)
-
-
-def _timm_with(model: str, state: dict[str, Tensor]) -> nn.Module:
-    """A timm network with a given state, which timm converts to its own keys; without its classifier.
-
-    Without a classifier, timm accepts any state, even if no key fits; so the network is first made with the state's classifier.
-    """
-    import timm
-
-    named: Any = timm.get_pretrained_cfg_value(model, "classifier")
-    classifier = named if isinstance(named, str) or not named else named[0]
-    weight = state.get(f"{classifier}.weight")
-    classes = 0 if weight is None else len(weight)
-    overlay = {"state_dict": state, "num_classes": classes, "label_offset": 0}
-    net: Any = timm.create_model(model, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay)
-    net.reset_classifier(0)
-    return net
 
 
 def _open_clip(encoder: External) -> Frozen:
@@ -192,18 +173,11 @@ def _torchvision(encoder: External) -> Frozen:
     table: Any = models.get_model_weights(encoder.model)
     entry = table.DEFAULT
     net = models.get_model(encoder.model, weights=None)
-    last = [name for name, part in net.named_modules() if isinstance(part, nn.Linear)][-1]
     if encoder.weights == DOWNLOAD:
-        fit(
-            net,
-            download(entry, encoder.model, fix=f"{encoder.model}@FILE"),
-            name=encoder.model,
-            source="ImageNet weights",
-            head=(f"{last}.",),
-        )
+        load_state(net, download(entry, encoder.model, fix=f"{encoder.model}@FILE"), name=encoder.model, source="ImageNet weights")
     elif encoder.file is not None:
-        fit(net, read_state(encoder.file), name=encoder.model, source=encoder.weights, head=(f"{last}.",))
-    net.set_submodule(last, nn.Identity())  # the embedding is the classifier's input
+        load_state(net, read_state(encoder.file), name=encoder.model, source=encoder.weights)
+    net.set_submodule(last_linear(net)[0], nn.Identity())  # the embedding is the classifier's input
     return Frozen(net=net, encode=net, prepare=entry.transforms())
 
 

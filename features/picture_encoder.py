@@ -53,7 +53,7 @@ class PictureEncoder:
         if file_hash(weights) != self.sizes["hash"]:
             raise UserError(f"{weights}: missing, or not the weights that were exported; export the model again")
         self.dim = self.sizes["dim"]
-        self.net = backbone(self.sizes["backbone"], dim=self.dim, seed=0, weights=str(weights)).eval()
+        self.net = backbone(self.sizes["backbone"], dim=self.dim, seed=0, image_size=self.sizes["image_size"], weights=str(weights)).eval()
 
     def embed(self, pictures: Sequence[Picture]) -> tuple[np.ndarray, list[str]]:
         """(P, D) float32 unit embeddings as `pretrain.embedding.embed` gives them, and for each picture why it has none.

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.log.shop_folder import Shop
 from data.pictures.reader import Pictures
-from pretrain.backbones.backbone import add_common, backbone, whiten_head
+from pretrain.backbones.backbone import Backbone, add_common, backbone, whiten_head
 from pretrain.embedding import validation_gauc
 from pretrain.feed import Piece, feed
 from pretrain.gradient_cache import loss_of_step
@@ -171,13 +171,13 @@ def validate(run: Training, shop: Shop, store: Pictures, *, loss: float) -> dict
     return {"valid_gauc": score, "std": spread}
 
 
-def first_weights(common: float, shop: Shop, store: Pictures, config: CommonConfig, *, seed: int) -> nn.Module:
+def first_weights(common: float, shop: Shop, store: Pictures, config: CommonConfig, *, seed: int) -> Backbone:
     """The backbone that every encoder of this seed begins with; its head also gets a common part if the method asks for one (`common` > 0).
 
     A method that compares the embeddings themselves, at a low temperature, sheds or keeps the common part as its loss demands. One that
     compares projections has none: its embeddings would keep the common part, and their cosines would hardly differ.
     """
-    net = backbone(config.backbone, dim=config.dim, seed=seed, weights=config.weights)
+    net = backbone(config.backbone, dim=config.dim, seed=seed, image_size=config.image_size, weights=config.weights)
     if config.head == "whitened" or common > 0:
         items = pretraining_items(shop, store.present)
         items = np.sort(items[permutation(len(items), seed, "whiten")[:_HEAD_FROM]])

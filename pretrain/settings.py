@@ -8,12 +8,13 @@ from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+from pretrain.backbones.names import check_backbone
 from run.config import one_of, positive
 from run.errors import SettingError
 
 # settings that say only how a run proceeds: they change no result, except for the last digits of sums
 PACE = ("checkpoint_seconds", "chunk", "recompute", "compile")
-NAMED_WEIGHTS = ("pictures", "imagenet", "random")  # values of `weights` that are not files
+NAMED_WEIGHTS = ("pictures", "imagenet", "registry", "random")  # values of `weights` that are not files
 Part = TypeVar("Part")
 
 
@@ -39,9 +40,10 @@ class MethodSettings:
 class CommonConfig:
     """How an encoder is trained. Every encoder of a comparison gets the same backbone, pictures and checkpoints."""
 
-    backbone: str = "small_cnn"  # small_cnn | resnet18 | swin_t
+    backbone: str = "small_cnn"  # small_cnn | timm:NAME | a torchvision classifier: resnet18, swin_t (the paper's), ...
     # initial weights of the body, the same for every encoder: pictures (the initial encoder: SimCLR on the shop's own pictures, since a
-    # small backbone has no ImageNet weights) | imagenet (torchvision's download) | random | a file of weights for the backbone
+    # small backbone has no ImageNet weights) | imagenet (timm's or torchvision's download) | registry (of an installed package, for
+    # timm:tf_efficientnet_lite0, 1 and 2) | random | a file of weights for the backbone
     weights: str = "pictures"
     start_pictures: int = 400_000  # pictures encoded in the training of the initial encoder; read only with `weights` "pictures"
     # initial weights of the linear head: given (the head that comes with the body's weights, or a new one, as in the paper) | whitened
@@ -80,7 +82,7 @@ class CommonConfig:
             "checkpoint_seconds",
         ):  # fmt: skip
             positive(name, getattr(self, name))
-        one_of("backbone", self.backbone, ("small_cnn", "resnet18", "swin_t"))
+        check_backbone("backbone", self.backbone)
         one_of("head", self.head, ("given", "whitened"))
         for name in ("weight_decay", "chunk"):
             if getattr(self, name) < 0:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from data.identity import shop_fingerprint
 from data.log.shop_folder import Shop
-from pretrain.backbones.backbone import linear_head, recompute_blocks
 from pretrain.methods.method import Method
 from pretrain.methods.table import code_read, settings_read
 from pretrain.settings import CommonConfig
@@ -20,6 +19,8 @@ from run.devices import restore_scaler, scaler_state
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from pretrain.backbones.backbone import Backbone
 
 
 @dataclass(kw_only=True)
@@ -50,11 +51,11 @@ class Training:
     best: dict[str, Tensor] = field(default_factory=dict)  # the backbone's weights at the chosen checkpoint
 
 
-def prepare(name: str, net: nn.Module, method: Method, shop: Shop, config: CommonConfig, *, seed: int, fabric: Fabric) -> Training:
+def prepare(name: str, net: Backbone, method: Method, shop: Shop, config: CommonConfig, *, seed: int, fabric: Fabric) -> Training:
     """A training before its first step: heads next to the backbone, one Adam over both."""
     method.heads.to(fabric.device)
     if config.recompute:
-        recompute_blocks(net)
+        net.body.recompute_blocks()
     optimizer = torch.optim.Adam(
         parameter_groups(method, net), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
     )
@@ -73,19 +74,17 @@ def prepare(name: str, net: nn.Module, method: Method, shop: Shop, config: Commo
     )
 
 
-def parameter_groups(method: Method, net: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(method: Method, net: Backbone) -> list[dict[str, Any]]:
     """The linear head and the method's own heads, which learn from the first step, and the body, which follows after `head_first`.
 
     `rate` is a group's multiple of the learning rate, `waits` marks the body. A body that moves while its head is still random loses
     its features (Kumar et al. 2022, arXiv:2202.10054).
     """
-    last = list(linear_head(net).parameters())
-    body = [weight for weight in net.parameters() if all(weight is not own for own in last)]
     heads = [weight for weight in method.heads.parameters() if weight.requires_grad]
     return [
-        {"params": last, "waits": False, "rate": method.head_rate},
+        {"params": list(net.head.parameters()), "waits": False, "rate": method.head_rate},
         {"params": heads, "waits": False, "rate": 1.0},
-        {"params": body, "waits": True, "rate": method.body_rate},
+        {"params": list(net.body.parameters()), "waits": True, "rate": method.body_rate},
     ]
 
 

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from run.randomness import uniform
 
-_MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pictures, as torchvision's weights expect
-_STD = (0.229, 0.224, 0.225)
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 # RGB <-> luma and two colour axes (NTSC's YIQ); rotating the colour plane changes the hue
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
@@ -26,16 +24,9 @@ def to_float(pixels: Tensor) -> Tensor:
     return pictures.copy_(pixels.permute(0, 3, 1, 2)).div_(255.0)
 
 
-def normalised(pictures: Tensor) -> Tensor:
-    """Subtract ImageNet's mean and divide by its deviation, per colour."""
-    mean = pictures.new_tensor(_MEAN).view(1, 3, 1, 1)
-    std = pictures.new_tensor(_STD).view(1, 3, 1, 1)
-    return (pictures - mean).div_(std)
-
-
 def resized(pixels: Tensor, size: int) -> Tensor:
-    """The full picture, undistorted: what embeddings are made from. (P, S, S, 3) uint8 -> (P, 3, size, size)."""
-    return normalised(F.interpolate(to_float(pixels), size=(size, size), mode="bilinear", antialias=True, align_corners=False))
+    """The full picture, undistorted: what embeddings are made from. (P, S, S, 3) uint8 -> (P, 3, size, size) in [0, 1]."""
+    return F.interpolate(to_float(pixels), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def cropped(pixels: Tensor, size: int, keys: tuple, *, smallest: float, stretch: float = 1.0, flip: bool = False) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from data.log.shop_folder import load_shop
 from data.pictures.store import build_store
-from pretrain.backbones.backbone import backbone, feature_map, linear_head
+from pretrain.backbones.backbone import backbone
 from pretrain.config import PretrainConfig
 from pretrain.feed import feed
 from pretrain.gradient_cache import loss_of_step
@@ -75,11 +75,11 @@ def pictures_of(method, store, step, config=CONFIG):
 @pytest.mark.parametrize(("name", "size", "places"), [("small_cnn", 32, 4), ("resnet18", 64, 4), ("swin_t", 64, 4)])
 def test_a_feature_map_pooled_and_projected_is_the_embedding(name, size, places):
     net = backbone(name, dim=6, seed=0).eval()
-    pictures = torch.randn(2, 3, size, size)
+    pictures = torch.rand(2, 3, size, size)
     with torch.no_grad():
-        features = feature_map(net, pictures)
-        torch.testing.assert_close(linear_head(net)(features.mean((2, 3))), net(pictures), atol=1e-5, rtol=1e-4)
-        assert torch.equal(feature_map(torch.compile(net), pictures), features)
+        features = net.feature_map(pictures)
+        torch.testing.assert_close(net.head(features.mean((2, 3))), net(pictures), atol=1e-5, rtol=1e-4)
+        assert torch.equal(torch.compile(net).feature_map(pictures), features)
     assert features.shape[2] * features.shape[3] == places
 
 
@@ -96,7 +96,7 @@ def test_three_in_four_positions_are_masked_by_a_draw_keyed_by_the_picture():
 
 def test_only_masked_patches_become_the_learned_tile():
     pictures = torch.randn(2, 3, 24, 24)
-    hidden = HiddenPatches()
+    hidden = HiddenPatches(torch.zeros(1, 3, 1, 1))
     torch.nn.init.normal_(hidden.tile)
     masked = torch.tensor([[True, False, False, False], [False, True, True, False]])
     seen = hidden(pictures, masked, 2)
@@ -151,14 +151,14 @@ def test_a_common_part_of_all_projections_makes_no_difference_to_codes():
 def test_a_teacher_follows_by_the_formula_and_its_centre_a_step_late():
     student, quantiser = backbone("small_cnn", dim=4, seed=0), Quantiser(128, 3, 6)
     teacher = Teacher(backbone("small_cnn", dim=4, seed=1), quantiser, 3)
-    before = {name: weight.clone() for name, weight in teacher.body.named_parameters()}
+    before = {name: weight.clone() for name, weight in teacher.backbone.named_parameters()}
     torch.nn.init.ones_(quantiser.codewords.weight)
     codewords = teacher.quantiser.codewords.weight.clone()
     teacher.observe(torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]), 0.75)
     assert (teacher.centre == 0).all()
     teacher.follow(student, quantiser, 0.9)
     for name, weight in student.named_parameters():
-        torch.testing.assert_close(dict(teacher.body.named_parameters())[name], 0.9 * before[name] + 0.1 * weight)
+        torch.testing.assert_close(dict(teacher.backbone.named_parameters())[name], 0.9 * before[name] + 0.1 * weight)
     torch.testing.assert_close(teacher.quantiser.codewords.weight, 0.9 * codewords + 0.1)
     torch.testing.assert_close(teacher.centre, 0.25 * torch.tensor([2.0, 2.0, 2.0]))
 
@@ -166,7 +166,7 @@ def test_a_teacher_follows_by_the_formula_and_its_centre_a_step_late():
 def test_a_teacher_starts_as_its_student_and_gets_no_gradient(shop, store):
     run = a_training("maskclip", shop, store)
     student, teacher = run.parts["backbone"], run.method.teacher
-    body = dict(teacher.body.named_parameters())
+    body = dict(teacher.backbone.named_parameters())
     start = {name: weight.detach().clone() for name, weight in student.named_parameters()}
     assert all(torch.equal(body[name], weight) for name, weight in start.items())
     trained = {id(weight) for group in run.optimizer.param_groups for weight in group["params"]}

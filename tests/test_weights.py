@@ -8,12 +8,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
+from torchvision.transforms.functional import normalize
 
-from pretrain.backbones.backbone import backbone, linear_head
-from pretrain.backbones.weights import FixedBatchNorm, fit, imagenet_state, read_state
+from pretrain.backbones.backbone import backbone
+from pretrain.backbones.body import IMAGENET_MEAN, IMAGENET_STD
+from pretrain.backbones.weights import fit, read_state, torchvision_state
 from run.errors import UserError
 
-PICTURES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+PICTURES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +33,12 @@ def resnet18_file(tmp_path_factory):
     return net.eval(), path
 
 
-def body(net, pictures):
-    """The input of torchvision's last linear layer."""
+def features(theirs, pictures):
+    """What torchvision's last linear layer reads, of pictures in [0, 1]."""
     seen = []
-    hook = linear_head(net).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hook = theirs.fc.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        net(pictures)
+        theirs(normalize(pictures, IMAGENET_MEAN, IMAGENET_STD))
     hook.remove()
     return seen[0]
 
@@ -44,11 +46,11 @@ def body(net, pictures):
 def test_weights_of_batch_norm_compute_what_torchvisions_network_computes_in_training_too(resnet18_file):
     theirs, path = resnet18_file
     ours = backbone("resnet18", dim=8, seed=0, weights=str(path)).train()
-    torch.testing.assert_close(body(ours, PICTURES), body(theirs, PICTURES), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(body(ours, PICTURES[:1]), body(ours, PICTURES)[:1], rtol=1e-4, atol=1e-5)
-    before = [part.running_mean.clone() for part in ours.modules() if isinstance(part, FixedBatchNorm)]
+    torch.testing.assert_close(ours.body(PICTURES), features(theirs, PICTURES), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.body(PICTURES[:1]), ours.body(PICTURES)[:1], rtol=1e-4, atol=1e-5)
+    before = [part.running_mean.clone() for part in ours.modules() if isinstance(part, nn.BatchNorm2d)]
     ours(PICTURES).sum().backward()
-    after = [part.running_mean for part in ours.modules() if isinstance(part, FixedBatchNorm)]
+    after = [part.running_mean for part in ours.modules() if isinstance(part, nn.BatchNorm2d)]
     assert len(before) == 20
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(weight.grad is not None for weight in ours.parameters())
@@ -75,8 +77,8 @@ def test_imagenet_weights_are_taken_from_torchs_own_cache_without_their_classifi
     cached.write_bytes(resnet18_file[1].read_bytes())
     net = backbone("resnet18", dim=1000, seed=0, weights="imagenet").eval()
     theirs = resnet18_file[0]
-    torch.testing.assert_close(body(net, PICTURES), body(theirs, PICTURES), rtol=1e-4, atol=1e-5)
-    assert not torch.equal(linear_head(net).weight, theirs.fc.weight)
+    torch.testing.assert_close(net.body(PICTURES), features(theirs, PICTURES), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(net.head.weight, theirs.fc.weight)
 
 
 @pytest.mark.parametrize("name", ["swin_t", "resnet18"])
@@ -87,13 +89,13 @@ def test_without_internet_the_error_names_both_ways_to_get_weights(tmp_path, mon
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_net)
     with pytest.raises(UserError) as error:
-        imagenet_state(name)
+        torchvision_state(name)
     for text in ("could not be downloaded (URLError)", "on a machine with internet", str(tmp_path), "--weights FILE", f"{name}-"):
         assert text in str(error.value)
 
 
 def test_a_small_cnn_has_no_imagenet_weights():
-    with pytest.raises(UserError, match=r"no ImageNet weights for small_cnn, only for swin_t, resnet18; give --weights FILE"):
+    with pytest.raises(UserError, match=r"small_cnn has no weights of imagenet; give a file of one trained here"):
         backbone("small_cnn", dim=8, seed=0, weights="imagenet")
 
 

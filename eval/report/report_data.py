@@ -105,7 +105,9 @@ def attention_examples(
 
     stage = encoder_stage(comparison, encoder, seed)
     config, length = with_own_settings(encoder, comparison.pretrain), attended_history(encoder, comparison.pretrain)
-    net = backbone(config.backbone, dim=config.dim, seed=seed, weights=str(stage.folder / "best.safetensors")).eval()
+    net = backbone(
+        config.backbone, dim=config.dim, seed=seed, image_size=config.image_size, weights=str(stage.folder / "best.safetensors")
+    ).eval()
     test = shop.rows("test")
     rows = test[(shop.click[test] == 1) & store.present[shop.item[test]]]
     clicks = click_history(shop, max_items=2 * length)

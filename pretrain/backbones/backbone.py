@@ -2,45 +2,116 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pretrain.backbones.weights import FixedBatchNorm, first_state, fit, has_batch_norm
+from pretrain.backbones.body import Body, SmallCnn
+from pretrain.backbones.names import is_timm, model_of
+from pretrain.backbones.weights import fit, read_state, torchvision_state
+from run.errors import UserError
 from run.randomness import integer_seed, normal
 
 _HEAD_SCALE = 0.5  # initial deviation of an embedding dimension
+_RANDOM = ("random", "pictures")  # values of `weights` that load nothing
 
 
-def backbone(name: str, *, dim: int, seed: int, weights: str = "random") -> nn.Module:
-    """A backbone with a new linear head: (P, 3, H, W) normalised pictures -> (P, dim) embeddings.
+class Backbone(nn.Module):
+    """(P, 3, H, W) RGB in [0, 1] -> (P, D) embeddings: a body, and a linear head on its features."""
+
+    def __init__(self, body: Body, dim: int):
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(body.size, dim)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.head(self.body(pictures))
+
+    def feature_map(self, pictures: Tensor) -> Tensor:
+        """(P, C, h, w): see `Body.feature_map`."""
+        return self.body.feature_map(pictures)
+
+
+def backbone(name: str, *, dim: int, seed: int, image_size: int = 224, weights: str = "random") -> Backbone:
+    """A backbone with a new linear head, unless the weights are of one trained here.
 
     Args:
-        name: small_cnn (for CPUs), resnet18 (group norm, or batch norm for weights trained with it: see weights.py)
-            or swin_t (the paper's).
+        name: small_cnn (for CPUs), timm:NAME, or a torchvision classifier, such as swin_t (the paper's).
         dim: length of an embedding.
         seed: of the random weights, the same for all encoders of one seed.
-        weights: "random", "imagenet" (torchvision's download, body only) or a file with the backbone's state, torchvision's or one
-            trained here; "pictures" is random here: the caller gives a file once the initial encoder is trained.
+        image_size: side of the pictures in pixels, for networks with a fixed grid of patches.
+        weights: "random", "imagenet" (the library's download, body only), "registry" (of an installed package, body only) or a file with
+            the library's state or that of a backbone trained here; "pictures" is random here: the caller gives a file once the initial
+            encoder is trained.
 
     Raises:
         UserError: the weights cannot be obtained, or do not fit.
     """
-    state = first_state(name, weights)
-    resnet18 = functools.partial(_resnet18, norm=FixedBatchNorm if has_batch_norm(state) else group_norm)
+    state = None if weights in (*_RANDOM, "imagenet", "registry") else read_state(Path(weights))
+    ours = state is not None and all(key.startswith(("body.", "head.")) for key in state)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer_seed(seed, "backbone", name))
-        net = {"small_cnn": _small_cnn, "resnet18": resnet18, "swin_t": _swin_t}[name](dim)
-    if state is not None:
-        fit(net, state, name=name, source="ImageNet weights" if weights == "imagenet" else weights)
+        net = Backbone(_body(name, image_size, "random" if ours else weights, state), dim)
+    if ours and state is not None:
+        fit(net, state, name=name, source=weights, head=("head.",))
     return net.to(memory_format=torch.channels_last)
 
 
+def _body(name: str, image_size: int, weights: str, state: Mapping[str, Tensor] | None) -> Body:
+    """The body, with its weights.
+
+    Args:
+        weights: as `backbone`'s, "random" if `state` is of a backbone trained here.
+        state: of the file, if there is one.
+    """
+    if name == "small_cnn":
+        if weights not in _RANDOM:
+            raise UserError(f"small_cnn has no weights of {weights}; give a file of one trained here, or --weights random")
+        return SmallCnn()
+    return (_timm if is_timm(name) else _torchvision)(name, image_size, weights, state)
+
+
+def _timm(name: str, image_size: int, weights: str, state: Mapping[str, Tensor] | None) -> Body:
+    from pretrain.backbones.registry import registry_state
+    from pretrain.backbones.timm_body import TimmBody, timm_network
+
+    if weights == "registry":
+        state = registry_state(name)
+    given = None if weights in _RANDOM else state
+    try:
+        net = timm_network(model_of(name), image_size=image_size, pretrained=weights == "imagenet", state=given)
+    except Exception as error:  # timm fails in many ways
+        reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
+        if given is not None:
+            raise UserError(f"{weights}: not weights of {name} ({reason}); give timm's state_dict of it") from None
+        if weights != "imagenet":
+            raise UserError(f"{name}: timm could not make it for pictures of {image_size} pixels ({reason})") from None
+        raise UserError(
+            f"{name}: its weights could not be downloaded ({reason}); run the same command once on a machine with internet and copy its "
+            "cache (HF_HOME), or give --weights FILE (eval.compare: --pretrain.weights FILE)"
+        ) from None
+    return TimmBody(net)
+
+
+def _torchvision(name: str, image_size: int, weights: str, state: Mapping[str, Tensor] | None) -> Body:
+    from pretrain.backbones.registry import registry_file
+    from pretrain.backbones.torchvision_body import TorchvisionBody, load_state, torchvision_network
+
+    if weights == "registry":
+        registry_file(name)  # raises: packages hold timm's networks only
+    if weights == "imagenet":
+        state = torchvision_state(name)
+    net = torchvision_network(name, image_size=image_size, state=state)
+    if state is not None and weights not in _RANDOM:
+        load_state(net, state, name=name, source="ImageNet weights" if weights == "imagenet" else weights)
+    return TorchvisionBody(name, net)
+
+
 @torch.no_grad()
-def whiten_head(net: nn.Module, pictures: Tensor) -> None:
+def whiten_head(net: Backbone, pictures: Tensor) -> None:
     """Set the linear head from pictures: whitened principal components of the body's features.
 
     From random weights, all embeddings are nearly one direction plus noise; these are the directions in which pictures differ most (a
@@ -49,12 +120,7 @@ def whiten_head(net: nn.Module, pictures: Tensor) -> None:
     Args:
         pictures: (P, 3, H, W) normalised, more of them than the head has outputs.
     """
-    head = linear_head(net)
-    features: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float()))
-    _outputs(net, pictures)
-    hook.remove()
-    features_PF = torch.cat(features)
+    head, features_PF = net.head, _outputs(net.body, pictures)
     variance, directions = torch.linalg.eigh(torch.cov(features_PF.T))
     kept = min(head.out_features, head.in_features)
     weight = torch.zeros_like(head.weight)
@@ -64,7 +130,7 @@ def whiten_head(net: nn.Module, pictures: Tensor) -> None:
 
 
 @torch.no_grad()
-def add_common(net: nn.Module, pictures: Tensor, *, common: float, seed: int) -> None:
+def add_common(net: Backbone, pictures: Tensor, *, common: float, seed: int) -> None:
     """Make the linear head give embeddings of a known size, centred on one common vector.
 
     If the loss of random embeddings is above chance level, contrastive training at a low temperature first removes the differences
@@ -76,7 +142,7 @@ def add_common(net: nn.Module, pictures: Tensor, *, common: float, seed: int) ->
         common: length of the common vector, as a multiple of the embeddings' average distance from it.
         seed: of its direction.
     """
-    head = linear_head(net)
+    head = net.head
     embeddings_PD = _outputs(net, pictures)
     mean_D = embeddings_PD.mean(0)
     length = _HEAD_SCALE * head.out_features**0.5
@@ -89,66 +155,3 @@ def add_common(net: nn.Module, pictures: Tensor, *, common: float, seed: int) ->
 def _outputs(net: nn.Module, pictures: Tensor) -> Tensor:
     net.eval()
     return torch.cat([net(part).float() for part in pictures.split(512)])
-
-
-def linear_head(net: nn.Module) -> nn.Linear:
-    """The last linear layer."""
-    return [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
-
-
-def feature_map(net: nn.Module, pictures: Tensor) -> Tensor:
-    """(P, 3, H, W) normalised -> (P, C, h, w): the features that a backbone pools; 1/32 of a side (small_cnn: 1/16)."""
-    from torchvision.models import ResNet, SwinTransformer
-
-    net = getattr(net, "_orig_mod", net)  # what torch.compile wraps
-    if isinstance(net, ResNet):
-        stem = net.maxpool(net.relu(net.bn1(net.conv1(pictures))))
-        return net.layer4(net.layer3(net.layer2(net.layer1(stem))))
-    if isinstance(net, SwinTransformer):
-        return net.norm(net.features(pictures)).permute(0, 3, 1, 2)
-    assert isinstance(net, nn.Sequential)
-    return net[:-3](pictures)  # all except pooling, flattening and the linear head
-
-
-def recompute_blocks(net: nn.Module) -> None:
-    """Recompute each block's activations in the backward pass, which trades time for memory (Chen et al. 2016, arXiv:1604.06174).
-
-    The blocks are a Swin's attentions, as in the paper, and a ResNet's residual blocks; a small CNN has none.
-    """
-    from torch.utils.checkpoint import checkpoint
-    from torchvision.models.resnet import BasicBlock
-    from torchvision.models.swin_transformer import ShiftedWindowAttention
-
-    for part in net.modules():
-        if isinstance(part, BasicBlock | ShiftedWindowAttention):
-            part.forward = functools.partial(checkpoint, part.forward, use_reentrant=False)
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Normalisation that is independent of other pictures: groups of 16 channels."""
-    return nn.GroupNorm(max(1, channels // 16), channels)
-
-
-def _small_cnn(dim: int, width: int = 16) -> nn.Module:
-    layers: list[nn.Module] = []
-    channels = 3
-    for out in (width, 2 * width, 4 * width, 8 * width):
-        layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False), group_norm(out), nn.ReLU(inplace=True)]
-        channels = out
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, dim))
-
-
-def _resnet18(dim: int, norm: Callable[[int], nn.Module]) -> nn.Module:
-    from torchvision.models import resnet18
-
-    net = resnet18(norm_layer=norm)
-    net.fc = nn.Linear(net.fc.in_features, dim)
-    return net
-
-
-def _swin_t(dim: int) -> nn.Module:
-    from torchvision.models import swin_t
-
-    net = swin_t()
-    net.head = nn.Linear(net.head.in_features, dim)
-    return net

@@ -1,67 +1,26 @@
-"""Initial weights of a backbone: from a file, or torchvision's ImageNet weights; checks that they fit.
-
-torchvision's resnet18 was trained with batch norm. Its weights are meaningless under group norm: keys and shapes are the same, but
-statistics are taken per picture. So a state that holds batch norm's running statistics makes a network with `FixedBatchNorm`: it computes
-what torchvision's computes in evaluation, and still ignores other pictures.
-"""
+"""Weights of a network: from a file or torchvision's download; nothing is unpickled, and what does not fit is refused by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from run.errors import UserError
 
-IMAGENET = {"swin_t": "Swin_T_Weights", "resnet18": "ResNet18_Weights"}  # backbone -> torchvision's table of its weights
-_NO_STATE = ("pictures", "random")  # other values of `weights` than "imagenet" and a file
 
-
-class FixedBatchNorm(nn.BatchNorm2d):
-    """Batch norm that keeps the statistics it was loaded with, in training too; its scale and shift are trained."""
-
-    def train(self, mode: bool = True) -> Self:
-        return super().train(False)
-
-
-def first_state(name: str, weights: str) -> dict[str, Tensor] | None:
-    """A backbone's initial state, under its own keys; None: random weights.
-
-    Args:
-        name: of the backbone.
-        weights: "random" or "pictures" (None), "imagenet" or a file.
+def torchvision_state(name: str) -> dict[str, Tensor]:
+    """torchvision's ImageNet weights of a network, the first that it offers; downloaded once, into torch's own cache.
 
     Raises:
-        UserError: there is no such file, it is not readable without unpickling, or the download fails.
+        UserError: they cannot be obtained.
     """
-    if weights in _NO_STATE:
-        return None
-    return imagenet_state(name) if weights == "imagenet" else read_state(Path(weights))
-
-
-def has_batch_norm(state: Mapping[str, Tensor] | None) -> bool:
-    """True for the state of a network with batch norm."""
-    return state is not None and any(key.endswith(".running_mean") for key in state)
-
-
-def imagenet_state(name: str) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights of a backbone, without their classifier; downloaded once, into torch's own cache.
-
-    Raises:
-        UserError: there are none for this backbone, or they cannot be obtained.
-    """
-    if name not in IMAGENET:
-        raise UserError(
-            f"there are no ImageNet weights for {name}, only for {', '.join(IMAGENET)}; give --weights FILE (eval.compare: "
-            f"--pretrain.weights FILE) with the state of a {name}, or choose --weights random"
-        )
     from torchvision import models
 
-    state = download(getattr(models, IMAGENET[name]).IMAGENET1K_V1, name, fix="--weights FILE (eval.compare: --pretrain.weights FILE)")
-    return {key: value for key, value in state.items() if not key.startswith(("head.", "fc."))}
+    return download(next(iter(models.get_model_weights(name))), name, fix="--weights FILE (eval.compare: --pretrain.weights FILE)")
 
 
 def download(entry: Any, name: str, *, fix: str) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.backbones.backbone import feature_map
+from pretrain.backbones.backbone import Backbone
 from pretrain.methods.text import Block
 from run.randomness import uniform
 
@@ -56,11 +56,14 @@ class HiddenPatches(nn.Module):
 
     For Swin-T, whose first layer embeds patches of 4 x 4 pixels linearly, the tile is SimMIM's mask token, except that it stays
     among the embeddings of possible pixels. It is initialised with the mean colour.
+
+    Args:
+        colour: (1, 3, 1, 1) that mean.
     """
 
-    def __init__(self):
+    def __init__(self, colour: Tensor):
         super().__init__()
-        self.tile = nn.Parameter(torch.zeros(3, _TILE, _TILE))
+        self.tile = nn.Parameter(colour[0].expand(3, _TILE, _TILE).clone())
 
     def forward(self, pictures: Tensor, masked_PS: Tensor, height: int) -> Tensor:
         """(P, 3, H, W) and masked places of a map with `height` rows -> the pictures as the student sees them."""
@@ -114,7 +117,7 @@ class Teacher(nn.Module):
     """A moving average of the student, without gradients: backbone and quantiser.
 
     Args:
-        body: a backbone with the student's initial weights.
+        student: a backbone with the student's initial weights.
         quantiser: the student's, which is copied.
         width: W.
     """
@@ -122,9 +125,9 @@ class Teacher(nn.Module):
     centre: Tensor
     next_centre: Tensor
 
-    def __init__(self, body: nn.Module, quantiser: Quantiser, width: int):
+    def __init__(self, student: Backbone, quantiser: Quantiser, width: int):
         super().__init__()
-        self.body, self.quantiser = body, copy.deepcopy(quantiser)
+        self.backbone, self.quantiser = student, copy.deepcopy(quantiser)
         self.requires_grad_(False)
         self.register_buffer("centre", torch.zeros(width))  # what projections have in common
         self.register_buffer("next_centre", torch.zeros(width))  # the centre from the next step on
@@ -136,7 +139,7 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, pictures: Tensor) -> Tensor:
         """(P, S, W) projections of full pictures."""
-        return self.quantiser.projection(places_last(feature_map(self.body, pictures)))
+        return self.quantiser.projection(places_last(self.backbone.feature_map(pictures)))
 
     @torch.no_grad()
     def observe(self, projected_PW: Tensor, kept: float) -> None:
@@ -144,10 +147,10 @@ class Teacher(nn.Module):
         self.next_centre.copy_(kept * self.centre + (1 - kept) * projected_PW.mean(0))
 
     @torch.no_grad()
-    def follow(self, body: nn.Module, quantiser: Quantiser, kept: float) -> None:
+    def follow(self, student: nn.Module, quantiser: Quantiser, kept: float) -> None:
         """weight = kept x weight + (1 - kept) x the student's."""
-        for own, student in ((self.body, body), (self.quantiser, quantiser)):
-            torch._foreach_lerp_(list(own.parameters()), list(student.parameters()), 1 - kept)
+        for own, theirs in ((self.backbone, student), (self.quantiser, quantiser)):
+            torch._foreach_lerp_(list(own.parameters()), list(theirs.parameters()), 1 - kept)
         self.centre.copy_(self.next_centre)
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from data.log.shop_folder import Shop
+    from pretrain.backbones.backbone import Backbone
     from pretrain.methods.method import Outputs
     from pretrain.methods.text import Titles
 
@@ -104,16 +105,18 @@ class MaskClip(Method):
         self.titles, self.clip = titles, config.part(ClipConfig)
         self.body_rate, self.crop = self.clip.body_rate, self.clip.crop
         _needs_mask(titles)
-        body = backbone(config.backbone, dim=config.dim, seed=seed, weights=config.weights)  # the student's initial weights
-        channels, self.height, columns = last_map(body, config)
+        student = backbone(
+            config.backbone, dim=config.dim, seed=seed, image_size=config.image_size, weights=config.weights
+        )  # initial weights
+        channels, self.height, columns = last_map(student, config)
         self.places = self.height * columns
         self.tower = text_tower(titles, self.clip, dim=config.dim, seed=seed)
-        self.hidden, self.decoder = HiddenPatches(), FeatureDecoder(channels, self.places)
+        self.hidden, self.decoder = HiddenPatches(student.body.mean), FeatureDecoder(channels, self.places)
         self.quantiser = Quantiser(channels, self.own.code_width, self.own.codewords)
         self.words = WordDecoder(self.tower.width, self.clip.heads, self.own.word_layers, titles.size)
         new = nn.ModuleDict({"words": self.words, "decoder": self.decoder, "quantiser": self.quantiser})
         keyed_init(new, seed)
-        self.teacher = Teacher(body, self.quantiser, self.own.code_width)
+        self.teacher = Teacher(student, self.quantiser, self.own.code_width)
         self.heads = nn.ModuleDict({"text": self.tower, "hidden": self.hidden, "teacher": self.teacher, **new})
 
     @classmethod
@@ -131,7 +134,7 @@ class MaskClip(Method):
         two_pictures_a_batch(config, "titles of a batch compete with each other")
         _, titles, cautions = titled_items(shop, has_picture, config)
         _needs_mask(titles)
-        last_map(backbone(config.backbone, dim=config.dim, seed=0), config)
+        last_map(backbone(config.backbone, dim=config.dim, seed=0, image_size=config.image_size), config)
         return cautions
 
     def step(self, number: int) -> Step:
@@ -164,12 +167,11 @@ class MaskClip(Method):
         """(P,) L_dist of each picture."""
         import torch
 
-        from pretrain.backbones.backbone import feature_map
         from pretrain.methods.distillation import at_masked, distillation_loss, masked_places, places_last
 
         masked = masked_places(step.items, self.places, self.own.masked, seed=self.seed, number=step.number)
         masked_PS = torch.as_tensor(masked, device=pictures.device)
-        seen_PSC = places_last(feature_map(net, self.hidden(pictures, masked_PS, self.height)))
+        seen_PSC = places_last(net.feature_map(self.hidden(pictures, masked_PS, self.height)))
         student_PMW = self.quantiser.projection(self.decoder(seen_PSC, masked_PS))
         return distillation_loss(
             self.quantiser(student_PMW, self.teacher.centre),
@@ -196,7 +198,7 @@ class MaskClip(Method):
         return total_T[torch.as_tensor(where, device=device)]
 
 
-def last_map(net: nn.Module, config: CommonConfig) -> tuple[int, int, int]:
+def last_map(net: Backbone, config: CommonConfig) -> tuple[int, int, int]:
     """Channels, rows and columns of the backbone's last feature map.
 
     Raises:
@@ -204,10 +206,8 @@ def last_map(net: nn.Module, config: CommonConfig) -> tuple[int, int, int]:
     """
     import torch
 
-    from pretrain.backbones.backbone import feature_map
-
     with torch.no_grad():
-        _, channels, rows, columns = feature_map(net.eval(), torch.zeros(1, 3, config.image_size, config.image_size)).shape
+        _, channels, rows, columns = net.eval().feature_map(torch.zeros(1, 3, config.image_size, config.image_size)).shape
     if rows * columns < 2:
         fix = f"maskclip masks places of the last feature map, and {config.backbone}'s has one; give more pixels"
         raise SettingError("image_size", config.image_size, fix)

@@ -130,10 +130,10 @@ class Method(ABC):
         return Step(number=number, items=items, view=np.zeros(len(items), dtype=np.int64), places=places)
 
     def view(self, pixels: Tensor, keys: tuple, size: int) -> Tensor:
-        """(P, S, S, 3) uint8 -> (P, 3, size, size) normalised, with randomness from `keys`."""
-        from pretrain.views import cropped, normalised
+        """(P, S, S, 3) uint8 -> (P, 3, size, size) float32 in [0, 1], with randomness from `keys`."""
+        from pretrain.views import cropped
 
-        return normalised(cropped(pixels, size, keys, smallest=self.crop))
+        return cropped(pixels, size, keys, smallest=self.crop)
 
     def encode(self, net: nn.Module, pictures: Tensor, step: Step) -> Outputs:
         """What the loss needs of each picture, row by row; "embedding" (P, D) is the backbone's output.

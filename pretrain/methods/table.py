@@ -112,6 +112,10 @@ def check_needs(name: str, shop: Shop, config: CommonConfig) -> None:
     """
     if config.weights not in NAMED_WEIGHTS and not Path(config.weights).is_file():
         raise UserError(f"{config.weights}: no such file of weights; give a safetensors or torch file, {', '.join(NAMED_WEIGHTS)}")
+    if config.weights == "registry":
+        from pretrain.backbones.registry import registry_file
+
+        registry_file(config.backbone)  # raises where it is missing
     has_picture = shop.items["image"].is_not_null().to_numpy()
     also = [INITIAL_METHOD] if uses_initial_weights(name, config) and name != INITIAL_METHOD else []
     for each in [name, *also]:
@@ -141,7 +145,7 @@ def settings_read(name: str, config: CommonConfig) -> dict[str, Any]:
             found[field.name] = {inner.name: _content(getattr(value, inner.name)) for inner in fields(value)}
         elif field.name not in PACE and not is_dataclass(value):
             found[field.name] = value
-    return found | {"weights": config.weights if config.weights in NAMED_WEIGHTS else file_hash(config.weights)}
+    return found | {"weights": _weights_read(config)}
 
 
 def code_read(name: str, config: CommonConfig, *modules: str, without: Collection[str] = ()) -> str:
@@ -160,6 +164,15 @@ def code_read(name: str, config: CommonConfig, *modules: str, without: Collectio
         read -= {method.__module__}  # its file is not a module of these packages
         return user_code(name, *modules, *read, without=without)
     return code_hash(*modules, *read, method.__module__, without=without)
+
+
+def _weights_read(config: CommonConfig) -> str:
+    """The initial weights by name, or the hash of their file."""
+    if config.weights == "registry":
+        from pretrain.backbones.registry import registry_file
+
+        return file_hash(registry_file(config.backbone))
+    return config.weights if config.weights in NAMED_WEIGHTS else file_hash(config.weights)
 
 
 def _content(value: Any) -> Any:

@@ -41,8 +41,8 @@ def two_views(items: np.ndarray, batch: int, seed: int, number: int, group: np.n
 
 
 def distorted_view(pixels: Tensor, keys: tuple, size: int, config: DistortionConfig) -> Tensor:
-    """(P, S, S, 3) uint8 -> (P, 3, size, size): a random crop, mirrored half of the time, with its colours distorted."""
-    from pretrain.views import cropped, distorted, normalised
+    """(P, S, S, 3) uint8 -> (P, 3, size, size) in [0, 1]: a random crop, mirrored half of the time, with its colours distorted."""
+    from pretrain.views import cropped, distorted
 
     pictures = cropped(pixels, size, keys, smallest=config.crop, stretch=4 / 3, flip=True)
-    return normalised(distorted(pictures, keys, strength=config.strength, blur=config.blur))
+    return distorted(pictures, keys, strength=config.strength, blur=config.blur)
