@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from ctr.config import NO_RESULT, CtrConfig, code_of
 from eval.rows import BASELINE, BOOSTED, OTHER_SEEDS, WARM, Row, encoder_of, is_shuffled
 from eval.tasks import Task
 from features.encoder_stages import (
     Experiment,
+    body_stages,
     encoder_stage,
     initial_encoder_stage,
     is_external,
+    make_body_features,
     make_embeddings,
     make_initial_encoder,
     needs_initial_encoder,
@@ -24,6 +26,7 @@ from features.forms.table import FormSettings, settings_of
 from run.files import read_json
 from run.folder import Stage, file_hash
 from run.source_code import code_hash
+from run.versions import installed
 
 OTHER = 1000  # added to a seed for the A/A row: a comparison has fewer seeds than this
 _PACKAGES = ("torch", "torchvision", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu", "faiss-cpu", "faiss-gpu", "polars", "numpy")
@@ -55,6 +58,7 @@ def comparison_tasks(
         *(_external_task(comparison, encoder, jobs) for encoder in external),
         *([Task(kind="pictures", title="", stage=None, run=make_pictures, arguments=(comparison, jobs), alone=True)] if encoders else []),
         *(_initial_task(comparison, seed) for seed in initial),
+        *_features_tasks(comparison, own, seeds, jobs),
         *(_encoder_task(comparison, encoder, seed) for seed in seeds for encoder in own),
         *(_ctr_task(comparison, row, seed, kind="warm start") for seed in seeds for row in warm),
         *(_ctr_task(comparison, row, seed) for seed in seeds for row in [BASELINE, *rows]),
@@ -98,17 +102,6 @@ def versions() -> dict[str, str]:
     return installed(*_PACKAGES)
 
 
-def installed(*packages: str) -> dict[str, str]:
-    """The versions of those of these packages that are installed."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def _external_task(comparison: Comparison, encoder: str, jobs: int) -> Task:
     stage = encoder_stage(comparison, encoder, 0)
     arguments = (replace(comparison, threads=jobs), encoder, 0)
@@ -120,9 +113,26 @@ def _initial_task(comparison: Comparison, seed: int) -> Task:
     return Task(kind="initial", title=f"initial encoder seed {seed}", stage=stage, run=make_initial_encoder, arguments=(comparison, seed))
 
 
+def _features_tasks(comparison: Comparison, encoders: Sequence[str], seeds: Sequence[int], jobs: int) -> list[Task]:
+    """A task for each stage of a frozen body's features: one that encoders and seeds share is made once."""
+    found: dict[Path, Task] = {}
+    for seed in seeds:
+        for encoder in encoders:
+            options = {"run": make_body_features, "arguments": (comparison, encoder, seed, jobs), "alone": True}
+            options["needs"] = _first_needs(comparison, encoder, seed)
+            for stage in body_stages(comparison, encoder, seed):
+                found.setdefault(stage.folder, Task(kind="features", title=stage.folder.name, stage=stage, **options))
+    return list(found.values())
+
+
+def _first_needs(comparison: Comparison, encoder: str, seed: int) -> tuple[Stage, ...]:
+    """The initial encoder's stage, for an encoder that starts from it."""
+    return (initial_encoder_stage(comparison, seed),) if needs_initial_encoder(encoder, comparison.pretrain) else ()
+
+
 def _encoder_task(comparison: Comparison, encoder: str, seed: int) -> Task:
     stage, title = encoder_stage(comparison, encoder, seed), f"encoder {encoder} seed {seed}"
-    needs = (initial_encoder_stage(comparison, seed),) if needs_initial_encoder(encoder, comparison.pretrain) else ()
+    needs = (*_first_needs(comparison, encoder, seed), *body_stages(comparison, encoder, seed))
     return Task(kind="encoder", title=title, stage=stage, run=make_embeddings, arguments=(comparison, encoder, seed), needs=needs)
 
 

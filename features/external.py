@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.encoder_names import External, encoder_names, parse_external, safe_name
 from run.folder import Stage, hash_of_files
 from run.source_code import code_hash
+from run.versions import installed
 
 if TYPE_CHECKING:
     from data.log.shop_folder import Shop
@@ -34,22 +33,13 @@ def external_stage(source: SourceConfig, root: Path, name: str) -> Stage:
     key |= {"tag": encoder.tag, "weights": encoder.weights if encoder.file is None else content_hash(encoder.file)}
     key["code"] = code_hash("features.external", *_CODE.get(encoder.library, _CODE_OF_NETWORKS), without=_not_run(encoder))
     libraries = ("numpy",) if encoder.library == "file" else ("torch", "torchvision", "numpy", "pillow")
-    key["versions"] = versions_of(*libraries, *_PACKAGES[encoder.library])
+    key["versions"] = installed(*libraries, *_PACKAGES[encoder.library])
     return Stage(root, f"encoders/{safe_name(name)}", key)
 
 
 def _not_run(encoder: External) -> tuple[str, ...]:
     """Modules that are imported but not run for this encoder."""
     return (*_NOT_RUN, "features.external_networks" if encoder.library == "file" else "features.external_vectors")
-
-
-def versions_of(*packages: str) -> dict[str, str]:
-    """The installed versions of packages that affect the numbers; missing ones are left out."""
-    found = {}
-    for package in packages:
-        with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
 
 
 def make_external(source: SourceConfig, root: Path, name: str, *, workers: int = 0) -> Stage:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pretrain.config import PretrainConfig
 
 Picture = bytes | str | os.PathLike[str]  # a file's bytes, or its path
-_SIZES = ("backbone", "dim", "image_size", "store_size")
+_SIZES = ("backbone", "dim", "image_size", "store_size", "head_shape")
 
 
 def write_encoder(folder: Path, weights: Path, config: PretrainConfig) -> None:
@@ -53,7 +53,10 @@ class PictureEncoder:
         if file_hash(weights) != self.sizes["hash"]:
             raise UserError(f"{weights}: missing, or not the weights that were exported; export the model again")
         self.dim = self.sizes["dim"]
-        self.net = backbone(self.sizes["backbone"], dim=self.dim, seed=0, image_size=self.sizes["image_size"], weights=str(weights)).eval()
+        self.net = backbone(
+            self.sizes["backbone"], dim=self.dim, seed=0, image_size=self.sizes["image_size"], weights=str(weights),
+            head=self.sizes["head_shape"],
+        ).eval()  # fmt: skip
 
     def embed(self, pictures: Sequence[Picture]) -> tuple[np.ndarray, list[str]]:
         """(P, D) float32 unit embeddings as `pretrain.embedding.embed` gives them, and for each picture why it has none.

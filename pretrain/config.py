@@ -30,7 +30,7 @@ class PretrainConfig(_WithMethods):
 
 def initial_config(config: PretrainConfig) -> PretrainConfig:
     """Settings of the training of the initial encoder, whose weights all others start from (`weights` "pictures")."""
-    return replace(config, weights="random", head="whitened", pictures=config.start_pictures)
+    return replace(config, weights="random", head="whitened", body="tuned", pictures=config.start_pictures)
 
 
 _COMMON: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.log.shop_folder import Shop
 from data.pictures.reader import Pictures
@@ -21,15 +21,20 @@ from run.prefetch import prefetch
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from pretrain.backbones.feature_store import Features
+
 
 _BATCH = 1024  # most pictures that go through a network at once by default
 _PIXELS = {"cpu": 2**20, "cuda": 2**24}  # and most of their pixels: a CPU slows down beyond its caches, a GPU needs large batches
 
 
-def embed(net: nn.Module, pictures: Pictures, config: CommonConfig, *, batch: int = 0, fabric: Fabric | None = None) -> np.ndarray:
+def embed(
+    net: nn.Module, pictures: Pictures | Features, config: CommonConfig, *, batch: int = 0, fabric: Fabric | None = None
+) -> np.ndarray:
     """(N, D) float32 unit embeddings of every item's picture, undistorted; zero rows where there is none or it is unreadable.
 
     Args:
+        net: a backbone; for features its head.
         batch: pictures encoded at once; 0: a number that suits the device and the pictures' size.
         fabric: gives the precision and shares the work among its ranks (each gets all rows); None: float32, one process.
 
@@ -51,7 +56,7 @@ def embed(net: nn.Module, pictures: Pictures, config: CommonConfig, *, batch: in
 
 @torch.no_grad()
 def embedded(
-    net: nn.Module, pictures: Pictures, items: np.ndarray, config: CommonConfig, *, batch: int = 0, fabric: Fabric | None = None
+    net: nn.Module, pictures: Pictures | Features, items: np.ndarray, config: CommonConfig, *, batch: int = 0, fabric: Fabric | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of `items`, as indices, with their (P, D) float32 unit embeddings; the next batch's pictures are read meanwhile.
 
@@ -63,10 +68,15 @@ def embedded(
     batch = batch or default_batch(device.type, config.image_size)
     parts = [items[start : start + batch] for start in range(0, len(items), batch)]
     with prefetch((part, torch.from_numpy(pictures.read(part))) for part in parts) as batches:
-        for part, pixels in batches:
+        for part, read in batches:
             with torch.autocast(device.type, enabled=False) if fabric is None else fabric.autocast():
-                out = net(resized(pixels.to(device), config.image_size)).float()
+                out = net(undistorted(read.to(device), config.image_size)).float()
             yield part, unit(out)
+
+
+def undistorted(read: Tensor, size: int) -> Tensor:
+    """What a network is given of full pictures: (P, 3, size, size) of (P, S, S, 3) pixels; (P, F) features of a frozen body as they are."""
+    return read if read.ndim == 2 else resized(read, size)
 
 
 def unit(out: torch.Tensor) -> np.ndarray:
@@ -83,7 +93,7 @@ def default_batch(device: str, image_size: int) -> int:
 
 
 def validation_gauc(
-    net: nn.Module, shop: Shop, pictures: Pictures, config: CommonConfig, fabric: Fabric | None = None
+    net: nn.Module, shop: Shop, pictures: Pictures | Features, config: CommonConfig, fabric: Fabric | None = None
 ) -> tuple[float, float]:
     """(SimScore's GAUC in validation sessions, spread of unit embeddings): the first selects a checkpoint, the second shows collapse."""
     vectors = embed(net, pictures, config, batch=config.chunk, fabric=fabric)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from data.pictures.reader import Pictures
+from pretrain.backbones.feature_store import Features
 from pretrain.methods.method import Method, Step
 
 
@@ -19,21 +20,26 @@ class Piece:
 
     step: Step
     rows: slice  # which of the step's pictures
-    pixels: Tensor  # (P, S, S, 3) uint8
+    read: Tensor  # (P, S, S, 3) uint8 pixels, or (P, F) features of a frozen body
 
 
-def feed(method: Method, pictures: Pictures, *, first: int, rank: int, ranks: int, chunk: int) -> Iterator[Piece]:
+def feed(method: Method, pictures: Pictures | Features, *, first: int, rank: int, ranks: int, chunk: int, seed: int = 0) -> Iterator[Piece]:
     """This rank's pieces of step `first`, of the step after it, and so on; if a step has several pieces, they come twice in a row.
 
     Args:
         chunk: most pictures of a piece; 0: no limit.
+        seed: of the choice among cached views of features.
     """
     for number in count(first):
         step = method.step(number)
         pieces = pieces_of(len(step.items), rank, ranks, chunk)
         for rows in pieces * passes(pieces):
-            pixels = torch.from_numpy(pictures.read(step.items[rows]))
-            yield Piece(step=step, rows=rows, pixels=pixels.pin_memory() if torch.cuda.is_available() else pixels)
+            if isinstance(pictures, Features):
+                found = pictures.read_views(step.items[rows], step.view[rows], (seed, "view", step.number))
+            else:
+                found = pictures.read(step.items[rows])
+            read = torch.from_numpy(found)
+            yield Piece(step=step, rows=rows, read=read.pin_memory() if torch.cuda.is_available() else read)
 
 
 def pieces_of(pictures: int, rank: int, ranks: int, chunk: int) -> list[slice]:

@@ -54,15 +54,17 @@ def loss_of_step(run: Training, feed: Iterator[Piece]) -> tuple[Step, Tensor, Ou
 
 
 def encode(run: Training, piece: Piece) -> Outputs:
-    """`Method.encode` of a piece: inside in the run's precision, its outputs in that of the weights.
+    """`Method.encode` of a piece: inside in the run's precision, its outputs in that of the weights. Features stand for their pictures.
 
     The network's random numbers (stochastic depth) depend on (seed, step, piece): the second pass and a resumed run draw the same.
     """
     step = piece.step.part(piece.rows)
     torch.manual_seed(integer_seed(run.seed, "network", step.number, piece.rows.start))
-    pixels = piece.pixels.to(run.fabric.device, non_blocking=True)
+    pictures = piece.read.to(run.fabric.device, non_blocking=True)
     kind = next(run.parts.parameters()).dtype
-    pictures = run.method.view(pixels, (run.seed, "view", step.number, step.items, step.view), run.config.image_size).to(kind)
+    if run.config.body == "tuned":
+        pictures = run.method.view(pictures, (run.seed, "view", step.number, step.items, step.view), run.config.image_size)
+    pictures = pictures.to(kind)
     with run.fabric.autocast():
         outputs = run.method.encode(run.encoder, pictures, step)
     return {name: output.to(kind) for name, output in outputs.items()}

@@ -15,15 +15,17 @@ from torch import Tensor
 
 from data.log.shop_folder import Shop
 from data.pictures.reader import Pictures
-from pretrain.backbones.backbone import Backbone, add_common, backbone, whiten_head
-from pretrain.embedding import validation_gauc
+from pretrain.backbones.backbone import Backbone, backbone_of
+from pretrain.backbones.body import Body
+from pretrain.backbones.feature_store import Features
+from pretrain.backbones.heads import add_common, from_components
+from pretrain.embedding import undistorted, validation_gauc
 from pretrain.feed import Piece, feed
 from pretrain.gradient_cache import loss_of_step
 from pretrain.methods.table import make_method
 from pretrain.page_views import pretraining_items
 from pretrain.settings import CommonConfig
-from pretrain.training import State, Training, prepare, resume, snapshot
-from pretrain.views import resized
+from pretrain.training import State, Training, prepare, resume, snapshot, trained_part, whole
 from run.checkpoint import save_checkpoint
 from run.devices import scales_losses, set_up
 from run.distributed import any_rank
@@ -40,11 +42,12 @@ if TYPE_CHECKING:
     from pretrain.methods.method import Method, Outputs, Step
 
 _HEAD_FROM = 2048  # pictures that a head's initial weights are computed from
+_AT_ONCE = 512  # of them, pictures that go through the body at once
 _HEALTHY = 0.1  # share of 1/sqrt(D) below which an embedding's spread counts as collapsed
 
 
 def train_encoder(
-    name: str, shop: Shop, store: Pictures, config: CommonConfig, *, seed: int, folder: Path, threads: int = 0, title: str = ""
+    name: str, shop: Shop, store: Pictures | Features, config: CommonConfig, *, seed: int, folder: Path, threads: int = 0, title: str = ""
 ) -> dict[str, Any]:
     """Train one encoder and leave `best.safetensors` (the backbone at its best checkpoint) in `folder`.
 
@@ -52,6 +55,7 @@ def train_encoder(
 
     Args:
         name: of a method (pretrain/methods/table.py).
+        store: the shop's pictures; with `body` "frozen" their features.
         seed: of the initial weights, the sampling and the views; never of the data.
         folder: also gets metrics.jsonl, TensorBoard events and `last.pt`, from which a killed run resumes with the same numbers.
         threads: CPU threads; 0: torch's choice.
@@ -68,17 +72,17 @@ def train_encoder(
     method = make_method(name, shop, store.present, config, seed)
     net = first_weights(method.head_common if method else 0.0, shop, store, config, seed=seed).to(fabric.device)
     if method is None:
-        state = State(best_gauc=validation_gauc(net, shop, store, config)[0])
+        state = State(best_gauc=validation_gauc(trained_part(net, config), shop, store, config)[0])
         return _finish(folder, state, net.state_dict())
     run = prepare(name, net, method, shop, config, seed=seed, fabric=fabric)
     resumed = resume(run, folder / "last.pt")
     _train(run, method, shop, store, folder, resumed=resumed, title=title or name)
-    result = _finish(folder, run.state, run.best if fabric.is_global_zero else None)
+    result = _finish(folder, run.state, whole(run) if fabric.is_global_zero else None)
     fabric.barrier()  # the next step may read the weights
     return result
 
 
-def _train(run: Training, method: Method, shop: Shop, store: Pictures, folder: Path, *, resumed: bool, title: str) -> None:
+def _train(run: Training, method: Method, shop: Shop, store: Pictures | Features, folder: Path, *, resumed: bool, title: str) -> None:
     """All remaining steps, with checkpoints, logging and saved partial runs.
 
     Raises:
@@ -86,11 +90,15 @@ def _train(run: Training, method: Method, shop: Shop, store: Pictures, folder: P
     """
     fabric, config = run.fabric, run.config
     log = MetricsLog(folder, resume_step=run.state.step if resumed else None) if fabric.is_global_zero else None
-    pieces = feed(method, store, first=run.state.step, rank=fabric.global_rank, ranks=fabric.world_size, chunk=config.chunk)
+    pieces = feed(method, store, first=run.state.step, rank=fabric.global_rank, ranks=fabric.world_size, chunk=config.chunk, seed=run.seed)
     progress = Progress(f"{title} seed {run.seed}", total=config.pictures, unit="pictures", start=run.state.pictures)
     with prefetch(pieces) as taken, stop_requests() as asked_to_stop, progress as bar:
         last_save = time.monotonic()
         began = last_save - run.state.seconds
+        if run.state.step == 0:  # what it begins with may be the best that it has
+            line = {"step": 0, "pictures": 0} | validate(run, shop, store, loss=None)
+            if log:
+                log.write(line)
         while run.state.pictures < config.pictures:
             before = run.state.pictures
             line = take_step(run, taken, folder)
@@ -156,37 +164,47 @@ def save_step(path: Path, step: Step, outputs: Outputs) -> Path:
     return path
 
 
-def validate(run: Training, shop: Shop, store: Pictures, *, loss: float) -> dict[str, float]:
+def validate(run: Training, shop: Shop, store: Pictures | Features, *, loss: float | None) -> dict[str, float]:
     """Validate, and keep the weights if they are the best so far; valid_gauc and std (the spread) for the log.
 
     Args:
-        loss: of the last step: if it is 0, nothing can be learned.
+        loss: of the last step: if it is 0, nothing can be learned; None before the first.
     """
-    net = run.parts["backbone"]
+    net = run.trained
     score, spread = validation_gauc(net, shop, store, run.config, run.fabric)
     if score > run.state.best_gauc:
         run.state.best_gauc, run.state.best_pictures = score, run.state.pictures
         run.best = {key: tensor.detach().cpu().clone() for key, tensor in net.state_dict().items()}
-    _warn_of_collapse(run, spread, loss)
+    if loss is not None:
+        _warn_of_collapse(run, spread, loss)
     return {"valid_gauc": score, "std": spread}
 
 
-def first_weights(common: float, shop: Shop, store: Pictures, config: CommonConfig, *, seed: int) -> Backbone:
+def first_weights(common: float, shop: Shop, store: Pictures | Features, config: CommonConfig, *, seed: int) -> Backbone:
     """The backbone that every encoder of this seed begins with; its head also gets a common part if the method asks for one (`common` > 0).
 
     A method that compares the embeddings themselves, at a low temperature, sheds or keeps the common part as its loss demands. One that
     compares projections has none: its embeddings would keep the common part, and their cosines would hardly differ.
     """
-    net = backbone(config.backbone, dim=config.dim, seed=seed, image_size=config.image_size, weights=config.weights)
-    if config.head == "whitened" or common > 0:
+    net = backbone_of(config, seed)
+    if config.head != "given" or common > 0:
         items = pretraining_items(shop, store.present)
         items = np.sort(items[permutation(len(items), seed, "whiten")[:_HEAD_FROM]])
-        pictures = resized(torch.from_numpy(store.read(items)), config.image_size)
-        if config.head == "whitened" and len(items) > config.dim:
-            whiten_head(net, pictures)
+        features = features_of(net.body, torch.from_numpy(store.read(items)), config.image_size)
+        if config.head != "given" and len(items) > config.dim:
+            from_components(net.head, features, whiten=config.head == "whitened")
         if common > 0 and len(items) > 1:
-            add_common(net, pictures, common=common, seed=seed)
+            add_common(net.head, features, common=common, seed=seed)
     return net
+
+
+@torch.no_grad()
+def features_of(body: Body, read: Tensor, size: int) -> Tensor:
+    """(P, F) float32 features of pictures, unless they are that already."""
+    if read.ndim == 2:
+        return read
+    body.eval()
+    return torch.cat([body(undistorted(part, size)).float() for part in read.split(_AT_ONCE)])
 
 
 def learning_rate(done: float, config: CommonConfig, *, begins: float = 0.0) -> float:

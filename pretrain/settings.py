@@ -46,8 +46,15 @@ class CommonConfig:
     # timm:tf_efficientnet_lite0, 1 and 2) | random | a file of weights for the backbone
     weights: str = "pictures"
     start_pictures: int = 400_000  # pictures encoded in the training of the initial encoder; read only with `weights` "pictures"
-    # initial weights of the linear head: given (the head that comes with the body's weights, or a new one, as in the paper) | whitened
-    # (principal components of the pictures' features)
+    # tuned: all of the backbone is trained | frozen: its body stays as it is, the features of all pictures are computed once, and only
+    # the head is trained, on them: thousands of page views a second on a CPU
+    body: str = "tuned"
+    cached_views: int = 4  # distorted views of each picture whose features are computed; for methods that compare views of a frozen body
+    # linear | mlp (beside a linear part) | residual (an MLP on a linear part, through a gate); each begins as its linear part
+    head_shape: str = "linear"
+    # initial weights of the head's linear part: given (the head that comes with the body's weights, or a new one, as in the paper) |
+    # whitened (principal components of the pictures' features, scaled alike) | components (the same, not scaled: cosines are those of the
+    # features)
     head: str = "given"
     centre: bool = True  # subtract the part that all embeddings share before they are compared, in validation and features
     image_size: int = 32  # side in pixels of the pictures that the backbone sees
@@ -83,7 +90,11 @@ class CommonConfig:
         ):  # fmt: skip
             positive(name, getattr(self, name))
         check_backbone("backbone", self.backbone)
-        one_of("head", self.head, ("given", "whitened"))
+        one_of("body", self.body, ("frozen", "tuned"))
+        one_of("head_shape", self.head_shape, ("linear", "mlp", "residual"))
+        one_of("head", self.head, ("given", "whitened", "components"))
+        if self.cached_views < 2:
+            raise SettingError("cached_views", self.cached_views, "two views of a picture are compared: give 2 or more")
         for name in ("weight_decay", "chunk"):
             if getattr(self, name) < 0:
                 raise SettingError(name, getattr(self, name), "give 0 or more")

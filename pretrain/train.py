@@ -69,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     from contextlib import nullcontext
 
     from data.readiness import check_scorable
+    from pretrain.body_features import frozen_features
     from pretrain.loop import train_encoder
     from run.devices import default_jobs, set_up
 
@@ -79,11 +80,15 @@ def main(argv: list[str] | None = None) -> None:
             shop = config.source.shop(config.out)
             check_scorable(shop, "valid")
             check_needs(config.encoder, shop, pretrain)
-            store = config.source.pictures(config.out, size=pretrain.store_size, jobs=default_jobs())
+            jobs = default_jobs()
+            store = config.source.pictures(config.out, size=pretrain.store_size, jobs=jobs)
         if uses_initial_weights(config.encoder, pretrain):
             folder, first_config = config.out / "start", initial_config(pretrain)
             train_encoder(INITIAL_METHOD, shop, store, first_config, seed=config.seed, folder=folder, title="initial encoder")
             pretrain = replace(pretrain, weights=str(folder / "best.safetensors"))
+        if pretrain.body == "frozen":
+            with fabric.rank_zero_first():
+                store = frozen_features(config.out, config.source, config.encoder, pretrain, config.seed, jobs=jobs)
         result = train_encoder(config.encoder, shop, store, pretrain, seed=config.seed, folder=config.out)
         if not first:
             return

@@ -43,23 +43,33 @@ class Training:
     seed: int
     fabric: Fabric
     method: Method
-    parts: nn.ModuleDict  # backbone and heads: what a checkpoint holds
-    encoder: nn.Module  # the backbone as it is run: itself or compiled
+    net: Backbone
+    parts: nn.ModuleDict  # what is trained of the backbone, and the method's heads: what a checkpoint holds
+    encoder: nn.Module  # what is trained of the backbone as it is run: itself or compiled
     optimizer: torch.optim.Optimizer
     settings: dict[str, str]  # see `settings_of`
     state: State = field(default_factory=State)
-    best: dict[str, Tensor] = field(default_factory=dict)  # the backbone's weights at the chosen checkpoint
+    best: dict[str, Tensor] = field(default_factory=dict)  # the weights of `trained` at the chosen checkpoint
+
+    @property
+    def trained(self) -> nn.Module:
+        """The backbone, or its head alone if its body is frozen."""
+        return self.parts["backbone"]
 
 
 def prepare(name: str, net: Backbone, method: Method, shop: Shop, config: CommonConfig, *, seed: int, fabric: Fabric) -> Training:
-    """A training before its first step: heads next to the backbone, one Adam over both."""
+    """A training before its first step: heads next to the backbone (a frozen body's head), one Adam over both."""
     method.heads.to(fabric.device)
     if config.recompute:
         net.body.recompute_blocks()
     optimizer = torch.optim.Adam(
-        parameter_groups(method, net), lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay
+        parameter_groups(method, net, frozen=config.body == "frozen"),
+        lr=config.learning_rate,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
     )
-    compiled: Any = torch.compile(net) if config.compile else net
+    trained = trained_part(net, config)
+    compiled: Any = torch.compile(trained) if config.compile else trained
     scaled: Any = fabric.setup_optimizers(optimizer)
     return Training(
         name=name,
@@ -67,24 +77,39 @@ def prepare(name: str, net: Backbone, method: Method, shop: Shop, config: Common
         seed=seed,
         fabric=fabric,
         method=method,
-        parts=nn.ModuleDict({"backbone": net, "heads": method.heads}),
+        net=net,
+        parts=nn.ModuleDict({"backbone": trained, "heads": method.heads}),
         encoder=compiled,
         optimizer=scaled,
         settings=settings_of(name, shop, config, seed),
     )
 
 
-def parameter_groups(method: Method, net: Backbone) -> list[dict[str, Any]]:
+def trained_part(net: Backbone, config: CommonConfig) -> nn.Module:
+    """What is trained of a backbone: all of it, or the head of a frozen body."""
+    return net if config.body == "tuned" else net.head
+
+
+def whole(run: Training) -> dict[str, Tensor]:
+    """The backbone's weights at the chosen checkpoint, those of a frozen body too."""
+    if run.config.body == "tuned":
+        return run.best
+    body = {f"body.{key}": value.detach().cpu() for key, value in run.net.body.state_dict().items()}
+    return body | {f"head.{key}": value for key, value in run.best.items()}
+
+
+def parameter_groups(method: Method, net: Backbone, *, frozen: bool = False) -> list[dict[str, Any]]:
     """The linear head and the method's own heads, which learn from the first step, and the body, which follows after `head_first`.
 
     `rate` is a group's multiple of the learning rate, `waits` marks the body. A body that moves while its head is still random loses
-    its features (Kumar et al. 2022, arXiv:2202.10054).
+    its features (Kumar et al. 2022, arXiv:2202.10054). A frozen body does not move at all.
     """
     heads = [weight for weight in method.heads.parameters() if weight.requires_grad]
+    body = [] if frozen else list(net.body.parameters())
     return [
         {"params": list(net.head.parameters()), "waits": False, "rate": method.head_rate},
         {"params": heads, "waits": False, "rate": 1.0},
-        {"params": list(net.body.parameters()), "waits": True, "rate": method.body_rate},
+        {"params": body, "waits": True, "rate": method.body_rate},
     ]
 
 

@@ -15,8 +15,8 @@ from pretrain.methods.clip import Clip, ClipConfig, clip_loss, clip_loss_of
 from pretrain.methods.courier import Courier, CourierConfig
 from pretrain.methods.method import Step
 from pretrain.methods.table import make_method
-from pretrain.methods.text import Titles
 from pretrain.page_views import PageViews
+from pretrain.parts.text import Titles
 from run.errors import UserError
 
 TITLES = Titles(

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from pretrain.config import PretrainConfig
 from pretrain.methods.courier import Courier, CourierConfig
-from pretrain.methods.courier_losses import contrast
 from pretrain.page_views import PageViews, rows_of_step
-from pretrain.reconstruction import attention, reconstruct
+from pretrain.parts.courier_losses import contrast
+from pretrain.parts.reconstruction import attention, reconstruct
 
 
 def slow_attention(query, keys, scale):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pretrain.config import PretrainConfig
 from pretrain.methods.courier import Courier, CourierConfig, mismatched
-from pretrain.methods.courier_losses import hinge, pull
 from pretrain.page_views import PageViews
-from pretrain.reconstruction import MultiheadReconstruction, reconstruct, summary
+from pretrain.parts.courier_losses import hinge, pull
+from pretrain.parts.reconstruction import MultiheadReconstruction, reconstruct, summary
 
 VIEWS = PageViews(
     page=np.array([[0, 1, 2], [3, 4, -1], [5, 1, 0], [2, 6, 3]]),

@@ -88,9 +88,9 @@ def changed(experiment: Experiment, before: dict[str, str]) -> set[str]:
     [
         # without the initial encoder's weights: clip's loss is read by clip, and by those whose settings ask for it
         ("methods/clip.py", "/ temperature", "* temperature", {"clip", "maskclip", WITH_CLIP}),
-        ("methods/courier_losses.py", ".mean()", ".sum()", {"courier", WITH_CLIP}),
-        ("methods/distillation.py", "/ teacher_temperature", "* teacher_temperature", {"maskclip"}),
-        ("reconstruction.py", "** 0.5", "** 0.4", {"courier", WITH_CLIP, "supervised"}),
+        ("parts/courier_losses.py", ".mean()", ".sum()", {"courier", WITH_CLIP}),
+        ("parts/distillation.py", "/ teacher_temperature", "* teacher_temperature", {"maskclip"}),
+        ("parts/reconstruction.py", "** 0.5", "** 0.4", {"courier", WITH_CLIP, "supervised"}),
         ("methods/supervised.py", "3 * dim", "4 * dim", {"supervised"}),
         # SimCLR trains the initial encoder, whose weights all except the untrained one begin with
         ("methods/simclr.py", "/ temperature", "* temperature", EVERYTHING - {"random"}),
@@ -164,5 +164,5 @@ def test_a_file_named_like_named_weights_changes_nothing(tmp_path, monkeypatch):
 def test_the_code_of_a_single_training_leaves_out_other_methods(tree):
     config = PretrainConfig()
     before = {name: code_read(name, config, "pretrain.loop") for name in ENCODERS}
-    with edited(tree / "pretrain/methods/courier_losses.py", ".mean()", ".sum()"):
+    with edited(tree / "pretrain/parts/courier_losses.py", ".mean()", ".sum()"):
         assert {name for name in ENCODERS if code_read(name, config, "pretrain.loop") != before[name]} == {"courier"}

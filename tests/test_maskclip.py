@@ -17,10 +17,10 @@ from pretrain.gradient_cache import loss_of_step
 from pretrain.loop import first_weights, take_step, train_encoder
 from pretrain.methods.clip import ClipConfig
 from pretrain.methods.courier import CourierConfig
-from pretrain.methods.distillation import FeatureDecoder, HiddenPatches, Quantiser, Teacher, at_masked, distillation_loss, masked_places
 from pretrain.methods.maskclip import MaskClipConfig, masked_words
 from pretrain.methods.table import make_method
-from pretrain.methods.text import read_titles
+from pretrain.parts.distillation import FeatureDecoder, HiddenPatches, Quantiser, Teacher, at_masked, distillation_loss, masked_places
+from pretrain.parts.text import read_titles
 from pretrain.training import prepare
 from run.checkpoint import load_checkpoint
 from run.devices import set_up

@@ -77,7 +77,7 @@ def test_changed_code_moves_only_the_stages_that_run_it(comparison, edit, module
     assert moved(before, hashes(comparison)) == expected
 
 
-@pytest.mark.parametrize("module", ["pretrain.methods.simclr", "pretrain.methods.courier_losses", "pretrain.loop"])
+@pytest.mark.parametrize("module", ["pretrain.methods.simclr", "pretrain.parts.courier_losses", "pretrain.loop"])
 def test_changed_encoder_code_moves_exactly_the_rows_whose_encoder_moves(comparison, edit, module):
     rows = [*ROWS, ("courier", FORM_NAMES[0])]
     before, encoders = hashes(comparison, rows), {row: encoder(comparison, row) for row in rows}

@@ -10,7 +10,7 @@ import torch
 
 from data.log.shop_folder import load_shop
 from pretrain.methods.clip import ClipConfig
-from pretrain.methods.text import MASK, UNKNOWN, embed_titles, read_titles, text_tower
+from pretrain.parts.text import MASK, UNKNOWN, embed_titles, read_titles, text_tower
 from run.errors import UserError
 from tests.shops import write_shop
 

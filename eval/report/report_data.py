@@ -100,14 +100,12 @@ def attention_examples(
     """Clicked test items with the history that the encoder compared them with, and the attention weights (paper, Fig. 1)."""
     import torch
 
-    from pretrain.backbones.backbone import backbone
+    from pretrain.backbones.backbone import backbone_of
     from pretrain.views import resized
 
     stage = encoder_stage(comparison, encoder, seed)
     config, length = with_own_settings(encoder, comparison.pretrain), attended_history(encoder, comparison.pretrain)
-    net = backbone(
-        config.backbone, dim=config.dim, seed=seed, image_size=config.image_size, weights=str(stage.folder / "best.safetensors")
-    ).eval()
+    net = backbone_of(config, seed, stage.folder / "best.safetensors").eval()
     test = shop.rows("test")
     rows = test[(shop.click[test] == 1) & store.present[shop.item[test]]]
     clicks = click_history(shop, max_items=2 * length)

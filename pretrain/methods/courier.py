@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from data.log.shop_folder import Shop
     from pretrain.methods.method import Outputs
-    from pretrain.methods.text import Titles
     from pretrain.page_views import PageViews
+    from pretrain.parts.text import Titles
 
 PARTS = ("ucs", "contrast", "reconstruction", "neg-pv")
 
@@ -110,7 +110,7 @@ class Courier(Method):
         self.batch_size = min(self.own.batch_size, len(views))
         self.heads = _heads(self.own, config.dim, seed)
         if titles is not None:
-            from pretrain.methods.text import text_tower
+            from pretrain.parts.text import text_tower
 
             self.tower = self.heads["text"] = text_tower(titles, self.clip, dim=config.dim, seed=seed)
 
@@ -138,7 +138,7 @@ class Courier(Method):
     def attention_weights(cls, target: Tensor, history: Tensor, config: CommonConfig) -> Tensor:
         import torch
 
-        from pretrain.reconstruction import attention
+        from pretrain.parts.reconstruction import attention
 
         present = torch.ones(1, len(history), dtype=torch.bool, device=history.device)
         return attention(target[None, None], history[None], present, scale=config.part(CourierConfig).scale_attention)[0, 0]
@@ -158,7 +158,7 @@ class Courier(Method):
     def encode(self, net: nn.Module, pictures: Tensor, step: Step) -> Outputs:
         outputs = super().encode(net, pictures, step)
         if self.titles is not None:
-            from pretrain.methods.text import embed_titles
+            from pretrain.parts.text import embed_titles
 
             outputs["text"] = embed_titles(self.tower, self.titles, step.items, pictures.device)
         return outputs
@@ -213,7 +213,7 @@ class Courier(Method):
         """(C, D) reconstruction of each target from its row of history; both are places in `embeddings`, -1 is padding."""
         import torch.nn.functional as F
 
-        from pretrain.reconstruction import reconstruct, summary
+        from pretrain.parts.reconstruction import reconstruct, summary
 
         history_CKD, present_CK = F.embedding(history.clamp(min=0), embeddings), history >= 0
         if "reconstruction" in self.own.left_out:
@@ -228,7 +228,7 @@ class Courier(Method):
         import torch
         import torch.nn.functional as F
 
-        from pretrain.methods.courier_losses import contrast, contrast_within, hinge, pull
+        from pretrain.parts.courier_losses import contrast, contrast_within, hinge, pull
 
         rebuilt_CD = self._rebuilt(embeddings, target, history)
         if "contrast" in self.own.left_out:
@@ -248,7 +248,7 @@ def _heads(own: CourierConfig, dim: int, seed: int) -> nn.ModuleDict:
     """What the variants train with the backbone; empty for the paper's COURIER."""
     from torch import nn
 
-    from pretrain.reconstruction import MultiheadReconstruction
+    from pretrain.parts.reconstruction import MultiheadReconstruction
     from run.randomness import keyed_init
 
     heads = nn.ModuleDict()

@@ -4,7 +4,7 @@ L = L_clip + 0.05 L_dist + 0.05 L_mlm.
 
 - L_clip: as in pretrain/methods/clip.py, on complete pictures and titles.
 - L_dist: 3 in 4 patches are masked; a decoder of one layer predicts them as soft codes of an online quantiser, against
-  those of a teacher that sees the full picture and follows the student (pretrain/methods/distillation.py).
+  those of a teacher that sees the full picture and follows the student (pretrain/parts/distillation.py).
 - L_mlm: 1 in 5 words is masked; a separate decoder over the text tower's states restores them from the other words only.
 
 Assumptions, where the paper's details are not known here (numbers are settings): the quantiser is a projection of two layers
@@ -16,7 +16,7 @@ wide as what they decode.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from data.log.shop_folder import Shop
     from pretrain.backbones.backbone import Backbone
     from pretrain.methods.method import Outputs
-    from pretrain.methods.text import Titles
+    from pretrain.parts.text import Titles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,22 +92,21 @@ class MaskClip(Method):
     heads: nn.ModuleDict
     settings = MaskClipConfig
     also_reads = (ClipConfig,)
+    frozen_views = "none"
 
     def __init__(self, items: np.ndarray, titles: Titles, config: CommonConfig, seed: int, group: np.ndarray | None = None):
         from torch import nn
 
-        from pretrain.backbones.backbone import backbone
-        from pretrain.methods.distillation import FeatureDecoder, HiddenPatches, Quantiser, Teacher
-        from pretrain.methods.text import WordDecoder, text_tower
+        from pretrain.backbones.backbone import backbone_of
+        from pretrain.parts.distillation import FeatureDecoder, HiddenPatches, Quantiser, Teacher
+        from pretrain.parts.text import WordDecoder, text_tower
         from run.randomness import keyed_init
 
         super().__init__(items, config, seed, group)
         self.titles, self.clip = titles, config.part(ClipConfig)
         self.body_rate, self.crop = self.clip.body_rate, self.clip.crop
         _needs_mask(titles)
-        student = backbone(
-            config.backbone, dim=config.dim, seed=seed, image_size=config.image_size, weights=config.weights
-        )  # initial weights
+        student = backbone_of(config, seed)  # initial weights
         channels, self.height, columns = last_map(student, config)
         self.places = self.height * columns
         self.tower = text_tower(titles, self.clip, dim=config.dim, seed=seed)
@@ -128,20 +127,20 @@ class MaskClip(Method):
 
     @classmethod
     def check(cls, shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> list[str]:
-        from pretrain.backbones.backbone import backbone
+        from pretrain.backbones.backbone import backbone_of
         from pretrain.needs import two_pictures_a_batch
 
         two_pictures_a_batch(config, "titles of a batch compete with each other")
         _, titles, cautions = titled_items(shop, has_picture, config)
         _needs_mask(titles)
-        last_map(backbone(config.backbone, dim=config.dim, seed=0, image_size=config.image_size), config)
+        last_map(backbone_of(replace(config, weights="random"), 0), config)
         return cautions
 
     def step(self, number: int) -> Step:
         return titled_pictures(self.items, self.titles, self.batch_size, self.seed, number, self.group)
 
     def encode(self, net: nn.Module, pictures: Tensor, step: Step) -> Outputs:
-        from pretrain.methods.text import embed_titles
+        from pretrain.parts.text import embed_titles
 
         projected_PSW = self.teacher(pictures)
         return {
@@ -167,7 +166,7 @@ class MaskClip(Method):
         """(P,) L_dist of each picture."""
         import torch
 
-        from pretrain.methods.distillation import at_masked, distillation_loss, masked_places, places_last
+        from pretrain.parts.distillation import at_masked, distillation_loss, masked_places, places_last
 
         masked = masked_places(step.items, self.places, self.own.masked, seed=self.seed, number=step.number)
         masked_PS = torch.as_tensor(masked, device=pictures.device)

@@ -64,6 +64,9 @@ class Method(ABC):
     contrasts: ClassVar[bool] = False  # pictures compete with each other: a shop in which none can compete is refused
     by_default: ClassVar[bool] = False  # trained if a command is given no encoders
     trained: ClassVar[bool] = True  # False: the initial backbone itself
+    # of a frozen body: full (it learns from the features of full pictures) | distorted (from those of a few distorted views of each) | none
+    # (it needs the pictures themselves)
+    frozen_views: ClassVar[str] = "full"
 
     heads: nn.Module  # what is trained with the backbone and dropped afterwards
     head_common = 0.0  # length of the common part of initial embeddings (see pretrain/backbones/backbone.py:add_common)

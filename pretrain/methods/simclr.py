@@ -66,6 +66,7 @@ class SimClr(Method):
     also_reads = (DistortionConfig,)
     contrasts = True
     by_default = True
+    frozen_views = "distorted"
 
     def __init__(self, items: np.ndarray, config: CommonConfig, seed: int, group: np.ndarray | None = None):
         from torch import nn

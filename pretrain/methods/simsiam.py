@@ -70,6 +70,7 @@ class SimSiam(Method):
 
     settings = SimSiamConfig
     also_reads = (DistortionConfig,)
+    frozen_views = "distorted"
 
     def __init__(self, items: np.ndarray, config: CommonConfig, seed: int, group: np.ndarray | None = None):
         from torch import nn

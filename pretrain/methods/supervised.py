@@ -69,7 +69,7 @@ class Supervised(Method):
     def __init__(self, views: PageViews, config: CommonConfig, seed: int):
         from torch import nn
 
-        from pretrain.reconstruction import MultiheadReconstruction
+        from pretrain.parts.reconstruction import MultiheadReconstruction
         from run.randomness import keyed_init
 
         self.views, self.own, self.seed = views, config.part(SupervisedConfig), seed

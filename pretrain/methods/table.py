@@ -18,7 +18,7 @@ from pretrain.methods.simsiam import SimSiam
 from pretrain.methods.supervised import Supervised
 from pretrain.methods.user_methods import PART, is_user_method, load_method, own_settings, user_code
 from pretrain.settings import NAMED_WEIGHTS, PACE, CommonConfig
-from run.errors import UserError
+from run.errors import SettingError, UserError
 from run.folder import file_hash, folder_hash
 from run.source_code import code_hash
 
@@ -116,6 +116,7 @@ def check_needs(name: str, shop: Shop, config: CommonConfig) -> None:
         from pretrain.backbones.registry import registry_file
 
         registry_file(config.backbone)  # raises where it is missing
+    check_body(name, config)
     has_picture = shop.items["image"].is_not_null().to_numpy()
     also = [INITIAL_METHOD] if uses_initial_weights(name, config) and name != INITIAL_METHOD else []
     for each in [name, *also]:
@@ -125,6 +126,19 @@ def check_needs(name: str, shop: Shop, config: CommonConfig) -> None:
                 if (sentence := f"warning: {each}: {caution}") not in _warned:
                     _warned.add(sentence)
                     print(sentence, file=sys.stderr)
+
+
+def check_body(name: str, config: CommonConfig) -> None:
+    """Refuse a method that a frozen body cannot serve.
+
+    Raises:
+        SettingError: it needs the pictures themselves.
+    """
+    method = method_of(name)
+    own_views = method.frozen_views == "full" and method.view is not Method.view
+    if config.body == "frozen" and (method.frozen_views == "none" or own_views):
+        why = "makes its own views of pictures" if own_views else "needs the pictures themselves"
+        raise SettingError("body", config.body, f"{name} {why}, which the features of a frozen body do not hold: give tuned")
 
 
 def parts_read(name: str, config: CommonConfig) -> tuple[str, ...]:
@@ -145,7 +159,7 @@ def settings_read(name: str, config: CommonConfig) -> dict[str, Any]:
             found[field.name] = {inner.name: _content(getattr(value, inner.name)) for inner in fields(value)}
         elif field.name not in PACE and not is_dataclass(value):
             found[field.name] = value
-    return found | {"weights": _weights_read(config)}
+    return found | {"weights": weights_read(config)}
 
 
 def code_read(name: str, config: CommonConfig, *modules: str, without: Collection[str] = ()) -> str:
@@ -166,13 +180,13 @@ def code_read(name: str, config: CommonConfig, *modules: str, without: Collectio
     return code_hash(*modules, *read, method.__module__, without=without)
 
 
-def _weights_read(config: CommonConfig) -> str:
+def weights_read(config: CommonConfig) -> str:
     """The initial weights by name, or the hash of their file."""
     if config.weights == "registry":
         from pretrain.backbones.registry import registry_file
 
-        return file_hash(registry_file(config.backbone))
-    return config.weights if config.weights in NAMED_WEIGHTS else file_hash(config.weights)
+        return str(file_hash(registry_file(config.backbone)))
+    return config.weights if config.weights in NAMED_WEIGHTS else str(file_hash(config.weights))
 
 
 def _content(value: Any) -> Any:

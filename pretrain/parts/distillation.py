@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.backbones.backbone import Backbone
-from pretrain.methods.text import Block
+from pretrain.parts.text import Block
 from run.randomness import uniform
 
 _TILE = 4  # pixels a side of the learned tile: that of the patches that Swin-T embeds in its first layer

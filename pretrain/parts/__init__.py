@@ -1,0 +1,1 @@
+"""What methods are made of: losses, attention, text towers, self-distillation."""
