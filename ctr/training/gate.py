@@ -14,14 +14,15 @@ from ctr.inputs.encode import Inputs
 from ctr.training.predict import measures, predict
 from ctr.training.training import Training, averaged, is_image
 
-_LEAST = 1 / 16  # of the branch is kept at a validation
+_FACTOR = 4  # by which a validation cuts the branch, twice at most, or lets it grow again
+_SLOWEST = 1 / 64  # of the others' learning rate: a branch that was cut by mistake can still learn
 
 
 def validated(run: Training, inputs: Inputs) -> dict[str, float | None]:
     """Measures of the valid split by the averaged weights, with the share of the image branch that has the lowest log loss.
 
-    The share is quartered, at most twice, as long as that lowers the log loss; a branch that was cut before may double. The weights on
-    pictures, averaged and own, are scaled by it, and so is their learning rate from now on, which never exceeds that of the others.
+    The share is quartered, at most twice, as long as that lowers the log loss; a branch that was cut before may grow fourfold. The weights
+    on pictures, averaged and own, are scaled by it, and so is their learning rate from now on, which never exceeds that of the others.
     """
     images = image_weights(run)
     with averaged(run) as model:
@@ -38,15 +39,15 @@ def validated(run: Training, inputs: Inputs) -> dict[str, float | None]:
 
         share, best = 1.0, with_share(1.0)
         if images and run.config.image_gate and run.state.step:
-            while share > _LEAST and lower(less := with_share(share / 4), best):
-                share, best = share / 4, less
-            if share == 1 and run.state.image_gate < 1 and lower(more := with_share(2.0), best):
-                share, best = 2.0, more
+            while share > _FACTOR**-2 and lower(less := with_share(share / _FACTOR), best):
+                share, best = share / _FACTOR, less
+            if share == 1 and run.state.image_gate < 1 and lower(more := with_share(_FACTOR), best):
+                share, best = _FACTOR, more
             keep(share)
     if run.average and share != 1:
         with torch.no_grad():
             torch._foreach_mul_(images, share)
-    run.state.image_gate = min(1.0, run.state.image_gate * share)
+    run.state.image_gate = min(1.0, max(_SLOWEST, run.state.image_gate * share))
     return best
 
 
