@@ -36,7 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden": (1024, 512, 256, 128), "id_size": 64, "column_size": 32, "token_size": 32, "cluster_size": 64,
         "batch_sessions": 512, "least_steps": 0, "precision": "bf16-mixed", "mask_same_item": False, "table_optimizer": "rowwise_adagrad",
         "ema_tables": False, "match": False, "statistics": False, "co_occurrence": False, "history_order": "none", "windows": (),
-        "id_dropout": 0.0, "schedule": "cosine",
+        "id_dropout": 0.0, "schedule": "cosine", "image_gate": False,
     },
 }  # fmt: skip
 
@@ -85,6 +85,7 @@ class CtrConfig:
     table_precision: str = "fp32"  # of table rows: fp32 | fp16 | bf16 (a GPU)
     table_sharding: str = "auto"  # over ranks: auto (TorchRec's planner) | table_wise | row_wise; texts' words always table-wise
     id_dropout: float = 0.9  # share of a batch's item and user IDs that are taken for unknown ones in training
+    image_gate: bool = True  # at validations, keep less of the image branch where that lowers the log loss (ctr/training/gate.py)
     click_rate_start: bool = True  # the logit's bias begins at the click rate, not at 0
     weight_decay: float = 1e-4  # of AdamW; none on tables
     schedule: str = "constant"  # constant: learning rates stay at their peak, and the average of weights settles; cosine: they fall to 0

@@ -15,13 +15,15 @@ from ctr.inputs.feed import batches_per_epoch, feed
 from ctr.inputs.sampler import SplitSessions, split_sessions
 from ctr.inputs.vocabulary_files import write_model_spec
 from ctr.training.checkpoint import load, load_best, remove, save
+from ctr.training.gate import validated
 from ctr.training.predict import measures, predict, write_predictions
 from ctr.training.sharding import gathered
-from ctr.training.training import Training, averaged, prepare, settings_of, take_step
+from ctr.training.training import Training, prepare, settings_of, take_step
 from ctr.training.weights import save_weights
 from data.identity import shop_fingerprint
 from data.log.histories import click_history
 from data.log.shop_folder import Shop
+from features.forms.table import NO_FORM
 from features.image_feature import ImageFeature, digest
 from run.checkpoint import refuse_other_settings
 from run.devices import set_up
@@ -197,12 +199,10 @@ def is_validation(step: int, batches_per_epoch: int, config: CtrConfig) -> bool:
 
 def validate(run: Training, inputs: Inputs, log: MetricsLog | None) -> None:
     """Validate the averaged weights and note it in the state and in the log; the checkpoint that follows holds them."""
-    state = run.state
-    with averaged(run) as model:
-        found = predict(model, inputs, "valid", run.fabric, run.config)
-    values = measures(found, inputs.shop.session)
+    state, values = run.state, validated(run, inputs)
     if log:
-        log.write({"step": state.step} | {f"valid_{name}": value for name, value in values.items()})
+        gate = {} if run.form == NO_FORM else {"image_gate": state.image_gate}
+        log.write({"step": state.step} | gate | {f"valid_{name}": value for name, value in values.items()})
     log_loss = values["log_loss"]
     if log_loss is None:
         raise UserError(f"the valid log loss is not a number at step {state.step}; lower the learning rates")

@@ -45,6 +45,7 @@ class State:
     best_log_loss: float = math.inf  # on the valid split
     best_step: int = 0
     worse: int = 0  # validations since the best
+    image_gate: float = 1.0  # multiple of the learning rate that the weights on pictures learn at (ctr/training/gate.py)
 
 
 @dataclass(kw_only=True)
@@ -81,13 +82,29 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
         warm_start(sharded.module, network, parts, config.start, inputs)
     elif config.click_rate_start and not inputs.layout.own_score:
         begin_at_click_rate(network["logit.bias"], inputs.shop.click[inputs.shop.rows("train")])
-    optimizer = torch.optim.AdamW(network.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(network), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     run = Training(
         config=config, fabric=fabric, form=inputs.layout.form, steps=steps, model=sharded, network=network, parts=parts,
         optimizer=optimizer, average={}, settings=settings, began_after=steps // config.epochs // 4 if config.start is not None else 0,
     )  # fmt: skip
     run.average = {name: weight.clone() for name, weight in followed(run).items()}
     return run
+
+
+def parameter_groups(network: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
+    """The network's weights in two groups: those on pictures have a learning rate of their own (ctr/training/gate.py)."""
+    images = [weight for name, weight in network.items() if is_image(name)]
+    others = [weight for name, weight in network.items() if not is_image(name)]
+    return [{"params": others, "image": False}, {"params": images, "image": True}]
+
+
+def is_image(name: str) -> bool:
+    """Whether a weight of the network reads the image feature.
+
+    >>> is_image("histories.clicks.project.image.weight"), is_image("first.base.weight")
+    (True, False)
+    """
+    return ".image." in f".{name}."
 
 
 @torch.no_grad()
@@ -139,7 +156,7 @@ def set_rates(run: Training) -> None:
         linear_rise(done * config.epochs, config.warm_up) if config.schedule == "constant" else rise_and_cosine(done, rise=config.warm_up)
     )
     for group in run.optimizer.param_groups:
-        group["lr"] = run.config.learning_rate * share
+        group["lr"] = config.learning_rate * share * (run.state.image_gate if group["image"] else 1.0)
     set_table_rate(run.model, run.config.table_learning_rate * share)
 
 
