@@ -95,7 +95,7 @@ def _train(run: Training, method: Method, shop: Shop, store: Pictures | Features
     with prefetch(pieces) as taken, stop_requests() as asked_to_stop, progress as bar:
         last_save = time.monotonic()
         began = last_save - run.state.seconds
-        if run.state.step == 0:  # what it begins with may be the best that it has
+        if run.state.step == 0 and config.body == "frozen":  # its head begins as the frozen encoder, which training may only improve on
             line = {"step": 0, "pictures": 0} | validate(run, shop, store, loss=None)
             if log:
                 log.write(line)
