@@ -46,7 +46,8 @@ class CompareConfig:
     encoders: Annotated[
         str,
         tyro.conf.arg(
-            help=f"comma-separated: {', '.join(METHODS)} ({UNTRAINED}: an untrained backbone), {NO_ENCODER} (only the baseline); "
+            help=f"comma-separated: {', '.join(METHODS)} (imagenet: a frozen pretrained network; {UNTRAINED}: an untrained one), "
+            f"{NO_ENCODER} (only the baseline); "
             "external: timm:NAME, open_clip:NAME/TAG, a torchvision name, each also with @FILE (weights) or @random, and "
             "file:PATH (embeddings); your own: module:PATH.py:NAME"
         ),

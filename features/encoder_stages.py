@@ -12,7 +12,7 @@ from features.encoder_names import safe_name
 from features.external import external_stage, make_external
 from pretrain.body_features import feature_stages, frozen_features
 from pretrain.config import PretrainConfig, initial_config
-from pretrain.methods.table import INITIAL_METHOD, code_read, is_trained, is_trained_here, settings_read, uses_initial_weights
+from pretrain.methods.table import INITIAL_METHOD, code_read, is_trained_here, own_config, settings_read, uses_initial_weights
 from pretrain.methods.user_methods import is_user_method, parse_name
 from run.folder import Stage, file_hash
 from run.versions import installed
@@ -59,7 +59,7 @@ def needs_initial_encoder(encoder: str, config: PretrainConfig) -> bool:
 
 
 def _stage(name: str, experiment: Experiment, encoder: str, config: PretrainConfig, seed: int) -> Stage:
-    config = _own_first_weights(encoder, config)
+    config = _own_config(encoder, config)
     key = experiment.source.key(experiment.root) | {"encoder": _key_name(encoder), "seed": seed}
     key |= {"pretrain": settings_read(encoder, config), "code": code_read(encoder, config, *_CODE, without=_NOT_RUN)}
     key["versions"] = installed(*_LIBRARIES)
@@ -73,10 +73,9 @@ def _key_name(encoder: str) -> str:
     return f"module:{parse_name(encoder).attribute}" if is_user_method(encoder) else encoder
 
 
-def _own_first_weights(encoder: str, config: PretrainConfig) -> PretrainConfig:
-    """The settings of this encoder only: random weights if it is untrained; `start_pictures` only with weights "pictures"."""
-    if not is_trained(encoder):
-        config = replace(config, weights="random")
+def _own_config(encoder: str, config: PretrainConfig) -> PretrainConfig:
+    """The settings of this encoder only: `start_pictures` counts with weights "pictures" alone."""
+    config = own_config(encoder, config)
     return config if config.weights == "pictures" else replace(config, start_pictures=1)
 
 
@@ -102,7 +101,7 @@ def _make(stage: Stage, experiment: Experiment, encoder: str, config: PretrainCo
         return stage
     from pretrain.loop import train_encoder
 
-    config, first = _own_first_weights(encoder, config), _first(experiment, encoder, config, seed)
+    config, first = _own_config(encoder, config), _first(experiment, encoder, config, seed)
     shop = experiment.source.shop(experiment.root)
     store = _material(experiment, encoder, first, seed)
     result = train_encoder(encoder, shop, store, first, seed=seed, folder=stage.folder, threads=experiment.threads, title=title)
@@ -113,7 +112,7 @@ def _make(stage: Stage, experiment: Experiment, encoder: str, config: PretrainCo
 
 def body_stages(experiment: Experiment, encoder: str, seed: int) -> list[Stage]:
     """The stages of the features that an encoder with a frozen body learns from; none if its body is tuned."""
-    config = _own_first_weights(encoder, experiment.pretrain)
+    config = _own_config(encoder, experiment.pretrain)
     if is_external(encoder) or config.body == "tuned":
         return []
     return feature_stages(experiment.root, experiment.source, encoder, config, seed, weights=_weights_key(experiment, encoder, seed))
@@ -138,7 +137,7 @@ def _weights_key(experiment: Experiment, encoder: str, seed: int) -> str:
 
 def _first(experiment: Experiment, encoder: str, config: PretrainConfig, seed: int) -> PretrainConfig:
     """The settings with the file of the initial encoder, trained if missing, where an encoder starts from it."""
-    config = _own_first_weights(encoder, config)
+    config = _own_config(encoder, config)
     if not needs_initial_encoder(encoder, config):
         return config
     return replace(config, weights=str(make_initial_encoder(experiment, seed).folder / "best.safetensors"))

@@ -19,6 +19,7 @@ from pretrain.methods.table import (
     UNTRAINED,
     check_needs,
     default_encoders,
+    own_config,
     parts_read,
     settings_classes,
     uses_initial_weights,
@@ -31,7 +32,8 @@ from run.folder import locked
 
 ENCODERS = tuple(METHODS)
 BASIC = ("data", "encoder", "preset", "seed", "out", "backbone", "weights", "image_size", "pictures", "learning_rate", "recipe")
-_HELP = f"{' | '.join(ENCODERS)} ({UNTRAINED}: the untrained backbone) | {FORM} (your own: docs/add-an-encoder.md)"
+_NAMES = f"{' | '.join(ENCODERS)} (imagenet: frozen, pretrained; {UNTRAINED}: the untrained backbone)"
+_HELP = f"{_NAMES} | {FORM} (your own: docs/add-an-encoder.md)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     from run.devices import default_jobs, set_up
 
     fabric = set_up(precision=config.pretrain.precision)
-    pretrain, first = config.pretrain, fabric.is_global_zero
+    pretrain, first = own_config(config.encoder, config.pretrain), fabric.is_global_zero
     with locked(config.out) if first else nullcontext():
         with fabric.rank_zero_first():  # the others find data and pictures ready
             shop = config.source.shop(config.out)
@@ -92,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         result = train_encoder(config.encoder, shop, store, pretrain, seed=config.seed, folder=config.out)
         if not first:
             return
-        write_config(config.out, config)
+        write_config(config.out, replace(config, pretrain=own_config(config.encoder, config.pretrain)))
         write_json(config.out / "result.json", result)
     print(
         f"{config.encoder}: SimScore GAUC {result['valid_gauc']:.4f} in validation sessions, after {result['best_pictures']:,} of "

@@ -10,17 +10,18 @@ from data.log.shop_folder import load_shop
 from data.pictures.store import build_store
 from data.source import SourceConfig
 from features.embeddings import read_embeddings
-from features.encoder_stages import Experiment, body_stages, make_embeddings
+from features.encoder_stages import Experiment, body_stages, encoder_stage, make_embeddings
 from pretrain.backbones.backbone import backbone_of
 from pretrain.backbones.feature_store import Features, open_features, write_features
 from pretrain.backbones.heads import SHAPES, from_components, new_head
 from pretrain.body_features import frozen_features
-from pretrain.config import PretrainConfig
+from pretrain.config import PRESETS, PretrainConfig
 from pretrain.embedding import embed
 from pretrain.loop import train_encoder
 from pretrain.methods.courier import Courier, CourierConfig
 from pretrain.methods.simclr import SimClr
 from pretrain.methods.table import check_body
+from pretrain.page_views import pretraining_items
 from pretrain.similarity import normalise
 from pretrain.views import resized
 from run.errors import SettingError
@@ -173,6 +174,24 @@ def test_a_stage_of_a_frozen_body_leaves_embeddings_of_all_pictures(source, shop
     features = open_features(body_stages(experiment, "courier", 0)[0].folder)
     assert isinstance(features, Features)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), features.present, atol=1e-5)
+
+
+def test_imagenet_is_the_same_frozen_network_whatever_the_others_backbone(source, shop, tmp_path):
+    tuned = PretrainConfig(**PRESETS["tiny"])
+    other = replace(tuned, backbone="timm:test_vit", head_shape="mlp", learning_rate=1e-5)
+    mine, theirs = (Experiment(root=tmp_path, source=source, pretrain=config, threads=1) for config in (tuned, other))
+    (features,) = body_stages(mine, "imagenet", 0)
+    assert [features.folder] == [stage.folder for stage in body_stages(theirs, "imagenet", 0)]
+    assert encoder_stage(mine, "imagenet", 0).key["pretrain"]["backbone"] == "timm:tf_efficientnet_lite0"
+    stage = make_embeddings(mine, "imagenet", 0)
+    full = open_features(features.folder)
+    assert full.full.shape == (len(shop.items), 1280)
+    items = pretraining_items(shop, full.present)
+    centred = full.full[full.present] - full.full[items].mean(0)
+    directions = np.linalg.svd(full.full[items] - full.full[items].mean(0), full_matrices=False)[2][: tuned.dim]
+    expected = normalise(centred @ directions.T)
+    vectors = read_embeddings(stage.folder / "embeddings", shop.items["item_id"])[full.present]
+    np.testing.assert_allclose(vectors @ vectors.T, expected @ expected.T, atol=1e-3)
 
 
 def test_methods_that_need_pictures_are_refused(tmp_path):

@@ -73,13 +73,22 @@ def from_components(head: nn.Module, features_PF: Tensor, *, whiten: bool) -> No
             less their mean and the components left out.
     """
     linear = linear_part(head)
-    variance, directions = torch.linalg.eigh(torch.cov(features_PF.T))
+    variance, directions = _eigh(torch.cov(features_PF.T))
     kept = min(linear.out_features, linear.in_features)
     weight = torch.zeros_like(linear.weight)
     deviation = variance[-kept:].clamp(min=1e-6 * variance[-1]).sqrt() if whiten else variance[-kept:].clamp(min=0).mean().sqrt()
     weight[:kept] = (directions[:, -kept:] / deviation).T * _SCALE
     linear.weight.copy_(weight)
     linear.bias.copy_(-weight @ features_PF.mean(0))
+
+
+def _eigh(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and vectors; in float64 where float32 does not converge, as with more features than pictures."""
+    try:
+        return torch.linalg.eigh(covariance)
+    except torch.linalg.LinAlgError:
+        values, vectors = torch.linalg.eigh(covariance.double())
+        return values.to(covariance.dtype), vectors.to(covariance.dtype)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ Light to import, like every method's own file: commands read names and settings 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -88,6 +88,11 @@ class Method(ABC):
         return (*((cls.settings,) if cls.settings else ()), *cls.also_reads)
 
     @classmethod
+    def own_config(cls, config: CommonConfig) -> CommonConfig:
+        """The settings of all encoders, as this one has them."""
+        return config
+
+    @classmethod
     def build(cls, shop: Shop, has_picture: np.ndarray, config: CommonConfig, seed: int) -> Method:
         """The method for a shop's pretraining period.
 
@@ -162,11 +167,15 @@ class Untrained(Method):
     trained = False
 
     @classmethod
+    def own_config(cls, config: CommonConfig) -> CommonConfig:
+        return replace(config, weights="random")
+
+    @classmethod
     def check(cls, shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> list[str]:
         return []
 
     def loss(self, outputs: Outputs, step: Step) -> tuple[Tensor, Outputs]:
-        raise NotImplementedError("an untrained encoder has no loss")
+        raise NotImplementedError(f"{type(self).__name__} is not trained")
 
 
 def drawn(items: np.ndarray, batch: int, seed: int, number: int) -> np.ndarray:

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pretrain.methods.clip import Clip
 from pretrain.methods.courier import Courier
+from pretrain.methods.imagenet import ImageNet
 from pretrain.methods.maskclip import MaskClip
 from pretrain.methods.method import Method, Untrained
 from pretrain.methods.simclr import SimClr
@@ -34,13 +35,15 @@ METHODS: dict[str, type[Method]] = {
     "clip": Clip,
     "maskclip": MaskClip,
     "supervised": Supervised,
+    "imagenet": ImageNet,
     "random": Untrained,
 }
 INITIAL_METHOD = "simclr"  # trained first, on the shop's own pictures: all encoders of a seed start from its weights
-UNTRAINED = next(name for name, method in METHODS.items() if not method.trained)
+UNTRAINED = "random"
 # what selects methods or names their data, and computes nothing: the settings and the data themselves are in a stage's key
 _NAMES_ONLY = ("pretrain.methods.table", "pretrain.config", "pretrain.methods.user_methods", "data.source")
 _warned: set[str] = set()
+Config = TypeVar("Config", bound=CommonConfig)
 
 
 def default_encoders() -> tuple[str, ...]:
@@ -97,6 +100,12 @@ def is_trained(name: str) -> bool:
     return method_of(name).trained
 
 
+def own_config(name: str, config: Config) -> Config:
+    """The settings of all encoders, as this one has them."""
+    found: Any = method_of(name).own_config(config)
+    return found
+
+
 def uses_initial_weights(name: str, config: CommonConfig) -> bool:
     """True for a method that starts from the weights of the initial encoder."""
     return is_trained(name) and config.weights == "pictures"
@@ -116,6 +125,7 @@ def check_needs(name: str, shop: Shop, config: CommonConfig) -> None:
         from pretrain.backbones.registry import registry_file
 
         registry_file(config.backbone)  # raises where it is missing
+    config = own_config(name, config)
     check_body(name, config)
     has_picture = shop.items["image"].is_not_null().to_numpy()
     also = [INITIAL_METHOD] if uses_initial_weights(name, config) and name != INITIAL_METHOD else []
