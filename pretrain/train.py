@@ -33,7 +33,7 @@ from run.folder import locked
 ENCODERS = tuple(METHODS)
 BASIC = ("data", "encoder", "preset", "seed", "out", "backbone", "weights", "image_size", "pictures", "learning_rate", "recipe")
 _NAMES = f"{' | '.join(ENCODERS)} (imagenet: frozen, pretrained; {UNTRAINED}: the untrained backbone)"
-_HELP = f"{_NAMES} | {FORM} (your own: docs/add-an-encoder.md)"
+_HELP = f"{_NAMES} | {FORM} (your own: docs/your-own-encoder.md)"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,6 +59,8 @@ class Training:
 
 def prepare(name: str, net: Backbone, method: Method, shop: Shop, config: CommonConfig, *, seed: int, fabric: Fabric) -> Training:
     """A training before its first step: heads next to the backbone (a frozen body's head), one Adam over both."""
+    trained = trained_part(net, config)
+    method.begin(trained)
     method.heads.to(fabric.device)
     if config.recompute:
         net.body.recompute_blocks()
@@ -68,7 +70,6 @@ def prepare(name: str, net: Backbone, method: Method, shop: Shop, config: Common
         betas=(0.9, config.beta2),
         weight_decay=config.weight_decay,
     )
-    trained = trained_part(net, config)
     compiled: Any = torch.compile(trained) if config.compile else trained
     scaled: Any = fabric.setup_optimizers(optimizer)
     return Training(

@@ -21,7 +21,7 @@ from run.errors import UserError
 from run.parallel import run_all
 from tests.shops import write_shop
 
-DOC = Path(__file__).parent.parent / "docs" / "add-an-encoder.md"
+DOC = Path(__file__).parent.parent / "docs" / "your-own-encoder.md"
 CONFIG = PretrainConfig(weights="random", image_size=16, store_size=24, dim=8, pictures=200, checkpoints=2, batch_pictures=32)
 PLAIN = "from pretrain.methods.method import Method\n"
 

@@ -131,6 +131,13 @@ class Method(ABC):
         """(K,) what the attention picked from a history: its weight on each of the (K, D) embeddings `history`, for the (D,) `target`."""
         raise NotImplementedError(f"{cls.__name__} has no attention to show")
 
+    def begin(self, trained: nn.Module) -> None:  # noqa: B027 - most methods need nothing here
+        """Called once with what is trained at its initial weights, before its heads are: to copy it, say.
+
+        Args:
+            trained: the backbone, or its head alone if its body is frozen.
+        """
+
     def step(self, number: int) -> Step:
         """The pictures of step `number`; depends only on the seed and the number."""
         items = drawn(self.items, self.batch_size, self.seed, number)

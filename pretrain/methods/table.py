@@ -14,6 +14,7 @@ from pretrain.methods.courier import Courier
 from pretrain.methods.imagenet import ImageNet
 from pretrain.methods.maskclip import MaskClip
 from pretrain.methods.method import Method, Untrained
+from pretrain.methods.pairs import Pairs
 from pretrain.methods.simclr import SimClr
 from pretrain.methods.simsiam import SimSiam
 from pretrain.methods.supervised import Supervised
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, type[Method]] = {
     "courier": Courier,
+    "pairs": Pairs,
     "simclr": SimClr,
     "simsiam": SimSiam,
     "clip": Clip,

@@ -1,6 +1,6 @@
 """A method from a file outside these packages: `module:PATH.py:NAME`, with settings as `module:PATH.py:NAME?temperature=0.1&hidden=64`.
 
-NAME is a subclass of `pretrain.methods.method.Method` (docs/add-an-encoder.md). The file is run as the user's own code, in every process
+NAME is a subclass of `pretrain.methods.method.Method` (docs/your-own-encoder.md). The file is run as the user's own code, in every process
 that trains with it; it is a single file, which may import these packages and installed ones.
 """
 

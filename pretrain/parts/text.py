@@ -71,8 +71,12 @@ def read_titles(shop: Shop, known: np.ndarray, config: TextSettings) -> Titles:
         UserError: there are no titles, or the tokeniser cannot be loaded.
     """
     require_titles(shop)
-    titles = shop.items["title"].cast(pl.String)
-    return _own_tokens(titles, known, config) if config.text_model is None else _external_tokens(titles, config, config.text_model)
+    return tokens_of(shop.items["title"].cast(pl.String), known, config)
+
+
+def tokens_of(texts: pl.Series, known: np.ndarray, config: TextSettings) -> Titles:
+    """Texts as words known from some of them (M,), or as tokens of `config.text_model`; of titles, or of queries."""
+    return _own_tokens(texts, known, config) if config.text_model is None else _external_tokens(texts, config, config.text_model)
 
 
 def require_titles(shop: Shop) -> None:
