@@ -67,7 +67,7 @@ def moved(net):
 def test_the_forward_is_timms_own_with_timms_preprocessing(name, tmp_path):
     model = name.removeprefix("timm:")
     sizes = {"img_size": SIZE} if timm.get_pretrained_cfg(model).fixed_input_size else {}
-    theirs = moved(timm.create_model(model, **sizes)).eval()
+    theirs = moved(timm.create_model(model, **sizes)).eval().to(memory_format=torch.channels_last)  # as ours
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     net = backbone(name, dim=5, seed=0, image_size=SIZE, weights=str(tmp_path / "weights.pth")).train()
     steps = create_transform(**resolve_model_data_config(theirs), is_training=False).transforms
@@ -79,7 +79,7 @@ def test_the_forward_is_timms_own_with_timms_preprocessing(name, tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "mobilenet_v3_small", "efficientnet_b0", "swin_t", "resnet18"])
+@pytest.mark.parametrize("name", [*NETWORKS, "mobilenet_v3_small", "resnet18"])
 def test_features_of_a_picture_depend_on_no_other_picture_in_training(name):
     net = moved(backbone(name, dim=5, seed=0, image_size=SIZE)).train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
@@ -92,7 +92,7 @@ def test_features_of_a_picture_depend_on_no_other_picture_in_training(name):
     assert all(weight.grad is not None for weight in net.parameters())
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, "swin_t", "resnet18", "efficientnet_b0"])
+@pytest.mark.parametrize("name", [*FAMILIES, "resnet18"])
 def test_recomputed_blocks_have_the_same_gradients(name):
     gradients = []
     for recompute in (False, True):

@@ -16,7 +16,7 @@ from ctr.training.training import averaged, prepare, set_rates
 from run.devices import set_up
 from tests.ctr_shop import make_shop, pictures
 
-CONFIG = CtrConfig(**PRESETS["tiny"] | {"epochs": 4, "patience": 10_000}, threads=1)
+CONFIG = CtrConfig(**PRESETS["tiny"] | {"epochs": 3, "patience": 10_000}, threads=1)
 SHARES = (1.0, 1 / 4, 1 / 16)
 
 
@@ -71,7 +71,7 @@ def test_the_share_is_the_one_that_validates_best(form, scale, ema):
 @pytest.fixture(scope="module")
 def large():
     """A shop with enough to learn from, and its items' styles."""
-    return make_shop(sessions=4000)
+    return make_shop(sessions=2500)
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +121,8 @@ def test_what_is_true_is_kept_and_what_knows_nothing_is_cut(large, ungated, tmp_
         return train_ctr(shop, pictures(of, "vector"), config, seed=0, folder=folder)["valid_log_loss"], lines(folder, "image_gate")
 
     loss, gates = trained(style, True)
-    assert gates[-1] == 1
-    assert loss < json.loads((ungated / "result.json").read_text())["valid_log_loss"]
+    assert set(gates) == {1.0}
+    assert loss == json.loads((ungated / "result.json").read_text())["valid_log_loss"]
     noise = np.random.default_rng(1).permutation(style)
     loss, gates = trained(noise, True)
     assert min(gates) == 1 / 64
