@@ -24,7 +24,7 @@ TINY = CtrConfig(**PRESETS["tiny"])
 ENCODER = PretrainConfig(image_size=16, store_size=24, dim=8)
 TRAINING = (  # noqa: SIM905 - as typed in a shell; long enough that every input affects the predictions
     "--preset tiny --epochs 6 --patience 99 --ema 0 --batch-sessions 8 --clusters 6 --min-count 1 --table-learning-rate 0.5 "
-    "--learning-rate 0.005 --schedule cosine --id-dropout 0 --no-click-rate-start --threads 1"
+    "--learning-rate 0.005 --schedule cosine --id-dropout 0 --no-click-rate-start --no-image-gate --validations-per-epoch 1 --threads 1"
 ).split()
 
 
