@@ -8,13 +8,12 @@ from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from pretrain.backbones.names import check_backbone
+from pretrain.backbones.names import HEAD_SHAPES, NAMED_WEIGHTS, check_backbone
 from run.config import one_of, positive
 from run.errors import SettingError
 
 # settings that say only how a run proceeds: they change no result, except for the last digits of sums
 PACE = ("checkpoint_seconds", "chunk", "recompute", "compile")
-NAMED_WEIGHTS = ("pictures", "imagenet", "registry", "random")  # values of `weights` that are not files
 Part = TypeVar("Part")
 
 
@@ -91,7 +90,7 @@ class CommonConfig:
             positive(name, getattr(self, name))
         check_backbone("backbone", self.backbone)
         one_of("body", self.body, ("frozen", "tuned"))
-        one_of("head_shape", self.head_shape, ("linear", "mlp", "residual"))
+        one_of("head_shape", self.head_shape, HEAD_SHAPES)
         one_of("head", self.head, ("given", "whitened", "components"))
         if self.cached_views < 2:
             raise SettingError("cached_views", self.cached_views, "two views of a picture are compared: give 2 or more")

@@ -13,7 +13,8 @@ from features.embeddings import read_embeddings
 from features.encoder_stages import Experiment, body_stages, encoder_stage, make_embeddings
 from pretrain.backbones.backbone import backbone_of
 from pretrain.backbones.feature_store import Features, open_features, write_features
-from pretrain.backbones.heads import SHAPES, from_components, new_head
+from pretrain.backbones.heads import from_components, new_head
+from pretrain.backbones.names import HEAD_SHAPES
 from pretrain.body_features import frozen_features
 from pretrain.config import PRESETS, PretrainConfig
 from pretrain.embedding import embed
@@ -110,7 +111,7 @@ def test_features_computed_with_a_stop_have_the_same_bits(store, tmp_path, monke
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "full" / name).read_bytes()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", HEAD_SHAPES)
 def test_a_head_begins_as_the_principal_components_whatever_its_shape(shape):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(200, 12)) * np.linspace(3, 0.1, 12) + 5
@@ -137,7 +138,7 @@ def test_training_begins_as_the_frozen_encoder_and_ends_no_worse(shop, features,
     assert all(torch.equal(value, body[key]) for key, value in trained.body.state_dict().items())
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", HEAD_SHAPES)
 def test_the_weights_embed_new_pictures_as_the_features_were(shop, store, features, tmp_path, shape):
     config = replace(CONFIG, head_shape=shape)
     train_encoder("courier", shop, features, config, seed=0, folder=tmp_path, threads=1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pretrain.backbones.body import Body, SmallCnn
 from pretrain.backbones.heads import new_head
-from pretrain.backbones.names import is_timm, model_of
+from pretrain.backbones.names import NAMED_WEIGHTS, is_timm, model_of
 from pretrain.backbones.weights import fit, read_state, torchvision_state
 from run.errors import UserError
 from run.randomness import integer_seed
@@ -65,7 +65,7 @@ def backbone(name: str, *, dim: int, seed: int, image_size: int = 224, weights: 
     Raises:
         UserError: the weights cannot be obtained, or do not fit.
     """
-    state = None if weights in (*_RANDOM, "imagenet", "registry") else read_state(Path(weights))
+    state = None if weights in NAMED_WEIGHTS else read_state(Path(weights))
     ours = state is not None and all(key.startswith(("body.", "head.")) for key in state)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer_seed(seed, "backbone", name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Self
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pictures, per colour
 
 
-class Body(nn.Module):
+class Body(nn.Module, ABC):
     """A network without its classifier: (P, 3, H, W) RGB in [0, 1] -> (P, F) features. A subclass gives `features` and `last_map`.
 
     Batch norm keeps the statistics it was loaded with, in training too, so that a picture's features depend on no other picture; its
@@ -43,13 +44,13 @@ class Body(nn.Module):
         """Subtract the mean and divide by the deviation, per colour."""
         return (pictures - self.mean).div_(self.std)
 
+    @abstractmethod
     def features(self, pictures: Tensor) -> Tensor:
         """(P, F) of normalised pictures."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last_map(self, pictures: Tensor) -> Tensor:
         """(P, C, h, w) of normalised pictures."""
-        raise NotImplementedError
 
     def recompute_blocks(self) -> None:
         """Recompute activations block by block in the backward pass; a body without blocks keeps them."""

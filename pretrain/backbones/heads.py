@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from run.randomness import normal
 
-SHAPES = ("linear", "mlp", "residual")
 _SCALE = 0.5  # initial deviation of an embedding dimension
 _AT_ONCE = 512  # pictures whose features go through a head at once
 
@@ -48,7 +47,7 @@ def new_head(shape: str, features: int, dim: int) -> nn.Module:
     """A head with random weights.
 
     Args:
-        shape: linear | mlp | residual.
+        shape: one of HEAD_SHAPES.
     """
     return {"linear": nn.Linear, "mlp": MlpHead, "residual": ResidualHead}[shape](features, dim)
 

@@ -8,6 +8,8 @@ import functools
 from run.errors import SettingError
 
 PREFIX = "timm:"
+HEAD_SHAPES = ("linear", "mlp", "residual")  # pretrain/backbones/heads.py
+NAMED_WEIGHTS = ("pictures", "imagenet", "registry", "random")  # values of `weights` that are not files
 _KNOWN = ("small_cnn", "resnet18", "swin_t", "timm:tf_efficientnet_lite0")  # accepted without importing the libraries
 # families whose torchvision weights need more than a state with the same keys (other keys, a transformed input, no linear layer)
 NOT_TAKEN = ("densenet", "googlenet", "inception", "mnasnet", "squeezenet")

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pretrain.backbones.names import NAMED_WEIGHTS
 from pretrain.methods.clip import Clip
 from pretrain.methods.courier import Courier
 from pretrain.methods.imagenet import ImageNet
@@ -19,7 +20,7 @@ from pretrain.methods.simclr import SimClr
 from pretrain.methods.simsiam import SimSiam
 from pretrain.methods.supervised import Supervised
 from pretrain.methods.user_methods import PART, is_user_method, load_method, own_settings, user_code
-from pretrain.settings import NAMED_WEIGHTS, PACE, CommonConfig
+from pretrain.settings import PACE, CommonConfig
 from run.errors import SettingError, UserError
 from run.folder import file_hash, folder_hash
 from run.source_code import code_hash
