@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ from ctr.config import PRESETS, CtrConfig
 from ctr.training.loop import train_ctr
 from tests.ctr_shop import make_shop, pictures
 
-ROOT = Path(__file__).parent.parent
 SESSIONS = 402  # 241 in the train split: the last batch of 8 has a single one, so only one rank gets any of it
 CONFIG = CtrConfig(**{**PRESETS["tiny"], "batch_sessions": 8}, threads=1, patience=10_000, checkpoint_seconds=1000, validations_per_epoch=1)
 
@@ -53,17 +49,6 @@ def train(folder: str | Path, *, stop_at: int | None = None, **settings: Any) ->
         except Stop:
             assert stop_at is not None
             return {}
-
-
-def with_ranks(ranks: int, module: str, words: list[str], output: Path) -> subprocess.Popen[bytes]:
-    """`python -m module words` under torchrun, on the CPU over gloo; its output goes to a file."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = ["-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", str(port)]
-    with open(output, "w") as out:
-        command = [sys.executable, *launcher, "-m", module, *words]
-        return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=out, stderr=out)
 
 
 if __name__ == "__main__":

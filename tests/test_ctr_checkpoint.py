@@ -22,9 +22,10 @@ from ctr.training.checkpoint import prune, what_is_broken
 from ctr.training.weights import read_weights, save_weights
 from run.errors import UserError
 from run.files import naming
-from tests.ctr_ranks import CONFIG, ROOT, Stop, train
+from tests.ctr_ranks import CONFIG, Stop, train
 from tests.ctr_shop import make_shop, pictures
 from tests.full_disk import room_for
+from tests.ranks import ROOT
 
 SETTINGS = {"checkpoint_seconds": 0, "epochs": 1}
 

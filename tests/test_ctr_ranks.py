@@ -11,7 +11,8 @@ from safetensors import safe_open
 from ctr.inputs.sampler import share
 from ctr.train import main
 from run.folder import read_metrics
-from tests.ctr_ranks import train, with_ranks
+from tests.ctr_ranks import train
+from tests.ranks import with_ranks
 from tests.shops import write_shop
 
 STOPPED = 25

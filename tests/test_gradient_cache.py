@@ -1,14 +1,9 @@
 """A step in chunks or over several ranks has the loss and the gradients of the full batch."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from data.log.shop_folder import load_shop
 from data.pictures.store import build_store
@@ -31,10 +27,10 @@ from pretrain.methods.table import METHODS, make_method
 from pretrain.train import main
 from run.errors import UserError
 from run.folder import read_metrics
+from tests.ranks import with_ranks
 from tests.shops import write_shop
 from tests.trainings import one_step
 
-ROOT = Path(__file__).parent.parent
 TRAINED = [name for name, method in METHODS.items() if method.trained]
 CONFIG = PretrainConfig(
     weights="random",
@@ -110,17 +106,6 @@ def test_a_step_in_several_pieces_is_read_twice_and_one_in_a_single_piece_once()
     assert passes(pieces_of(10, 0, 1, 9)) == 2
 
 
-def with_ranks(ranks, words, out):
-    """`pretrain.train` under torchrun, on the CPU over gloo; its output is in `out`.txt."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", str(port)] if ranks > 1 else []
-    command = [sys.executable, *launcher, "-m", "pretrain.train", *words, "--out", str(out)]
-    with open(f"{out}.txt", "w") as output:
-        return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=output, stderr=output)
-
-
 def words_of(name, folder):
     size = "--image-size 32 --store-size 48" if name == "maskclip" else "--image-size 16 --store-size 24"
     return (
@@ -130,23 +115,36 @@ def words_of(name, folder):
     ).split()
 
 
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """A folder with a training of every method on two ranks and on one: `2-NAME` and `1-NAME`."""
+    root = tmp_path_factory.mktemp("ranks")
+    twice = [("pretrain.train", [*words_of(name, folder), "--out", str(root / f"2-{name}")]) for name in TRAINED]
+    both = with_ranks(2, "tests.ranks", [json.dumps(twice)], root / "2.txt")
+    for name in TRAINED:
+        assert main([*words_of(name, folder), "--out", str(root / f"1-{name}")]) == 0
+    assert both.wait() == 0, (root / "2.txt").read_text()
+    return root
+
+
 @pytest.mark.parametrize("name", TRAINED)
-def test_two_ranks_give_the_losses_and_weights_of_one(name, folder, tmp_path):
+def test_two_ranks_give_the_losses_and_weights_of_one(name, trained):
     """Batches of 25 pictures do not divide by two: shares are ragged."""
-    both = with_ranks(2, words_of(name, folder), tmp_path / "2")
-    assert main([*words_of(name, folder), "--out", str(tmp_path / "1")]) == 0
-    assert both.wait() == 0, (tmp_path / "2.txt").read_text()
-    one, two = (read_metrics(tmp_path / ranks / "metrics.jsonl") for ranks in ("1", "2"))
+    one, two = (read_metrics(trained / f"{ranks}-{name}" / "metrics.jsonl") for ranks in (1, 2))
     assert len(one) == len(two) > 5
     # the first step's loss is the same sum; later ones have drifted by rounding that Adam magnifies
     for ours, theirs in zip(one[:3], two[:3], strict=True):
         assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-5, abs=1e-6)
     np.testing.assert_allclose([line["loss"] for line in two], [line["loss"] for line in one], rtol=1e-3, atol=1e-4)
+    ours, theirs = (load_file(trained / f"{ranks}-{name}" / "best.safetensors") for ranks in (1, 2))
+    assert ours.keys() == theirs.keys()
+    for key, weights in ours.items():
+        np.testing.assert_allclose(theirs[key], weights, atol=2e-3, err_msg=key)
 
 
 def test_sigterm_ends_a_training_cleanly_and_the_same_command_completes_it_to_the_same_bits(folder, tmp_path):
     words = [*words_of("simclr", folder), "--pictures", "12000", "--checkpoint-seconds", "1000"]
-    stopped = with_ranks(1, words, tmp_path / "stopped")
+    stopped = with_ranks(1, "pretrain.train", [*words, "--out", str(tmp_path / "stopped")], tmp_path / "stopped.txt")
     deadline = time.monotonic() + 100
     while len(read_metrics(tmp_path / "stopped/metrics.jsonl")) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)

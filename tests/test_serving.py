@@ -129,10 +129,29 @@ def made(tmp_path_factory):
     return of
 
 
-def scorer_at(run, out, shop, session):
-    """The scorer whose log was counted at a session's time, as its offline scores' was."""
-    refresh_log(open_run(run), out, as_of=int(shop.session_time[session]))
-    return Scorer.load(out)
+@pytest.fixture(scope="module")
+def scorer_of():
+    """A function from an export to its scorer, loaded once, with the log as it is now."""
+    loaded = {}
+
+    def of(out):
+        if out not in loaded:
+            loaded[out] = Scorer.load(out)
+        loaded[out].reload_log()
+        return loaded[out]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def scorer_at(scorer_of):
+    """A function from a run, its export, shop and a session to the scorer whose log was counted at the session's time, as offline."""
+
+    def of(run, out, shop, session):
+        refresh_log(open_run(run), out, as_of=int(shop.session_time[session]))
+        return scorer_of(out)
+
+    return of
 
 
 def offline(run, rows):
@@ -145,7 +164,7 @@ def sessions_of(shop, split="test"):
 
 
 @pytest.mark.parametrize("kind", [*((form,) for form in FORMS), HALVED])
-def test_known_candidates_score_as_offline(made, kind):
+def test_known_candidates_score_as_offline(made, scorer_at, kind):
     folder, run, out = made(*kind)
     shop, seen = load_shop(folder), []
     for session in sessions_of(shop)[:4]:
@@ -192,7 +211,7 @@ def test_an_item_removed_from_the_catalogue_scores_as_offline_if_its_picture_is_
     assert tested == 3
 
 
-def test_the_program_runs_without_this_toolkit(made, tmp_path):
+def test_the_program_runs_without_this_toolkit(made, scorer_at, tmp_path):
     folder, run, out = made("sim_score")
     shop = load_shop(folder)
     session = sessions_of(shop)[0]
@@ -215,7 +234,7 @@ def test_the_program_runs_without_this_toolkit(made, tmp_path):
     np.testing.assert_allclose(torch.sigmoid(logits).numpy(), offline(run, rows), atol=1e-5)
 
 
-def test_the_command_prints_items_and_probabilities_as_json(made, tmp_path, capsys):
+def test_the_command_prints_items_and_probabilities_as_json(made, scorer_at, tmp_path, capsys):
     folder, run, out = made("cluster_id")
     shop = load_shop(folder)
     session = sessions_of(shop)[0]
@@ -237,9 +256,9 @@ def test_the_command_prints_items_and_probabilities_as_json(made, tmp_path, caps
     assert set(found) == fields == {"items", "probabilities", "unknown_user", "unknown_items", "without_picture", "refused_pictures"}
 
 
-def test_pictures_are_found_next_to_the_request_file_and_errors_begin_with_its_path(made, tmp_path, monkeypatch):
+def test_pictures_are_found_next_to_the_request_file_and_errors_begin_with_its_path(made, scorer_of, tmp_path, monkeypatch):
     folder, _, out = made("vector")
-    scorer = Scorer.load(out)
+    scorer = scorer_of(out)
     shutil.copyfile(folder / "images/0003.png", tmp_path / "new.png")
     path = tmp_path / "request.json"
 
@@ -265,9 +284,9 @@ def test_pictures_are_found_next_to_the_request_file_and_errors_begin_with_its_p
         assert str(error.value) == f"{path}: {expected}"
 
 
-def test_unreadable_pictures_count_as_missing_and_the_answer_says_why(made, tmp_path):
+def test_unreadable_pictures_count_as_missing_and_the_answer_says_why(made, scorer_of, tmp_path):
     folder, _, out = made("vector")
-    shop, scorer = load_shop(folder), Scorer.load(out)
+    shop, scorer = load_shop(folder), scorer_of(out)
     _, request = asked_of(shop, sessions_of(shop)[0])
     first, second, third, *_ = dict.fromkeys(request["candidates"])
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
@@ -280,17 +299,17 @@ def test_unreadable_pictures_count_as_missing_and_the_answer_says_why(made, tmp_
     assert {first, second, third} <= set(found.without_picture)
 
 
-def test_an_unseen_user_without_history_gets_a_score(made):
+def test_an_unseen_user_without_history_gets_a_score(made, scorer_of):
     _, _, out = made("sim_score")
-    found = Scorer.load(out).score(user=-5, candidates=[100])
+    found = scorer_of(out).score(user=-5, candidates=[100])
     assert 0 < found.probabilities[0] < 1
     assert found.unknown_user
 
 
 @pytest.mark.parametrize("kind", [("none",), HALVED])
-def test_a_visitor_without_an_id_gets_a_score_and_may_have_a_history(made, kind):
+def test_a_visitor_without_an_id_gets_a_score_and_may_have_a_history(made, scorer_of, kind):
     folder, _, out = made(*kind)
-    shop, scorer = load_shop(folder), Scorer.load(out)
+    shop, scorer = load_shop(folder), scorer_of(out)
     _, request = asked_of(shop, sessions_of(shop)[0])
     found = scorer.score(**request | {"user": None})
     assert found.unknown_user
@@ -304,9 +323,9 @@ def test_a_visitor_without_an_id_gets_a_score_and_may_have_a_history(made, kind)
     assert not scorer.score(**request | {"user": {"user_id": None, **columns}}).unknown_user
 
 
-def test_a_user_described_like_a_known_one_gets_its_score(made):
+def test_a_user_described_like_a_known_one_gets_its_score(made, scorer_of):
     folder, _, out = made("none")
-    shop, scorer = load_shop(folder), Scorer.load(out)
+    shop, scorer = load_shop(folder), scorer_of(out)
     _, request = asked_of(shop, sessions_of(shop)[0])
     user = shop.users.filter(pl.col("user_id") == request["user"]).row(0, named=True)
     same = scorer.score(**request | {"user": user}).probabilities
@@ -344,10 +363,33 @@ def test_a_user_described_like_a_known_one_gets_its_score(made):
         ({"own_score": [0.5]}, r"own_score: value \[0\.5\]; 1 values for 2 candidates; give one for each, or one for all"),
     ],
 )
-def test_a_malformed_request_is_refused_with_the_field_and_the_fix(made, change, expected):
+def test_a_malformed_request_is_refused_with_the_field_and_the_fix(made, scorer_of, change, expected):
     _, _, out = made("cluster_id")
     with pytest.raises(UserError, match=f"^request: {expected}"):
-        Scorer.load(out).score(**{"user": 7, "candidates": [100, 101]} | change)
+        scorer_of(out).score(**{"user": 7, "candidates": [100, 101]} | change)
+
+
+def test_a_scorer_reads_counts_taken_again_as_if_loaded_anew_and_refuses_another_export(made, tmp_path):
+    folder, run, first = made("cluster_id")
+    out = tmp_path / "export"
+    shutil.copytree(first, out)
+    shop = load_shop(folder)
+    session = sessions_of(shop)[0]
+    _, request = asked_of(shop, session)
+    scorer = Scorer.load(out)
+    before = scorer.score(**request).probabilities
+    moment = int(shop.session_time[session]) - 86_400
+    refresh_log(open_run(run), out, as_of=moment)
+    assert scorer.score(**request).probabilities.tolist() == before.tolist()
+    assert scorer.reload_log() == moment == scorer.meta["as_of"]
+    after = scorer.score(**request).probabilities
+    assert after.tolist() != before.tolist()
+    assert after.tolist() == Scorer.load(out).score(**request).probabilities.tolist()
+    shutil.rmtree(out)
+    shutil.copytree(made("vector")[2], out)
+    with pytest.raises(UserError, match=r"another export than the one that was loaded; load it with Scorer\.load"):
+        scorer.reload_log()
+    assert scorer.score(**request).probabilities.tolist() == after.tolist()
 
 
 def test_an_export_is_never_written_into_a_run_finished_or_not(made, tmp_path, capsys):

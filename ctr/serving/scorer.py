@@ -44,6 +44,7 @@ class Scorer:
 
         if not (folder / "meta.json").is_file():
             raise UserError(f"{folder}: {_no_export(folder)}")
+        self.folder = folder
         self.meta = read_json(folder / "meta.json")
         _check(folder, self.meta)
         self.catalogue = ExportedCatalogue(folder, self.meta)
@@ -58,6 +59,24 @@ class Scorer:
             UserError: it is unfinished, of another version or form, or a file has changed since it was written.
         """
         return cls(Path(folder))
+
+    def reload_log(self) -> int:
+        """Read the counts that `ctr.export --log-only` has written since; the model stays loaded. Requests in progress use the old ones.
+
+        Returns:
+            the moment they were counted at, in Unix s.
+
+        Raises:
+            UserError: the folder now holds another export.
+        """
+        from ctr.serving.model_inputs import ExportedCatalogue
+        from run.files import read_json
+
+        meta = read_json(self.folder / "meta.json")
+        if meta | {"as_of": None} != self.meta | {"as_of": None}:
+            raise UserError(f"{self.folder}: another export than the one that was loaded; load it with Scorer.load")
+        self.catalogue, self.meta = ExportedCatalogue(self.folder, meta), meta
+        return meta["as_of"]
 
     def score(self, **asked: Any) -> Answer:
         """Click probabilities of one user's candidates; the fields are those of `ctr.serving.request.check_request`.
