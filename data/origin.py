@@ -30,6 +30,15 @@ def origin_of(folder: Path) -> dict[str, Any] | None:
         raise UserError(f"{path}: not written by data.convert; delete it, or convert again") from None
 
 
+def is_sampled(folder: Path) -> bool:
+    """True if a shop folder's impressions without a click were drawn by `data.convert`: nobody saw them.
+
+    Raises:
+        UserError: as `origin_of`.
+    """
+    return origin_of(folder) is not None
+
+
 def negatives_of(origin: dict[str, Any]) -> str:
     """What was sampled.
 

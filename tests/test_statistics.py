@@ -1,5 +1,6 @@
 """Statistics and co-occurrence are what a loop over the log counts, strictly before each session."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -31,12 +32,15 @@ COLUMNS = ["colour", "size"]
 DAY = 86_400
 
 
-def slow_statistics(tables, row, lag):
+ORIGIN = {"source": "movielens", "negatives": {"per_positive": 3, "by": "popularity", "window_seconds": DAY}, "rows_refused": {}}
+
+
+def slow_statistics(tables, row, lag, *, clicks_only=False):
     """The statistics of one impression by a loop over the log, in the order of `statistic_names`."""
     log, items = tables["impressions"].to_dicts(), tables["items"].to_dicts()
     mine = log[row]
     moment = min(each["timestamp"] for each in log if each["session_id"] == mine["session_id"]) - lag
-    before = [each for each in log if each["timestamp"] < moment]
+    before = [each for each in log if each["timestamp"] < moment and (each["click"] or not clicks_only)]
     rate = (sum(each["click"] for each in before) + 1) / (len(before) + 2)
     target = items[mine["item_id"]]
     groups = [lambda each: each["item_id"] == mine["item_id"]]
@@ -63,16 +67,37 @@ def slow_statistics(tables, row, lag):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("lag", [0, DAY])
-def test_statistics_are_those_of_a_loop_over_the_log(seed, lag, tmp_path):
+@pytest.mark.parametrize("clicks_only", [False, True])
+def test_statistics_are_those_of_a_loop_over_the_log(seed, lag, clicks_only, tmp_path):
     tables = random_tables(seed)
     shop = load_shop(write_tables(tmp_path, tables))
-    found = log_statistics(shop, COLUMNS, lag=lag)
+    found = log_statistics(shop, COLUMNS, lag=lag, clicks_only=clicks_only)
     session = shop.session
     values = found.features(shop.item, shop.session_user[session], shop.session_time[session])
-    wanted = np.array([slow_statistics(tables, row, lag) for row in range(len(shop.item))])
+    wanted = np.array([slow_statistics(tables, row, lag, clicks_only=clicks_only) for row in range(len(shop.item))])
     assert values.shape == wanted.shape == (len(shop.item), len(found.names))
     np.testing.assert_allclose(values, wanted, atol=1e-6)
     assert np.ptp(values, axis=0).max() > 0
+
+
+@pytest.mark.parametrize("read", ["in memory", "ingested"])
+def test_sampled_negatives_are_in_no_statistic(read, tmp_path):
+    """Other negatives, drawn for the same clicks, change nothing that a click's impression knows of the log."""
+    tables, numbers = random_tables(2), []
+    negatives = tables["impressions"]["click"] == 0
+    for draw in range(2):
+        items = np.random.default_rng(draw).integers(len(tables["items"]), size=len(negatives))
+        drawn = tables["impressions"].with_columns(item_id=pl.when(negatives).then(pl.Series(items)).otherwise(pl.col("item_id")))
+        folder = write_tables(tmp_path / f"shop-{draw}", tables | {"impressions": drawn})
+        (folder / "origin.json").write_text(json.dumps(ORIGIN))
+        shop = load_shop(folder) if read == "in memory" else ingest(folder, tmp_path / f"log-{draw}", stretch=11)
+        inputs = encode(shop, no_image(len(shop.items)), CtrConfig(**PRESETS["tiny"], co_occurrence=False))
+        assert inputs.vocabularies.sampled
+        clicked = np.flatnonzero(shop.click == 1)
+        numbers.append(inputs.log_features.numbers(shop, clicks_of(shop, CtrConfig(**PRESETS["tiny"])), clicked))
+    assert numbers[0].shape[1] > 20
+    assert np.array_equal(*numbers)
+    assert np.ptp(numbers[0], axis=0).max() > 0
 
 
 def test_counts_made_in_stretches_are_those_made_at_once(tmp_path, monkeypatch):

@@ -76,15 +76,16 @@ def together_features(together: CoOccurrence, target: np.ndarray, values: np.nda
     return np.stack([*means, root.max(1)], axis=1).astype(np.float32)
 
 
-def log_features(shop: Shop, config: CtrConfig, columns: Sequence[str], since: int) -> LogFeatures:
+def log_features(shop: Shop, config: CtrConfig, columns: Sequence[str], since: int, *, clicks_only: bool) -> LogFeatures:
     """Count what a model with these settings reads of a log.
 
     Args:
         columns: categorical columns of items.
         since: Unix s before which clicks count for co-occurrence: the beginning of the train split that the model was trained on.
+        clicks_only: as in `log_statistics`.
     """
     return LogFeatures(
-        statistics=log_statistics(shop, columns, lag=config.lag) if config.statistics else None,
+        statistics=log_statistics(shop, columns, lag=config.lag, clicks_only=clicks_only) if config.statistics else None,
         together=co_occurrence(shop.events, since, items=len(shop.items)) if config.co_occurrence else None,
         since=since,
     )

@@ -22,6 +22,7 @@ from data.log.columns import ITEM_RESERVED, feature_columns
 from data.log.histories import History, cart_history, click_history, purchase_history
 from data.log.shop_folder import Shop
 from data.log.tables import index_of
+from data.origin import is_sampled
 from features.forms.form import ITEM_NUMBERS, ITEM_TABLE, PAIR
 from features.forms.table import place_of
 from features.image_feature import ImageFeature
@@ -113,7 +114,8 @@ def encode(shop: Shop, feature: ImageFeature, config: CtrConfig, vocabularies: V
         raise UserError(f"{shop.folder}: {len(shop.items)} items, but the image feature has {len(feature.present)}; make it again")
     clicks = clicks_of(shop, config)
     if vocabularies is None:
-        features = log_features(shop, config, feature_columns(shop.items, reserved=ITEM_RESERVED).categorical, train_begins(shop))
+        columns = feature_columns(shop.items, reserved=ITEM_RESERVED).categorical
+        features = log_features(shop, config, columns, train_begins(shop), clicks_only=is_sampled(shop.folder))
         known = fit(shop, config, features, clicks)
     else:
         features, known = features_of(shop, config, vocabularies), vocabularies
@@ -122,7 +124,7 @@ def encode(shop: Shop, feature: ImageFeature, config: CtrConfig, vocabularies: V
 
 def features_of(shop: Shop, config: CtrConfig, vocabularies: Vocabularies) -> LogFeatures:
     """What the shop's log says of items and users, for the columns that a trained model reads."""
-    return log_features(shop, config, list(vocabularies.item.categorical), vocabularies.since)
+    return log_features(shop, config, list(vocabularies.item.categorical), vocabularies.since, clicks_only=vocabularies.sampled)
 
 
 def clicks_of(shop: Shop, config: CtrConfig) -> History:

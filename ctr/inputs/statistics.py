@@ -146,25 +146,29 @@ def group_values(counts: GroupCounts, rate: np.ndarray) -> list[np.ndarray]:
     return [shown, clicked, np.log(smoothed / rate), lately_shown, lately_clicked, np.log(recent / smoothed)]
 
 
-def log_statistics(shop: Shop, columns: Sequence[str], *, lag: int) -> LogStatistics:
+def log_statistics(shop: Shop, columns: Sequence[str], *, lag: int, clicks_only: bool = False) -> LogStatistics:
     """Count a shop's log.
 
     Args:
         columns: categorical columns of items.
         lag: seconds by which the counts are older than the session.
+        clicks_only: impressions without a click were sampled, and are not counted.
     """
+
+    def counts(group: np.ndarray, of_impression: np.ndarray, groups: int) -> Counts:
+        return counts_of(group, of_impression, shop, groups=groups, clock=clock, clicks_only=clicks_only)
+
     clock, items, users = Clock.of(shop.time), len(shop.items), len(shop.users)
     groupings = [("item", np.arange(items, dtype=np.int32), items)]
     for name in columns:
         codes, values = value_codes(shop.items[name])
         groupings.append((f"item:{name}", codes, values))
-    groups = [Group(name=name, of=of, counts=counts_of(of, shop.item, shop, groups=size, clock=clock)) for name, of, size in groupings]
+    groups = [Group(name=name, of=of, counts=counts(of, shop.item, size)) for name, of, size in groupings]
     own = np.arange(users, dtype=np.int32)
-    by_user = Group(name="user", of=own, counts=counts_of(own, shop.user, shop, groups=users, clock=clock))
-    overall = counts_of(np.zeros(items, np.int32), shop.item, shop, groups=1, clock=clock)
-    return LogStatistics(
-        item_groups=tuple(groups), user_group=by_user, overall=overall, first=first_shown(shop), events=shop.events, lag=lag
-    )  # fmt: skip
+    by_user = Group(name="user", of=own, counts=counts(own, shop.user, users))
+    overall = counts(np.zeros(items, np.int32), shop.item, 1)
+    first = first_shown(shop, clicks_only=clicks_only)
+    return LogStatistics(item_groups=tuple(groups), user_group=by_user, overall=overall, first=first, events=shop.events, lag=lag)
 
 
 def value_codes(column: pl.Series) -> tuple[np.ndarray, int]:

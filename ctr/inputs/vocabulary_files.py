@@ -26,7 +26,7 @@ from run.errors import UserError
 from run.files import read_json, write_atomic, write_json
 from run.folder import sha256
 
-VERSION = 3
+VERSION = 4
 FOLDER = "vocabulary"
 _LIST = "vocabulary.json"
 _COMMON = "common part"  # in image.npz; the other names are the form's own, identifiers
@@ -72,6 +72,7 @@ def write_model_spec(folder: Path, inputs: Inputs, config: CtrConfig) -> None:
     content |= {
         "log_numbers": [dataclasses.asdict(scale) for scale in known.log_numbers],
         "since": known.since,
+        "sampled": known.sampled,
         "own_score": known.own_score,
         "own_line": known.own_line,
     }
@@ -131,8 +132,8 @@ def read_model_spec(folder: Path, *, values: bool = True) -> ModelSpec:
         vocabularies=Vocabularies(
             item=rules("item"), user=rules("user"), context=rules("context"),
             words=None if content["words"] is None else read(content["words"]), titles=content["titles"], queries=content["queries"],
-            log_numbers=tuple(Scale(**scale) for scale in content["log_numbers"]), since=content["since"], own_score=content["own_score"],
-            own_line=tuple(content["own_line"]),
+            log_numbers=tuple(Scale(**scale) for scale in content["log_numbers"]), since=content["since"], sampled=content["sampled"],
+            own_score=content["own_score"], own_line=tuple(content["own_line"]),
         ),
         layout=Layout(**layout),
         config=with_settings(CtrConfig(), settings, source=str(folder / _LIST)),

@@ -1,6 +1,8 @@
 """How often items, their columns' values and users were shown and clicked before a moment: prefix sums over the sorted log.
 
-Every count is of impressions strictly before the moment asked for, by their own timestamps.
+Every count is of impressions strictly before the moment asked for, by their own timestamps. Of a log whose impressions without a click
+were sampled, only clicks are counted: nobody saw the others, and where they are drawn by popularity, before and after, how often an item
+was drawn so far tells how often it will be clicked.
 
 Legend: I impressions, N items, G groups, n queries.
 """
@@ -63,25 +65,31 @@ class Counts:
         return place - begin, self.clicked[place] - self.clicked[begin]
 
 
-def counts_of(group: np.ndarray, of_impression: np.ndarray, shop: Shop, *, groups: int, clock: Clock) -> Counts:
+def counts_of(group: np.ndarray, of_impression: np.ndarray, shop: Shop, *, groups: int, clock: Clock, clicks_only: bool = False) -> Counts:
     """The impressions of a log by group.
 
     Args:
         group: (M,) the group of each item or user; -1: none.
         of_impression: (I,) indices into `group`.
         groups: G.
+        clicks_only: leave out impressions without a click.
     """
+
+    def group_of(rows: slice) -> np.ndarray:
+        found = group[of_impression[rows]]
+        return np.where(shop.click[rows] == 1, found, -1) if clicks_only else found
+
     folder = shop.events.folder
     size = np.zeros(groups + 1, dtype=np.int64)
     for rows in _stretches(len(of_impression)):
-        size += np.bincount(group[of_impression[rows]] + 1, minlength=groups + 1)
+        size += np.bincount(group_of(rows) + 1, minlength=groups + 1)
     start = np.concatenate([[0], np.cumsum(size[1:])])
     key, clicked = scratch(int(start[-1]), np.uint64, folder), scratch(int(start[-1]) + 1, np.int64, folder)
     clicked[0] = 0
     for low, high in user_ranges(start, _AT_ONCE):
         parts = []
         for rows in _stretches(len(of_impression)):
-            found = group[of_impression[rows]]
+            found = group_of(rows)
             own = np.flatnonzero((found >= low) & (found < high))
             parts.append(_keys(found[own].astype(np.int64), clock.ticks(shop.time[rows][own])) | shop.click[rows][own].astype(np.uint64))
         keys = np.sort(np.concatenate(parts))
@@ -91,11 +99,13 @@ def counts_of(group: np.ndarray, of_impression: np.ndarray, shop: Shop, *, group
     return Counts(key=key, clicked=clicked, start=start, clock=clock)
 
 
-def first_shown(shop: Shop) -> np.ndarray:
-    """(N,) int64 Unix s of each item's first impression; the largest number where there is none."""
+def first_shown(shop: Shop, *, clicks_only: bool = False) -> np.ndarray:
+    """(N,) int64 Unix s of each item's first impression, or first click; the largest number where there is none."""
     first = np.full(len(shop.items), np.iinfo(np.int64).max)
     for rows in _stretches(len(shop.item)):
-        np.minimum.at(first, shop.item[rows], shop.time[rows])
+        item, time = shop.item[rows], shop.time[rows]
+        counted = shop.click[rows] == 1 if clicks_only else slice(None)
+        np.minimum.at(first, item[counted], time[counted])
     return first
 
 
