@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -125,8 +126,12 @@ def load(folder: Path, users: int | None, scratch: Path) -> Log:
 
 
 def sampled(folder: Path, users: int, scratch: Path) -> Path:
-    """A copy of a shop folder with some of its users, drawn evenly, and nothing but the tables; all items remain."""
+    """A copy of a shop folder with some of its users, drawn evenly, without pictures; all items remain."""
+    from data.origin import ORIGIN
+
     scratch.mkdir(parents=True)
+    if (folder / ORIGIN).exists():  # says that negatives were sampled, which statistics leave out
+        shutil.copyfile(folder / ORIGIN, scratch / ORIGIN)
     every = pl.read_parquet(folder / "impressions.parquet", columns=["user_id"])["user_id"].unique().sort()
     chosen = every.sample(min(users, len(every)), seed=0)
     for name in ("items", "users", "impressions", "events"):
