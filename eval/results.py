@@ -197,7 +197,8 @@ def is_simulated(folder: Path) -> bool:
 
 
 def encoders_trained(comparison: Comparison, names: Iterable[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """For each encoder trained here, by seed: lowest and highest loss of a step, and the spread of its embeddings at the best checkpoint.
+    """For each encoder trained here, by seed: lowest and highest loss of a step, the spread of its embeddings at the best checkpoint,
+    where that was, its SimScore GAUC in validation sessions, and that before the first step.
 
     An encoder without steps (an untrained one) is left out.
     """
@@ -211,7 +212,10 @@ def encoders_trained(comparison: Comparison, names: Iterable[str], seeds: Sequen
         if all(losses) and all(checkpoints):
             loss = {"lowest": [min(each) for each in losses], "highest": [max(each) for each in losses]}
             std = [max(each, key=lambda line: line["valid_gauc"])["std"] for each in checkpoints]
-            found.append({"encoder": encoder, "loss": loss, "std": std, "dim": comparison.pretrain.dim})
+            trained = [encoder_stage(comparison, encoder, seed).result for seed in seeds]
+            curve = {key: [result[key] for result in trained] for key in ("best_pictures", "valid_gauc", "start_gauc")}
+            learned = {"material": trained[0]["material"], "dim": comparison.pretrain.dim, "body": comparison.pretrain.body}
+            found.append({"encoder": encoder, "loss": loss, "std": std, **curve, **learned})
     return found
 
 

@@ -62,7 +62,8 @@ def train_encoder(
         title: what progress calls the encoder; empty: its name.
 
     Returns:
-        valid_gauc of the chosen checkpoint, after how many pictures it was taken, pictures encoded, seconds.
+        valid_gauc of the chosen checkpoint (0 pictures: none ranks better than what the encoder began as), after how many pictures it
+        was taken; that before the first step; pictures encoded, seconds, and what was learned from.
 
     Raises:
         UserError: the log is too small for the method, or the loss is not a number.
@@ -79,7 +80,7 @@ def train_encoder(
     _train(run, method, shop, store, folder, resumed=resumed, title=title or name)
     result = _finish(folder, run.state, whole(run) if fabric.is_global_zero else None)
     fabric.barrier()  # the next step may read the weights
-    return result
+    return result | {"start_gauc": run.state.start_gauc, "material": method.material}
 
 
 def _train(run: Training, method: Method, shop: Shop, store: Pictures | Features, folder: Path, *, resumed: bool, title: str) -> None:
@@ -95,8 +96,9 @@ def _train(run: Training, method: Method, shop: Shop, store: Pictures | Features
     with prefetch(pieces) as taken, stop_requests() as asked_to_stop, progress as bar:
         last_save = time.monotonic()
         began = last_save - run.state.seconds
-        if run.state.step == 0 and config.body == "frozen":  # its head begins as the frozen encoder, which training may only improve on
+        if run.state.step == 0:  # what an encoder begins as may be chosen: training that teaches nothing makes nothing worse
             line = {"step": 0, "pictures": 0} | validate(run, shop, store, loss=None)
+            run.state.start_gauc = line["valid_gauc"]
             if log:
                 log.write(line)
         while run.state.pictures < config.pictures:
@@ -183,10 +185,13 @@ def validate(run: Training, shop: Shop, store: Pictures | Features, *, loss: flo
 def first_weights(common: float, shop: Shop, store: Pictures | Features, config: CommonConfig, *, seed: int) -> Backbone:
     """The backbone that every encoder of this seed begins with; its head also gets a common part if the method asks for one (`common` > 0).
 
+    A head that begins as principal components is the frozen encoder, and gets none.
+
     A method that compares the embeddings themselves, at a low temperature, sheds or keeps the common part as its loss demands. One that
     compares projections has none: its embeddings would keep the common part, and their cosines would hardly differ.
     """
     net = backbone_of(config, seed)
+    common = 0.0 if config.head == "components" else common
     if config.head != "given" or common > 0:
         items = pretraining_items(shop, store.present)
         items = np.sort(items[permutation(len(items), seed, "whiten")[:_HEAD_FROM]])

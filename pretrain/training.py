@@ -32,6 +32,7 @@ class State:
     seconds: float = 0.0
     best_gauc: float = -1.0  # of the chosen checkpoint, in validation sessions
     best_pictures: int = 0  # its number of encoded pictures
+    start_gauc: float = -1.0  # before the first step
 
 
 @dataclass(kw_only=True)

@@ -32,7 +32,7 @@ from tests.trainings import train_with_a_stop
 
 CONFIG = PretrainConfig(
     backbone="timm:test_convnext", weights="random", body="frozen", head="components", image_size=32, store_size=48, dim=8, pictures=400,
-    checkpoints=3, batch_pictures=24, checkpoint_seconds=0.01, learning_rate=1e-3, courier=CourierConfig(batch_size=16, head_common=0.0),
+    checkpoints=3, batch_pictures=24, checkpoint_seconds=0.01, learning_rate=1e-3, courier=CourierConfig(batch_size=16),
 )  # fmt: skip
 
 

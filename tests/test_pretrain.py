@@ -155,11 +155,12 @@ def test_all_encoders_of_a_seed_begin_with_the_same_weights_and_encode_as_many_p
     for result in results.values():
         assert CONFIG.pictures <= result["pictures"] < CONFIG.pictures + 64
     lines = {name: [line for line in read_metrics(tmp_path / name / "metrics.jsonl") if "valid_gauc" in line] for name in results}
-    assert all(len(found) == CONFIG.checkpoints for found in lines.values())
+    assert all(found[0]["step"] == 0 and len(found) == 1 + CONFIG.checkpoints for found in lines.values())
     for name, found in lines.items():
         best = max(found, key=lambda line: line["valid_gauc"])
         assert results[name]["valid_gauc"] == best["valid_gauc"]
         assert results[name]["best_pictures"] == best["pictures"]
+        assert results[name]["start_gauc"] == found[0]["valid_gauc"]
 
 
 def test_a_partial_run_with_other_settings_is_refused_by_name(shop, store, tmp_path):

@@ -279,8 +279,10 @@ def test_terminal_and_report_say_that_p_values_are_not_adjusted(page):
     assert " ".join(printed(RESULTS).split()).count(UNADJUSTED) == 1
 
 
-def trained(lowest=(0.1, 0.1), highest=(2.0, 2.0), std=(0.3, 0.3)):
-    return {"encoder": "simclr", "loss": {"lowest": list(lowest), "highest": list(highest)}, "std": list(std), "dim": 8}
+def trained(lowest=(0.1, 0.1), highest=(2.0, 2.0), std=(0.3, 0.3), best=(900, 0, 1200), body="frozen"):
+    loss = {"lowest": list(lowest), "highest": list(highest)}
+    curve = {"best_pictures": list(best), "valid_gauc": [0.6] * 3, "start_gauc": [0.6] * 3}
+    return {"encoder": "simclr", "loss": loss, "std": list(std), "dim": 8, "body": body, "material": "2,604 page views", **curve}
 
 
 CALIBRATION = {"pcoc": 1.0, "ece": 0.01}
@@ -297,6 +299,8 @@ SOUND = {"users_scored": 900, "split_is_ordered": True, "encoders": [trained()]}
     ({"split_is_ordered": False}, "goes back in time"),
     ({"encoders": [trained(lowest=[0.0, 0.1], highest=[0.0, 2.0])]}, "The training loss of simclr never moved (0 from"),
     ({"encoders": [trained(std=[0.3, 0.03])]}, "The embeddings of simclr have collapsed (spread 0.03, 0.35 if"),
+    ({"encoders": [trained(best=[0, 0, 0])]}, "2,604 page views taught simclr nothing: by validation, the frozen features stand"),
+    ({"encoders": [trained(best=[0, 9, 0], body="tuned")]}, "nothing in 2 of 3 trainings: by validation, the weights it began with stand"),
     ({"rows": [row("a", "b", (0.69, 0.69), 0.6) | {"clusters": {"wanted": 40, "found": [40, 19]}}]}, "19 clusters were found"),
     ({"rows": [row(*OTHER_SEEDS, (0.69, 0.69), 0.6)]}, "The A/A row is significant: the baseline with other seeds moves GAUC by +1.00"),
     ({"rows": [row(*BOOSTED, (0.69, 0.69), 0.6)]}, "over a weak baseline: without pictures, LightGBM ranks better by +1.00"),

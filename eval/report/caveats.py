@@ -17,7 +17,8 @@ HEALTHY = 0.1  # share of 1/sqrt(D), the spread of D-dimensional unit vectors in
 def caveats(results: Results) -> list[str]:
     """The sentences that apply, the most serious first; those about keys missing from `results` are left out."""
     checks = (
-        _chance, _weak, _controls, _still, _collapsed, _clusters, _few, _tiny, _short, _own_model, _unreadable, _sampled, _unordered, _code,
+        _chance, _weak, _controls, _still, _untaught, _collapsed, _clusters, _few, _tiny, _short, _own_model, _unreadable, _sampled,
+        _unordered, _code,
     )  # fmt: skip
     return [sentence for check in checks for sentence in check(results)]
 
@@ -82,6 +83,16 @@ def _still(results: Results) -> Iterator[str]:
                 f"The training loss of {trained['encoder']} never moved ({loss['lowest'][still.index(True)]:.4g} from the first step to "
                 "the last): it has learned nothing from its data, whatever its rows show."
             )
+
+
+def _untaught(results: Results) -> Iterator[str]:
+    """Validation chose what an encoder began as, in at least half of its trainings."""
+    for trained in results.get("encoders", []):
+        nothing = [best == 0 for best in trained.get("best_pictures", [])]
+        if nothing and 2 * sum(nothing) >= len(nothing):
+            seeds = "" if all(nothing) else f" in {sum(nothing)} of {len(nothing)} trainings"
+            kept = "the frozen features stand" if trained["body"] == "frozen" else "the weights it began with stand"
+            yield f"{trained['material']} taught {trained['encoder']} nothing{seeds}: by validation, {kept}."
 
 
 def _collapsed(results: Results) -> Iterator[str]:

@@ -40,7 +40,8 @@ class CourierConfig(MethodSettings):
     }
 
     batch_size: int = 4096  # courier: page views of a step, over all ranks
-    # courier: length of a part that all initial embeddings share, as a multiple of their average distance from it; 0: none
+    # courier: length of a part that all initial embeddings share, as a multiple of their average distance from it; 0: none, as always with
+    # `head` components
     head_common: float = 4.0
     head_rate: float = 10.0  # courier: the linear head learns at this many times `learning_rate`
     # courier: the body learns at this many times `learning_rate`: little, because clicks teach it less than its initial weights know, and
@@ -142,6 +143,10 @@ class Courier(Method):
 
         present = torch.ones(1, len(history), dtype=torch.bool, device=history.device)
         return attention(target[None, None], history[None], present, scale=config.part(CourierConfig).scale_attention)[0, 0]
+
+    @property
+    def material(self) -> str:
+        return f"{len(self.views):,} page views"
 
     def step(self, number: int) -> Step:
         from pretrain.page_views import distinct, rows_of_step

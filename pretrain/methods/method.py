@@ -131,6 +131,11 @@ class Method(ABC):
         """(K,) what the attention picked from a history: its weight on each of the (K, D) embeddings `history`, for the (D,) `target`."""
         raise NotImplementedError(f"{cls.__name__} has no attention to show")
 
+    @property
+    def material(self) -> str:
+        """What it learns from, counted: "2,604 page views"."""
+        return f"{len(self.items):,} pictures"
+
     def begin(self, trained: nn.Module) -> None:  # noqa: B027 - most methods need nothing here
         """Called once with what is trained at its initial weights, before its heads are: to copy it, say.
 

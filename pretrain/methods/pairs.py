@@ -102,6 +102,10 @@ class Pairs(Method):
         pairs = _pairs(shop, has_picture, config)
         return lonely_clicks(pairs.ravel(), pairs.ravel(), groups_of(shop, config))
 
+    @property
+    def material(self) -> str:
+        return f"{len(self.pairs):,} pairs of clicks"
+
     def begin(self, trained: nn.Module) -> None:
         if self.own.queue:
             from pretrain.parts.momentum import Momentum

@@ -96,6 +96,10 @@ class Supervised(Method):
         _views(shop, has_picture, own)
         return []
 
+    @property
+    def material(self) -> str:
+        return f"{len(self.views):,} page views"
+
     def step(self, number: int) -> Step:
         from pretrain.page_views import distinct, rows_of_step
 
