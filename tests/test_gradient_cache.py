@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
 
 from data.log.shop_folder import load_shop
 from data.pictures.store import build_store
@@ -25,6 +24,7 @@ from pretrain.methods.simsiam import SimSiamConfig
 from pretrain.methods.supervised import SupervisedConfig
 from pretrain.methods.table import METHODS, make_method
 from pretrain.train import main
+from run.checkpoint import load_checkpoint
 from run.errors import UserError
 from run.folder import read_metrics
 from tests.ranks import with_ranks
@@ -130,16 +130,17 @@ def trained(folder, tmp_path_factory):
 @pytest.mark.parametrize("name", TRAINED)
 def test_two_ranks_give_the_losses_and_weights_of_one(name, trained):
     """Batches of 25 pictures do not divide by two: shares are ragged."""
-    one, two = (read_metrics(trained / f"{ranks}-{name}" / "metrics.jsonl") for ranks in (1, 2))
+    logs = (read_metrics(trained / f"{ranks}-{name}" / "metrics.jsonl") for ranks in (1, 2))
+    one, two = ([line for line in log if "loss" in line] for log in logs)
     assert len(one) == len(two) > 5
     # the first step's loss is the same sum; later ones have drifted by rounding that Adam magnifies
     for ours, theirs in zip(one[:3], two[:3], strict=True):
         assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-5, abs=1e-6)
     np.testing.assert_allclose([line["loss"] for line in two], [line["loss"] for line in one], rtol=1e-3, atol=1e-4)
-    ours, theirs = (load_file(trained / f"{ranks}-{name}" / "best.safetensors") for ranks in (1, 2))
+    ours, theirs = (load_checkpoint(trained / f"{ranks}-{name}" / "last.pt")["parts"] for ranks in (1, 2))
     assert ours.keys() == theirs.keys()
     for key, weights in ours.items():
-        np.testing.assert_allclose(theirs[key], weights, atol=2e-3, err_msg=key)
+        torch.testing.assert_close(theirs[key], weights, atol=2e-3, rtol=1e-3, msg=key)
 
 
 def test_sigterm_ends_a_training_cleanly_and_the_same_command_completes_it_to_the_same_bits(folder, tmp_path):
