@@ -73,6 +73,32 @@ def test_without_negatives_of_the_page_only_clicked_items_compete(vectors):
     assert loss_of(vectors, without="neg-pv")[1]["loss_pv"].item() == pytest.approx(expected.item(), rel=1e-9)
 
 
+def test_with_logq_an_item_competes_once_however_many_pages_show_it(vectors):
+    shown = sorted({item for _, page, _ in rows() for item in page})
+    assert len(shown) < sum(len(page) for _, page, _ in rows())
+    losses = []
+    for targets, _, history in rows():
+        for target in targets:
+            rebuilt = slow_reconstructions(vectors, target, history)
+            logits = torch.stack([cosine(vectors[other], rebuilt) / 0.05 for other in shown])
+            losses.append(logits.logsumexp(0) - cosine(vectors[target], rebuilt) / 0.05)
+    assert loss_of(vectors, logq=True)[1]["loss_pv"].item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-9)
+
+
+def test_the_page_loss_is_that_of_clicked_items_against_the_unclicked_ones_of_their_page(vectors):
+    losses = []
+    for targets, page, history in rows():
+        others = [item for item in page if item not in targets]
+        for target in targets if others else []:  # the second page has no unclicked item
+            rebuilt = slow_reconstructions(vectors, target, history)
+            logits = torch.stack([cosine(vectors[item], rebuilt) / 0.05 for item in (target, *others)])
+            losses.append(logits.logsumexp(0) - logits[0])
+    assert 0 < len(losses) < VIEWS.clicked.sum()
+    total, parts = loss_of(vectors, page_weight=2.0)
+    assert parts["loss_page"].item() == pytest.approx(2 * torch.stack(losses).mean().item(), rel=1e-9)
+    assert total.item() == pytest.approx(loss_of(vectors)[0].item() + parts["loss_page"].item(), rel=1e-9)
+
+
 def test_without_contrast_a_clicked_picture_is_pulled_to_its_reconstruction(vectors):
     distances = [
         1 - cosine(vectors[target], slow_reconstructions(vectors, target, history)) for targets, _, history in rows() for target in targets

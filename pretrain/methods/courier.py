@@ -62,11 +62,15 @@ class CourierConfig(MethodSettings):
     with_clip: bool = False  # courier: add CLIP's loss on the titles of the step's pictures (Table 8)
     attention: str = "dot"  # courier: dot (the paper's) | multihead (with learned projections, as the authors' code)
     attention_heads: int = 4  # courier: of `attention` "multihead"
+    logq: bool = False  # courier: an item competes once, however many of the step's pages show it (correction for popularity)
+    page_weight: float = 0.0  # courier: weight of a further loss, in which clicked items compete with unclicked ones of their own page only
     click_head: bool = False  # courier: add a loss that predicts clicks from pictures and reconstructions, as the authors' code
 
     def __post_init__(self):
         for name in ("batch_size", "head_rate", "body_rate", "page_items", "history_items", "temperature", "margin", "attention_heads"):
             positive(name, getattr(self, name))
+        if self.page_weight < 0:
+            raise SettingError("page_weight", self.page_weight, "give 0 or more")
         if self.head_common < 0:
             raise SettingError("head_common", self.head_common, "give 0 or more")
         share("crop", self.crop)
@@ -178,6 +182,8 @@ class Courier(Method):
         parts = {"loss_pv": self._page_loss(embeddings, page, clicked, history, step)}
         if "ucs" not in self.own.left_out:
             parts["loss_ucs"] = self._sequence_loss(embeddings, history, step)
+        if self.own.page_weight:
+            parts["loss_page"] = self.own.page_weight * self._own_page_loss(embeddings, page, clicked, history)
         if self.own.click_head:
             parts["loss_click"] = self._click_loss(embeddings, page, clicked, history)
         if self.titles is not None:
@@ -190,6 +196,21 @@ class Courier(Method):
         target = page[row, place]
         candidates = target if "neg-pv" in self.own.left_out else page[page >= 0]
         return self._compare(embeddings, candidates, target, history[row], step)
+
+    def _own_page_loss(self, embeddings: Tensor, page: Tensor, clicked: Tensor, history: Tensor) -> Tensor:
+        """Clicked items against the unclicked ones of their own page; pages without any are left out."""
+        import torch.nn.functional as F
+
+        from pretrain.parts.courier_losses import contrast_rows
+
+        row, place = (clicked & ((page >= 0) & ~clicked).any(1)[:, None]).nonzero(as_tuple=True)
+        if len(row) == 0:
+            return embeddings.sum() * 0.0
+        target = page[row, place]
+        unclicked = page.masked_fill(clicked, -1)[row]
+        rebuilt = self._rebuilt(embeddings, target, history[row])
+        others = F.embedding(unclicked.clamp(min=0), embeddings)
+        return contrast_rows(F.embedding(target, embeddings), others, unclicked >= 0, rebuilt, temperature=self.own.temperature)
 
     def _sequence_loss(self, embeddings: Tensor, history: Tensor, step: Step) -> Tensor:
         """L_ucs: the last click against its reconstruction from the clicks before it; rows with one click are left out."""
@@ -243,6 +264,7 @@ class Courier(Method):
             other = mismatched(target, group, self.mask_same_item, self.seed, step.number)
             return hinge(F.embedding(target, embeddings), rebuilt_CD, other, margin=self.own.margin)
         count = torch.bincount(candidates, minlength=len(embeddings))
+        count = count.clamp(max=1) if self.own.logq else count
         options = {"temperature": self.own.temperature, "mask_same_item": self.mask_same_item}
         if group is None:
             return contrast(embeddings, count, rebuilt_CD, target, **options)

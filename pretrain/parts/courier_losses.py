@@ -94,6 +94,22 @@ def contrast_within(
     return total / len(positive_C)
 
 
+def contrast_rows(positive_CD: Tensor, other_CJD: Tensor, present_CJ: Tensor, reconstruction_CD: Tensor, *, temperature: float) -> Tensor:
+    """Mean contrastive loss in nats where every column has candidates of its own.
+
+    Args:
+        positive_CD: (C, D) clicked items.
+        other_CJD: (C, J, D) the items that each competes with.
+        present_CJ: (C, J) bool; False is padding.
+        reconstruction_CD: (C, D) reconstructions of the clicked items.
+        temperature: t > 0; divides the cosine.
+    """
+    rebuilt_CD = F.normalize(reconstruction_CD, dim=1) / temperature
+    matched_C = (F.normalize(positive_CD, dim=1) * rebuilt_CD).sum(1)
+    others_CJ = torch.einsum("cjd,cd->cj", F.normalize(other_CJD, dim=2), rebuilt_CD).masked_fill(~present_CJ, -torch.inf)
+    return (torch.cat([matched_C[:, None], others_CJ], 1).logsumexp(1) - matched_C).mean()
+
+
 def hinge(embedding_CD: Tensor, reconstruction_CD: Tensor, other_C: Tensor, *, margin: float) -> Tensor:
     """Mean hinge loss over clicked columns (Appendix F): max(0, Sim[j0, j1] - Sim[j0, j0] + m) with one mismatched reconstruction j1 each.
 
