@@ -185,7 +185,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bits(shop, store, tmp_path):
     assert (tmp_path / "full/best.safetensors").read_bytes() == (tmp_path / "killed/best.safetensors").read_bytes()
     lines = read_metrics(tmp_path / "full/metrics.jsonl")
     assert lines == read_metrics(tmp_path / "killed/metrics.jsonl")
-    assert sum("std" in line for line in lines) == CONFIG.checkpoints
+    assert sum("std" in line for line in lines) == 1 + CONFIG.checkpoints  # and the start
 
 
 def test_a_batch_of_one_picture_is_refused():
