@@ -167,7 +167,7 @@ def sessions_of(shop, split="test"):
 def test_known_candidates_score_as_offline(made, scorer_at, kind):
     folder, run, out = made(*kind)
     shop, seen = load_shop(folder), []
-    for session in sessions_of(shop)[:4]:
+    for session in sessions_of(shop)[:8]:
         rows, request = asked_of(shop, session)
         found = scorer_at(run, out, shop, session).score(**request)
         assert found.items == request["candidates"]

@@ -31,6 +31,7 @@ class LogFeatures:
     statistics: LogStatistics | None
     together: CoOccurrence | None
     since: int  # Unix s: `together` counts clicks before it and is read by sessions from it on
+    clicks_only: bool  # impressions without a click were sampled, and are in no statistic
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,6 +89,7 @@ def log_features(shop: Shop, config: CtrConfig, columns: Sequence[str], since: i
         statistics=log_statistics(shop, columns, lag=config.lag, clicks_only=clicks_only) if config.statistics else None,
         together=co_occurrence(shop.events, since, items=len(shop.items)) if config.co_occurrence else None,
         since=since,
+        clicks_only=clicks_only,
     )
 
 

@@ -14,7 +14,6 @@ from data.arrays.stored_frame import Frame
 from data.log.columns import IMPRESSION_RESERVED, ITEM_RESERVED, USER_RESERVED, feature_columns
 from data.log.histories import History
 from data.log.shop_folder import SPLITS, Shop
-from data.origin import is_sampled
 from run.errors import UserError
 
 _SAMPLE = 1 << 20  # impressions that the scale of own scores is fitted to
@@ -110,7 +109,7 @@ def fit(shop: Shop, config: CtrConfig, features: LogFeatures, clicks: History) -
     return Vocabularies(
         log_numbers=fit_numbers(features, shop, clicks),
         since=train_begins(shop),
-        sampled=is_sampled(shop.folder),
+        sampled=features.clicks_only,
         own_score=starts_from_own,
         own_line=_own_line(shop, train) if starts_from_own else (1.0, 0.0),
         item=_fit_columns("item", shop.items, item_seen, config, ids="item_id"),
