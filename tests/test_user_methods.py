@@ -14,6 +14,7 @@ from features.embed import main as embed
 from features.encoder_names import encoder_names, safe_name
 from features.encoder_stages import Experiment, encoder_stage, make_embeddings, needs_initial_encoder
 from pretrain.config import PretrainConfig
+from pretrain.methods.method import Method
 from pretrain.methods.table import METHODS, check_needs, method_of, settings_read
 from pretrain.methods.user_methods import load_method, own_settings
 from pretrain.train import main as train
@@ -168,3 +169,14 @@ def test_a_file_is_run_once_and_again_when_it_changes(tmp_path):
     assert load_method(f"module:{path}:Mine") is first
     path.write_text(path.read_text().replace("0.5", "0.25"))
     assert method_of(f"module:{path}:Mine").crop == 0.25
+
+
+def test_a_method_that_keeps_no_items_says_what_it_learned_from_without_a_number():
+    class Own(Method):
+        def __init__(self):
+            pass
+
+        def loss(self, outputs, step):
+            return outputs["embedding"].sum(), {}
+
+    assert Own().material == "the shop's pictures"

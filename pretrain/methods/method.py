@@ -134,7 +134,8 @@ class Method(ABC):
     @property
     def material(self) -> str:
         """What it learns from, counted: "2,604 page views"."""
-        return f"{len(self.items):,} pictures"
+        items = getattr(self, "items", None)  # a user's method may keep something else
+        return "the shop's pictures" if items is None else f"{len(items):,} pictures"
 
     def begin(self, trained: nn.Module) -> None:  # noqa: B027 - most methods need nothing here
         """Called once with what is trained at its initial weights, before its heads are: to copy it, say.
