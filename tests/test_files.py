@@ -149,7 +149,7 @@ WRITERS = {
     "checkpoint": lambda path: save_checkpoint(path, {"weights": torch.rand(LARGE)}),
     "weights": lambda path: write_weights(path, {"weights": torch.rand(LARGE)}, {}),
     "allocate": lambda path: allocate(path, LARGE),
-    "numpy": lambda path: within(path, lambda new: np.save(new.open("wb"), np.ones(LARGE))),
+    "numpy": lambda path: within(path, save_array),
     "torch": lambda path: within(path, lambda new: torch.save({"a": torch.rand(LARGE)}, new)),
     "polars": lambda path: within(path, lambda new: pl.DataFrame({"a": np.random.default_rng(0).random(LARGE)}).write_parquet(new)),
 }
@@ -160,7 +160,11 @@ def within(path, write):
         write(temporary)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def save_array(path):
+    with path.open("wb") as file:
+        np.save(file, np.ones(LARGE))
+
+
 @pytest.mark.parametrize("writer", WRITERS)
 def test_on_a_full_disk_every_writer_names_the_file_and_leaves_the_old_one(tmp_path, full_disk, writer):
     path = tmp_path / "weights.bin"
@@ -174,7 +178,6 @@ def test_on_a_full_disk_every_writer_names_the_file_and_leaves_the_old_one(tmp_p
     assert writer == "allocate" or path.read_bytes() == b"before"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_distributed_checkpoint_on_a_full_disk_ends_in_an_error_that_names_its_folder(tmp_path, full_disk):
     from torch.distributed import checkpoint
 
