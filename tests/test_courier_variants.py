@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pretrain.config import PretrainConfig
 from pretrain.methods.courier import Courier, CourierConfig, mismatched
 from pretrain.page_views import PageViews
-from pretrain.parts.courier_losses import hinge, pull
+from pretrain.parts.courier_losses import contrast, hinge, pull
 from pretrain.parts.reconstruction import MultiheadReconstruction, reconstruct, summary
+from run.errors import SettingError
 
 VIEWS = PageViews(
     page=np.array([[0, 1, 2], [3, 4, -1], [5, 1, 0], [2, 6, 3]]),
@@ -97,6 +98,41 @@ def test_the_page_loss_is_that_of_clicked_items_against_the_unclicked_ones_of_th
     total, parts = loss_of(vectors, page_weight=2.0)
     assert parts["loss_page"].item() == pytest.approx(2 * torch.stack(losses).mean().item(), rel=1e-9)
     assert total.item() == pytest.approx(loss_of(vectors)[0].item() + parts["loss_page"].item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("group", [None, np.array([0, 1, 0, 1, 0, 0, 1])])
+def test_symmetric_is_the_mean_of_both_directions(vectors, group, mask):
+    columns = [(target, slow_reconstructions(vectors, target, history)) for targets, _, history in rows() for target in targets]
+    columns.append((columns[0][0], columns[1][1]))  # an item clicked twice
+    positive, rebuilt = torch.tensor([item for item, _ in columns]), torch.stack([vector for _, vector in columns])
+    other_way = []
+    for c, (item, own) in enumerate(columns):
+        peers = [
+            vector for k, (other, vector) in enumerate(columns)
+            if k == c or ((group is None or group[other] == group[item]) and not (mask and other == item))
+        ]  # fmt: skip
+        logits = torch.stack([cosine(vectors[item], vector) / 0.05 for vector in peers])
+        other_way.append(logits.logsumexp(0) - cosine(vectors[item], own) / 0.05)
+    options = {"temperature": 0.05, "mask_same_item": mask, "group_U": None if group is None else torch.as_tensor(group)}
+    vectors.requires_grad_()
+    one_way = contrast(vectors, torch.ones(ITEMS), rebuilt, positive, **options)
+    both = contrast(vectors, torch.ones(ITEMS), rebuilt, positive, symmetric=True, **options)
+    assert both.item() == pytest.approx((one_way + torch.stack(other_way).mean()).item() / 2, rel=1e-9)
+    both.backward()
+    assert vectors.grad is not None
+    assert vectors.grad.isfinite().all()
+
+
+def test_the_losses_have_the_weights_they_are_given(vectors):
+    total, parts = loss_of(vectors, pv_weight=0.5, ucs_weight=3.0, page_weight=2.0)
+    _, plain = loss_of(vectors, page_weight=1.0)
+    for name, weight in (("loss_pv", 0.5), ("loss_ucs", 3.0), ("loss_page", 2.0)):
+        assert parts[name].item() == pytest.approx(weight * plain[name].item())
+    assert total.item() == pytest.approx(sum(part.item() for part in parts.values()))
+    assert set(loss_of(vectors, pv_weight=0.0, page_weight=1.0, ucs_weight=0.0)[1]) == {"loss_page"}
+    with pytest.raises(SettingError, match="no loss is left"):
+        CourierConfig(pv_weight=0.0, without="ucs")
 
 
 def test_without_contrast_a_clicked_picture_is_pulled_to_its_reconstruction(vectors):

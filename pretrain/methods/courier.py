@@ -63,16 +63,22 @@ class CourierConfig(MethodSettings):
     attention: str = "dot"  # courier: dot (the paper's) | multihead (with learned projections, as the authors' code)
     attention_heads: int = 4  # courier: of `attention` "multihead"
     logq: bool = False  # courier: an item competes once, however many of the step's pages show it (correction for popularity)
+    symmetric: bool = False  # courier: histories' reconstructions compete for a clicked picture too; the mean of both directions
+    pv_weight: float = 1.0  # courier: weight of the loss over page views (L_pv); 0: leave it out
+    ucs_weight: float = 1.0  # courier: weight of the loss over the click sequence (L_ucs); 0: leave it out
     page_weight: float = 0.0  # courier: weight of a further loss, in which clicked items compete with unclicked ones of their own page only
     click_head: bool = False  # courier: add a loss that predicts clicks from pictures and reconstructions, as the authors' code
 
     def __post_init__(self):
         for name in ("batch_size", "head_rate", "body_rate", "page_items", "history_items", "temperature", "margin", "attention_heads"):
             positive(name, getattr(self, name))
-        if self.page_weight < 0:
-            raise SettingError("page_weight", self.page_weight, "give 0 or more")
-        if self.head_common < 0:
-            raise SettingError("head_common", self.head_common, "give 0 or more")
+        for name in ("pv_weight", "ucs_weight", "page_weight", "head_common"):
+            if getattr(self, name) < 0:
+                raise SettingError(name, getattr(self, name), "give 0 or more")
+        if not any(self.weights.values()):
+            raise SettingError("pv_weight", self.pv_weight, "no loss is left: one of pv_weight, ucs_weight and page_weight must be above 0")
+        if self.symmetric and (self.loss == "hinge" or "contrast" in self.left_out):
+            raise SettingError("symmetric", self.symmetric, "only a contrast has two directions")
         share("crop", self.crop)
         one_of("loss", self.loss, ("contrast", "hinge"))
         one_of("attention", self.attention, ("dot", "multihead"))
@@ -85,6 +91,12 @@ class CourierConfig(MethodSettings):
     def left_out(self) -> frozenset[str]:
         """The parts named by `without`."""
         return frozenset(names("without", self.without, PARTS)) if self.without else frozenset()
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each part of the loss over pages and sequences."""
+        ucs = 0.0 if "ucs" in self.left_out else self.ucs_weight
+        return {"pv": self.pv_weight, "ucs": ucs, "page": self.page_weight}
 
     def check(self, common: CommonConfig) -> None:
         if self.attention == "multihead" and common.dim % self.attention_heads:
@@ -179,11 +191,13 @@ class Courier(Method):
         if self.own.projection_head:
             embeddings = self.heads["projection"](embeddings)
         page, history, clicked = (torch.as_tensor(step.places[name], device=embeddings.device) for name in ("page", "history", "clicked"))
-        parts = {"loss_pv": self._page_loss(embeddings, page, clicked, history, step)}
-        if "ucs" not in self.own.left_out:
-            parts["loss_ucs"] = self._sequence_loss(embeddings, history, step)
-        if self.own.page_weight:
-            parts["loss_page"] = self.own.page_weight * self._own_page_loss(embeddings, page, clicked, history)
+        weights, parts = self.own.weights, {}
+        if weights["pv"]:
+            parts["loss_pv"] = weights["pv"] * self._page_loss(embeddings, page, clicked, history, step)
+        if weights["ucs"]:
+            parts["loss_ucs"] = weights["ucs"] * self._sequence_loss(embeddings, history, step)
+        if weights["page"]:
+            parts["loss_page"] = weights["page"] * self._own_page_loss(embeddings, page, clicked, history)
         if self.own.click_head:
             parts["loss_click"] = self._click_loss(embeddings, page, clicked, history)
         if self.titles is not None:
@@ -265,7 +279,7 @@ class Courier(Method):
             return hinge(F.embedding(target, embeddings), rebuilt_CD, other, margin=self.own.margin)
         count = torch.bincount(candidates, minlength=len(embeddings))
         count = count.clamp(max=1) if self.own.logq else count
-        options = {"temperature": self.own.temperature, "mask_same_item": self.mask_same_item}
+        options = {"temperature": self.own.temperature, "mask_same_item": self.mask_same_item, "symmetric": self.own.symmetric}
         if group is None:
             return contrast(embeddings, count, rebuilt_CD, target, **options)
         return contrast_within(embeddings, count, rebuilt_CD, target, group, **options)

@@ -20,6 +20,7 @@ def contrast(
     *,
     temperature: float,
     mask_same_item: bool = False,
+    symmetric: bool = False,
     group_U: Tensor | None = None,
 ) -> Tensor:
     """Mean contrastive loss in nats over clicked columns (Eq. 4-6, over the batch).
@@ -36,6 +37,7 @@ def contrast(
         positive_C: (C,) row of `embedding_UD` that column c should match.
         temperature: t > 0; divides the cosine.
         mask_same_item: leave the column's own item out of its negatives.
+        symmetric: the mean of this loss and of the other direction, in which the columns' reconstructions compete for each clicked item.
         group_U: (U,) a column's candidates are those of its own item's group; None: all of the batch.
 
     Raises:
@@ -48,13 +50,32 @@ def contrast(
     matched_C = (F.embedding(positive_C, unit_UD) * rebuilt_CD).sum(1)
     log_count_U = count_U.to(unit_UD.dtype).log()
     logits_CU = torch.addmm(log_count_U, rebuilt_CD, unit_UD.T)
-    if group_U is not None:
-        logits_CU = logits_CU.masked_fill(group_U[positive_C][:, None] != group_U[None, :], -torch.inf)
+    other_group_CU = None if group_U is None else group_U[positive_C][:, None] != group_U[None, :]
+    if other_group_CU is not None:
+        logits_CU = logits_CU.masked_fill(other_group_CU, -torch.inf)
     total_C = logits_CU.logsumexp(1)
     if mask_same_item:  # of the item's own terms, only the positive stays
         others_C = count_U[positive_C] - 1
         total_C = total_C + torch.log1p(-others_C * (matched_C - total_C).exp())
-    return (total_C - matched_C).mean()
+    loss = (total_C - matched_C).mean()
+    if not symmetric:
+        return loss
+    total_C = _over_columns(unit_UD, rebuilt_CD, matched_C, positive_C, other_group_CU, mask_same_item=mask_same_item)
+    return (loss + (total_C - matched_C).mean()) / 2
+
+
+def _over_columns(
+    unit_UD: Tensor, rebuilt_CD: Tensor, matched_C: Tensor, positive_C: Tensor, absent_CU: Tensor | None, *, mask_same_item: bool
+) -> Tensor:
+    """(C,) log of the sum of exp(Sim / t) of each column's item with all columns' reconstructions, once for each distinct item."""
+    clicked_V, place_C = positive_C.unique(return_inverse=True)
+    logits_CV = rebuilt_CD @ F.embedding(clicked_V, unit_UD).T
+    absent_CV = torch.zeros_like(logits_CV, dtype=torch.bool) if absent_CU is None else absent_CU[:, clicked_V]
+    if mask_same_item:
+        absent_CV = absent_CV | (place_C[:, None] == torch.arange(len(clicked_V), device=place_C.device))
+    # not -inf: where no column is left, that would have no gradient
+    total_V = logits_CV.masked_fill(absent_CV, torch.finfo(logits_CV.dtype).min / 2).logsumexp(0)
+    return torch.logaddexp(total_V[place_C], matched_C) if mask_same_item else total_V[place_C]
 
 
 def contrast_within(
@@ -66,6 +87,7 @@ def contrast_within(
     *,
     temperature: float,
     mask_same_item: bool = False,
+    symmetric: bool = False,
 ) -> Tensor:
     """`contrast` where each column's candidates are those of its own item's group, without the cost of the others.
 
@@ -88,6 +110,7 @@ def contrast_within(
             place_U[positive_C[columns]],
             temperature=temperature,
             mask_same_item=mask_same_item,
+            symmetric=symmetric,
             group_U=group_U[items],
         )
         total = total + mean * len(columns)
