@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from eval.rows import Row, is_control, row_name
+from eval.rows import ALONE, Row, is_control, row_name
 from metrics.intervals import Draws, GaucSums, Interval, Resamples, difference, resampled
 from run.errors import DataError, UserError
 from run.files import read_json, write_with
@@ -53,6 +53,20 @@ def pairs_of(selected: Mapping[str, Row], draws: Mapping[Row, Draws]) -> list[di
     """Each pair of encoders: the paired difference of their selected forms."""
     pairs = combinations(selected.values(), 2)
     return [{"a": list(a), "b": list(b), "delta_gauc": interval(difference(draws[a], draws[b]))} for a, b in pairs]
+
+
+def alone_entries(encoders: Sequence[Mapping[str, Any]], draws: Mapping[str, Draws]) -> dict[str, Any]:
+    """What `results.json` holds of encoders without a CTR model: each one's GAUC, and the paired difference of each pair; nothing
+    where there is no encoder.
+
+    Args:
+        encoders: the entries, each with its `encoder`.
+        draws: encoder -> its GAUC on all resamples.
+    """
+    if not encoders:
+        return {}
+    pairs = [{"a": a, "b": b, "delta_gauc": interval(difference(draws[a], draws[b]))} for a, b in combinations(draws, 2)]
+    return {"alone": list(encoders), "alone_pairs": pairs}
 
 
 def write_users(path: Path, sums: Mapping[Row, GaucSums], seeds: Sequence[int]) -> None:
@@ -105,16 +119,18 @@ def merge(files: Sequence[Path]) -> dict[str, Any]:
     _refuse_repeats(files)
     parts = [_read_part(file) for file in files]
     first = parts[0]
-    rows: dict[Row, dict[str, Any]] = {}
+    entries: dict[Row, dict[str, Any]] = {}
     sums: dict[Row, GaucSums] = {}
     for file, part in zip(files, parts, strict=True):
         _refuse_another(file, part, files[0], first)
-        own = [(row["encoder"], row["image_feature"]) for row in part["rows"]]
-        for name, row, of_row in zip(own, part["rows"], read_users(users_file(file), own, part["seeds"]).values(), strict=True):
-            if name in rows and row["gauc"]["per_seed"] != rows[name]["gauc"]["per_seed"]:
+        own = {(row["encoder"], row["image_feature"]): row for row in part["rows"]}
+        own |= {(each["encoder"], ALONE): each for each in part.get("alone", ())}
+        for name, of_row in read_users(users_file(file), list(own), part["seeds"]).items():
+            if name in entries and own[name]["gauc"]["per_seed"] != entries[name]["gauc"]["per_seed"]:
                 raise UserError(f"{file}: {row_name(*name)} has another result than in an earlier file; leave one of them out")
-            rows.setdefault(name, row)
+            entries.setdefault(name, own[name])
             sums.setdefault(name, of_row)
+    rows, alone = ({name: each for name, each in entries.items() if (name[1] == ALONE) == of_alone} for of_alone in (False, True))
     ranked = sorted(rows, key=lambda name: is_control(name[0]))
     selected = select_forms({name: rows[name]["valid_gauc"] for name in ranked}, [name for name in ranked if not is_control(name[0])])
     resamples = Resamples(np.arange(first["users"]))
@@ -122,6 +138,7 @@ def merge(files: Sequence[Path]) -> dict[str, Any]:
         **first,
         "rows": [rows[name] | {"selected": name in selected.values()} for name in ranked],
         "pairs": pairs_of(selected, {name: resampled(sums[name], resamples) for name in selected.values()}),
+        **alone_entries(list(alone.values()), {name[0]: resampled(sums[name], resamples) for name in alone}),
         **_merged_facts(parts),
     }
 

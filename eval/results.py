@@ -12,9 +12,9 @@ import polars as pl
 
 from ctr.inputs.own_score import COLUMN, has_own_score
 from data.log.shop_folder import Shop
-from eval.merge import interval, pairs_of, select_forms
-from eval.rows import BASELINE, BOOSTED, Row, encoder_of, is_control
-from eval.stages import Comparison, ctr_stage, installed, versions
+from eval.merge import alone_entries, interval, pairs_of, select_forms
+from eval.rows import ALONE, BASELINE, BOOSTED, Row, encoder_of, is_control
+from eval.stages import Comparison, alone_stage, ctr_stage, installed, versions
 from features.encoder_stages import encoder_stage, initial_encoder_stage, is_external, needs_initial_encoder
 from features.forms.table import settings_of
 from metrics.auc import auc
@@ -95,12 +95,32 @@ def measure(comparison: Comparison, test: TestSet, rows: Sequence[Row], seeds: S
         **own_model(test, baseline, seeds, used=comparison.ctr.own_score),
         "rows": [_table_row(comparison, each, baseline, seeds, selected=each.row in selected.values()) for each in measured],
         "pairs": pairs_of(selected, {each.row: each.gauc for each in measured}),
-        "encoders": encoders_trained(comparison, (row[0] for row in rows if row[1] != "none"), seeds),
+        "encoders": encoders_trained(comparison, _encoders(rows), seeds),
         "pictures_unreadable": _unreadable(comparison, rows),
         "versions": versions() | (installed("lightgbm") if BOOSTED in rows else {}),
     }  # fmt: skip
+    entries, alone = measured_alone(comparison, test, _encoders(rows), seeds)
+    results |= entries
     ceiling = oracle(test)
-    return results | ({} if ceiling is None else {"oracle": ceiling}), {each.row: each.sums for each in [baseline, *measured]}
+    return results | ({} if ceiling is None else {"oracle": ceiling}), {each.row: each.sums for each in [baseline, *measured]} | alone
+
+
+def measured_alone(
+    comparison: Comparison, test: TestSet, encoders: Sequence[str], seeds: Sequence[int]
+) -> tuple[dict[str, Any], dict[Row, GaucSums]]:
+    """The entries of the encoders' similarities without a CTR model, none without encoders, and their sums."""
+    sums = {}
+    for encoder in encoders:
+        scores = np.stack([np.load(alone_stage(comparison, encoder, seed).folder / "scores.npy") for seed in seeds])
+        sums[encoder, ALONE] = gauc_sums(test.click, scores, test.group, test.resamples, weight=test.gauc_weight)
+    draws = {encoder: resampled(of_encoder, test.resamples) for (encoder, _), of_encoder in sums.items()}
+    entries = [{"encoder": encoder, "gauc": _summary(of_encoder)} for encoder, of_encoder in draws.items()]
+    return alone_entries(entries, draws), sums
+
+
+def _encoders(rows: Iterable[Row]) -> list[str]:
+    """The encoders of these rows, each once."""
+    return list(dict.fromkeys(encoder_of(encoder) for encoder, form in rows if form != "none"))
 
 
 def measured_row(comparison: Comparison, test: TestSet, row: Row, seeds: Sequence[int]) -> Measured:
@@ -203,7 +223,7 @@ def encoders_trained(comparison: Comparison, names: Iterable[str], seeds: Sequen
     An encoder without steps (an untrained one) is left out.
     """
     found = []
-    for encoder in dict.fromkeys(map(encoder_of, names)):
+    for encoder in names:
         if is_external(encoder):
             continue
         logs = [read_metrics(encoder_stage(comparison, encoder, seed).folder / "metrics.jsonl") for seed in seeds]

@@ -25,7 +25,7 @@ from features.encoder_stages import (
 )
 from features.external import parse_external, safe_name
 from features.forms.table import FormSettings, settings_of
-from run.files import read_json
+from run.files import read_json, write_with
 from run.folder import Stage, file_hash
 from run.source_code import code_hash
 from run.versions import installed
@@ -62,6 +62,7 @@ def comparison_tasks(
         *(_initial_task(comparison, seed) for seed in initial),
         *_features_tasks(comparison, own, seeds, jobs),
         *(_encoder_task(comparison, encoder, seed) for seed in seeds for encoder in own),
+        *(_alone_task(comparison, encoder, seed) for seed in seeds for encoder in encoders),
         *(_ctr_task(comparison, row, seed, kind="warm start") for seed in seeds for row in warm),
         *(_ctr_task(comparison, row, seed) for seed in seeds for row in [BASELINE, *rows]),
     ]
@@ -87,6 +88,14 @@ def ctr_stage(comparison: Comparison, row: Row, seed: int) -> Stage:
         key |= {"embeddings": encoder_stage(comparison, encoder_of(encoder), seed).hash, "shuffled": is_shuffled(encoder)}
         key |= {"settings": settings_of(form, comparison.forms), "centre": comparison.pretrain.centre, "feature": _feature_code()}
     return Stage(comparison.root, f"ctr/{safe_name(encoder)}-{form}-seed{seed}", key)
+
+
+def alone_stage(comparison: Comparison, encoder: str, seed: int) -> Stage:
+    """The stage of an encoder's similarities without a CTR model, made or not."""
+    settings = {name: getattr(comparison.pretrain, name) for name in ("centre", "valid_history", "mask_same_item")}
+    key = comparison.source.key(comparison.root) | settings | {"embeddings": encoder_stage(comparison, encoder, seed).hash}
+    key["code"] = code_hash("eval.alone", without=("data.source",))
+    return Stage(comparison.root, f"alone/{safe_name(encoder)}-seed{seed}", key)
 
 
 def _feature_code() -> str:
@@ -139,6 +148,11 @@ def _encoder_task(comparison: Comparison, encoder: str, seed: int) -> Task:
     return Task(kind="encoder", title=title, stage=stage, run=make_embeddings, arguments=(comparison, encoder, seed), needs=needs)
 
 
+def _alone_task(comparison: Comparison, encoder: str, seed: int) -> Task:
+    stage, needs = alone_stage(comparison, encoder, seed), (encoder_stage(comparison, encoder, seed),)
+    return Task(kind="alone", title="", stage=stage, run=make_alone, arguments=(comparison, encoder, seed), needs=needs)
+
+
 def _ctr_task(comparison: Comparison, row: Row, seed: int, kind: str = "ctr") -> Task:
     encoder, form = row
     needs = [encoder_stage(comparison, encoder_of(encoder), seed)] if form != "none" else []
@@ -156,6 +170,20 @@ def make_pictures(comparison: Comparison, jobs: int) -> None:
     from run.devices import default_jobs
 
     comparison.source.pictures(comparison.root, size=comparison.pretrain.store_size, jobs=jobs or default_jobs())
+
+
+def make_alone(comparison: Comparison, encoder: str, seed: int) -> None:
+    """Score the test impressions by an encoder's similarities alone, `scores.npy`."""
+    import numpy as np
+
+    from eval.alone import similarity_alone
+
+    stage = alone_stage(comparison, encoder, seed)
+    shop, embeddings = comparison.source.shop(comparison.root), encoder_stage(comparison, encoder, seed).folder / "embeddings"
+    scores = similarity_alone(shop, embeddings, comparison.pretrain)
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    write_with(stage.folder / "scores.npy", lambda file: np.save(file, scores))
+    stage.finish({"test_impressions": len(scores)})
 
 
 def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:

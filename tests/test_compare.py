@@ -80,13 +80,15 @@ def test_results_hold_every_key_that_the_design_names(undisturbed):
         assert row["delta_gauc"]["mean"] == pytest.approx(row["gauc"]["mean"] - found["baseline"]["gauc"]["mean"], abs=1e-12)
         assert 0 < row["delta_gauc"]["p_value"] <= 1
     assert {pair[side][0] for pair in found["pairs"] for side in ("a", "b")} == {"courier", "simclr", "random"}
+    assert [each["encoder"] for each in found["alone"]] == ["courier", "simclr", "random"]
+    assert [(pair["a"], pair["b"]) for pair in found["alone_pairs"]] == [("courier", "simclr"), ("courier", "random"), ("simclr", "random")]
 
 
 def test_every_key_of_the_results_is_in_the_documentation(undisturbed):
     out = undisturbed[0]
     found = json.loads((out / "results.json").read_text())
     keys = {*found, *found["seconds"], *found["baseline"]}
-    for part in found["rows"] + found["pairs"]:
+    for part in found["rows"] + found["pairs"] + found["alone_pairs"]:
         keys |= {*part, *part["delta_gauc"], *part.get("auc", ()), *part.get("seconds", ())}
     for stage in ("encoders", "ctr"):
         for path in (out / stage).glob("*/stage.json"):

@@ -7,10 +7,11 @@ import polars as pl
 import pytest
 
 from eval.compare import main as compare
-from eval.merge import merge, pairs_of, read_users, select_forms, users_file, write_users
+from eval.merge import alone_entries, merge, pairs_of, read_users, select_forms, users_file, write_users
 from eval.report.caveats import notes
 from eval.report.published import TABLE_5, has_published
 from eval.report.wording import pairs_shown
+from eval.rows import ALONE
 from metrics.intervals import GaucSums, Resamples, difference, gauc_draws, gauc_sums, resampled
 from run.errors import DataError, UserError
 from run.files import write_json
@@ -44,13 +45,18 @@ def complete():
         ],
         "pairs": pairs_of(selected, {row: resampled(sums[row], resamples) for row in selected.values()}),
     }  # fmt: skip
+    alone = {name: gauc_sums(click, rng.normal(size=(2, 600)) + click, session, resamples) for name in ("courier", "simclr")}
+    entries = [{"encoder": name, "gauc": {"per_seed": of_encoder.point.tolist()}} for name, of_encoder in alone.items()]
+    results |= alone_entries(entries, {name: resampled(of_encoder, resamples) for name, of_encoder in alone.items()})
+    sums |= {(name, ALONE): of_encoder for name, of_encoder in alone.items()}
     return results, sums, click, predictions, session, user
 
 
 def write_part(path, results, sums, rows):
     kept = [row for row in results["rows"] if (row["encoder"], row["image_feature"]) in rows]
-    write_json(path, {**results, "rows": kept, "pairs": []})
-    write_users(users_file(path), {row: sums[row] for row in rows}, SEEDS)
+    alone = [each for each in results["alone"] if each["encoder"] in {row[0] for row in rows}]
+    write_json(path, {**results, "rows": kept, "pairs": [], "alone": alone, "alone_pairs": []})
+    write_users(users_file(path), {row: sums[row] for row in [*rows, *((each["encoder"], ALONE) for each in alone)]}, SEEDS)
     return path
 
 
@@ -63,6 +69,8 @@ def test_parts_by_encoder_merge_to_the_results_of_one_comparison(complete, tmp_p
     merged = merge(files)
     assert merged["rows"] == results["rows"]
     assert merged["pairs"] == results["pairs"]
+    assert merged["alone"] == results["alone"]
+    assert merged["alone_pairs"] == results["alone_pairs"] != []
     assert merged["seconds"] == {"this_call": 4.0}
     assert (tmp_path / "simclr.users.parquet").exists()
 

@@ -160,10 +160,11 @@ def test_stages_are_ordered_so_that_failures_come_early(comparison, tmp_path):
     assert found[0] == [f"embeddings {file}", "embeddings resnet18@random"]  # a file is read immediately
     assert found[1] == [""]  # the picture store
     assert found[2:4] == [[f"{kind} seed {seed}" for seed in range(2)] for kind in ("initial encoder", "encoder simclr")]
-    assert found[4] == [f"ctr {WARM[0]} none seed {seed}" for seed in range(2)]
-    assert len(found) == 6
-    assert len(found[5]) == 2 * (1 + len(rows))
-    assert f"ctr {SHUFFLED}simclr {form} seed 1" in found[5]
+    assert found[4] == [""] * 6  # similarities alone
+    assert found[5] == [f"ctr {WARM[0]} none seed {seed}" for seed in range(2)]
+    assert len(found) == 7
+    assert len(found[6]) == 2 * (1 + len(rows))
+    assert f"ctr {SHUFFLED}simclr {form} seed 1" in found[6]
     assert [task.alone for task in tasks[:4]] == [True, True, True, False]
 
 

@@ -25,6 +25,8 @@ from eval.report.wording import (
     SIMULATED,
     Results,
     Row,
+    alone,
+    alone_shown,
     answer,
     basis,
     best_row,
@@ -86,6 +88,8 @@ def write_report(
         rows=_rows(results),
         forests=_forests(results),
         pairs=_pairs(results),
+        alone=alone(results),
+        alone_axis=_alone(results),
         charts=training_charts(curves or {}, results),
         clusters=cluster_cards(clusters),
         no_clusters=no_clusters,
@@ -162,6 +166,16 @@ def _pairs(results: Results) -> dict[str, Any] | None:
     for pair in pairs_shown(results):
         delta, label = pair["delta_gauc"], f"{row_name(*pair['a'])} minus {row_name(*pair['b'])}"
         rows.append(_forest_row(label, delta, "var(--ink)", bool(verdict(delta))))
+    return forest(rows) if rows else None
+
+
+def _alone(results: Results) -> dict[str, Any] | None:
+    """The differences of encoders without a CTR model."""
+    colours = encoder_colours(results)
+    rows = []
+    for pair in alone_shown(results):
+        delta = pair["delta_gauc"]
+        rows.append(_forest_row(f"{pair['a']} minus {pair['b']}", delta, colours.get(pair["a"], "var(--ink)"), bool(verdict(delta))))
     return forest(rows) if rows else None
 
 

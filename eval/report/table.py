@@ -12,6 +12,7 @@ from eval.report.wording import (
     SELECTED,
     SIMULATED,
     Results,
+    alone,
     answer,
     basis,
     bounds,
@@ -54,7 +55,13 @@ def print_table(results: Results, console: Console | None = None) -> None:
         cells[1] += " *" * selected
         table.add_row(*(Text(cell) for cell in cells), style="bold" if selected else None)
     out.print(table)
-    above = [answer(results), *filter(None, [caution(results)]), *pair_sentences(results), f"{basis(results)}. {DELTA}"]
+    above = [
+        answer(results),
+        *filter(None, [caution(results)]),
+        *pair_sentences(results),
+        *filter(None, [alone(results)]),
+        f"{basis(results)}. {DELTA}",
+    ]
     lines = ["", *above, *_legend(results, "*")]
     against = caveats(results)
     if against:
@@ -70,7 +77,7 @@ def markdown_table(results: Results) -> str:
     for cells, selected in _rows(results):
         bold = "**" if selected else ""
         lines.append("| " + " | ".join(f"{bold}{_plain(cell)}{bold}" if cell else "" for cell in cells) + " |")
-    below = [*pair_sentences(results), f"{basis(results)}.", DELTA, *_legend(results, "Bold:")]
+    below = [*pair_sentences(results), *filter(None, [alone(results)]), f"{basis(results)}.", DELTA, *_legend(results, "Bold:")]
     above = " ".join(filter(None, [answer(results), caution(results)]))
     text = _plain(above) + "\n\n" + "\n".join(lines) + "\n\n" + _list(below)
     against = caveats(results)

@@ -136,6 +136,30 @@ def pairs_shown(results: Results) -> list[Row]:
     return first + [_swapped(pair) for pair in pairs if pair["b"] == name]
 
 
+REFERENCE = "imagenet"  # the frozen encoder that others are held against
+
+
+def alone(results: Results) -> str:
+    """How well each encoder's similarities rank without a CTR model, and the differences of `alone_shown`; "" without encoders."""
+    encoders = results.get("alone") or []
+    levels = ", ".join(f"{each['encoder']} {level(each['gauc']['mean'])}" for each in encoders)
+    deltas = "; ".join(
+        f"{pair['a']} minus {pair['b']} {percentage_points(pair['delta_gauc']['mean'])} {bounds(pair['delta_gauc'])}"
+        for pair in alone_shown(results)
+    )
+    text = f"Without a CTR model, the mean cosine with the newest clicks alone has a GAUC of: {levels}"
+    return f"{text} (pp: {deltas})." if deltas else f"{text}." if encoders else ""
+
+
+def alone_shown(results: Results) -> list[Row]:
+    """The pairs of encoders without a CTR model: each against the frozen reference where it is there, otherwise the first against each."""
+    encoders = [each["encoder"] for each in results.get("alone") or []]
+    pairs = results.get("alone_pairs") or []
+    if REFERENCE in encoders:
+        return [pair if pair["b"] == REFERENCE else _swapped(pair) for pair in pairs if REFERENCE in (pair["a"], pair["b"])]
+    return [pair for pair in pairs if pair["a"] in encoders[:1]]
+
+
 def _swapped(pair: Row) -> Row:
     """The same pair, b minus a."""
     delta = pair["delta_gauc"]
