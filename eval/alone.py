@@ -25,6 +25,6 @@ def similarity_alone(shop: Shop, embeddings: Path, config: CommonConfig) -> np.n
     """
     vectors = read_embeddings(embeddings, shop.items["item_id"])
     if config.centre:
-        vectors = centred(vectors, pretraining_items(shop, vectors.any(1)))
+        vectors = centred(vectors, pretraining_items(shop, np.any(vectors, axis=1)))
     rows = shop.rows("test")
     return sim_scores(shop, vectors, rows, history_items=config.valid_history, mask_same_item=config.mask_same_item)
