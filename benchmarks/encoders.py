@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from data.log.shop_folder import Shop
     from data.pictures.reader import Pictures
     from data.pictures.store import PictureStore
+    from pretrain.backbones.feature_store import Features
     from pretrain.methods.method import Method
     from pretrain.training import Training
 
@@ -120,7 +121,7 @@ def simclr_training(shop: Shop, fabric: Fabric) -> Training:
 
 
 @contextmanager
-def our_loop(run: Training, pictures: Pictures) -> Iterator[Take]:
+def our_loop(run: Training, pictures: Pictures | Features) -> Iterator[Take]:
     """The loop of `train_encoder`, between two checkpoints."""
     from pretrain.feed import feed
     from pretrain.loop import take_step
