@@ -20,7 +20,7 @@ from features.encoder_names import encoder_names, resolved_name
 from features.forms.table import FORM_NAMES, FormSettings
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
-from pretrain.methods.table import METHODS, UNTRAINED, default_encoders
+from pretrain.methods.table import METHODS, UNTRAINED, default_encoders, is_trained, is_trained_here
 from run.config import names, one_of, parse, positive, write_config
 from run.errors import SettingError, entry, one_process
 from run.files import write_json
@@ -103,7 +103,8 @@ class CompareConfig:
         from eval.rows import has_lightgbm, rows_of
 
         encoders = self.all_encoders
-        shuffled = next((name for name in encoders if name != UNTRAINED), UNTRAINED) if self.controls else None
+        trained = (name for name in encoders if not is_trained_here(name) or is_trained(name))  # or trained elsewhere
+        shuffled = next(trained, UNTRAINED) if self.controls else None
         return rows_of(encoders, names("image_features", self.image_features), controls_of=shuffled, boosted=has_lightgbm())
 
 

@@ -38,7 +38,11 @@ _COMMON: dict[str, dict[str, Any]] = {
         "pictures": 24_000, "start_pictures": 12_000, "checkpoints": 3, "batch_pictures": 256,
         "image_size": 24, "store_size": 36, "dim": 32,
     },
-    "small": {},
+    # docs/log.md, 30 November and 1 December 2026, has what was tried, by validation
+    "small": {
+        "backbone": "timm:tf_efficientnet_lite0", "weights": "registry", "body": "frozen", "head": "components",
+        "image_size": 128, "store_size": 192, "learning_rate": 1e-4,
+    },
     "paper": {
         "backbone": "swin_t", "weights": "imagenet", "centre": False, "image_size": 224, "store_size": 336, "dim": 256, "checkpoints": 20,
         "pictures": 300_000_000, "batch_pictures": 30_720, "learning_rate": 1e-4, "beta2": 0.999, "warmup": 0.01, "head_first": 0.0,

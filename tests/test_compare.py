@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from data.source import SourceConfig
+from eval.compare import CompareConfig
 from eval.merge import select_forms
 from eval.rows import BOOSTED, OTHER_SEEDS
 from features.encoder_stages import Experiment, encoder_stage, initial_encoder_stage
@@ -68,6 +69,15 @@ def test_the_table_has_a_row_for_every_encoder_and_form_and_the_controls(undistu
     for encoder, form in rows:
         assert encoder.split(" ")[0] in printed
         assert form in printed
+
+
+@pytest.mark.parametrize(
+    ("encoders", "shuffled"),
+    [("imagenet,courier", "courier"), ("imagenet", "random"), ("file:x.npy,courier", "file:x.npy"), ("random,simclr", "simclr")],
+)
+def test_controls_shuffle_the_first_trained_encoder(encoders, shuffled):
+    rows = CompareConfig(encoders=encoders, controls=True, image_features="vector").rows
+    assert [encoder for encoder, _ in rows if encoder.startswith("shuffled ")] == [f"shuffled {shuffled}"]
 
 
 def test_results_hold_every_key_that_the_design_names(undisturbed):

@@ -18,6 +18,8 @@ _LEAST_SIZE = 128  # pixels a side: on smaller pictures its features say little
 class ImageNet(Untrained):
     """Frozen, whatever the others' backbone is; of their settings it keeps the embedding's length, and the pictures' size if larger."""
 
+    by_default = True
+
     @classmethod
     def own_config(cls, config: CommonConfig) -> CommonConfig:
         size = max(config.image_size, _LEAST_SIZE)
