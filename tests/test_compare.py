@@ -73,7 +73,7 @@ def test_the_table_has_a_row_for_every_encoder_and_form_and_the_controls(undistu
 
 @pytest.mark.parametrize(
     ("encoders", "shuffled"),
-    [("imagenet,courier", "courier"), ("imagenet", "random"), ("file:x.npy,courier", "file:x.npy"), ("random,simclr", "simclr")],
+    [("imagenet,courier", "courier"), ("imagenet", "random"), ("resnet18@random,courier", "resnet18@random"), ("random,simclr", "simclr")],
 )
 def test_controls_shuffle_the_first_trained_encoder(encoders, shuffled):
     rows = CompareConfig(encoders=encoders, controls=True, image_features="vector").rows
