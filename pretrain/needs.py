@@ -121,6 +121,19 @@ def lonely_clicks(target: np.ndarray, candidates: np.ndarray, group: np.ndarray 
     return _few_compete(alone, "clicks")
 
 
+def lonely_pages(views: PageViews) -> list[str]:
+    """A sentence if most page views keep no unclicked item for the clicked ones to compete with; nothing if few lack one.
+
+    Raises:
+        UserError: none keeps one.
+    """
+    alone = float((((views.page >= 0) & ~views.clicked).sum(1) == 0).mean())
+    fix = "give a larger --pretrain.page-items, or --pretrain.pv-weight 1, which lets items of different pages compete"
+    if alone == 1:
+        raise UserError(f"no page view keeps an unclicked item that a clicked one could compete with, so there is nothing to learn; {fix}")
+    return [f"{100 * alone:.0f} % of page views keep no unclicked item, and nothing is learned from them; {fix}"] if alone >= _MANY else []
+
+
 def lonely_titles(title: np.ndarray, group: np.ndarray | None) -> list[str]:
     """A sentence if most titled pictures have no other title to compete with; nothing if few lack one.
 

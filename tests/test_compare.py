@@ -26,8 +26,8 @@ from run.folder import Stage
 
 ROOT = Path(__file__).parent.parent
 SIZE = (  # noqa: SIM905 - as typed in a shell
-    "--encoders courier,simclr --preset tiny --users 60 --items 60 --sessions 600 --clusters 8 --pretrain.image-size 16 --pretrain.store-size 24 "
-    "--pretrain.dim 8 --pretrain.pictures 1500 --pretrain.start-pictures 500 "
+    "--encoders courier,simclr --preset tiny --users 60 --items 60 --sessions 600 --clusters 8 "
+    "--pretrain.image-size 16 --pretrain.store-size 24 --pretrain.dim 8 --pretrain.pictures 1500 --pretrain.start-pictures 500 "
     "--pretrain.checkpoint-seconds 0.5 --ctr.epochs 1 --ctr.checkpoint-seconds 0.5 --seeds 1"
 ).split()
 TIMES = ("seconds", "commit")

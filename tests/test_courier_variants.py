@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from pretrain.config import PretrainConfig
 from pretrain.methods.courier import Courier, CourierConfig, mismatched
+from pretrain.needs import lonely_pages
 from pretrain.page_views import PageViews
 from pretrain.parts.courier_losses import contrast, hinge, pull
 from pretrain.parts.reconstruction import MultiheadReconstruction, reconstruct, summary
-from run.errors import SettingError
+from run.errors import SettingError, UserError
 
 VIEWS = PageViews(
     page=np.array([[0, 1, 2], [3, 4, -1], [5, 1, 0], [2, 6, 3]]),
@@ -131,8 +132,21 @@ def test_the_losses_have_the_weights_they_are_given(vectors):
         assert parts[name].item() == pytest.approx(weight * plain[name].item())
     assert total.item() == pytest.approx(sum(part.item() for part in parts.values()))
     assert set(loss_of(vectors, pv_weight=0.0, page_weight=1.0, ucs_weight=0.0)[1]) == {"loss_page"}
-    with pytest.raises(SettingError, match="no loss is left"):
-        CourierConfig(pv_weight=0.0, without="ucs")
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"pv_weight": 0.0, "without": "ucs"}, "no loss is left"),
+        ({"ucs_weight": 0.0, "without": "ucs"}, "left out already"),
+        ({"pv_weight": 0.0, "without": "neg-pv"}, "whose weight pv_weight is 0"),
+        ({"symmetric": True, "loss": "hinge"}, "only a contrast has two directions"),
+        ({"page_weight": -1.0}, "give 0 or more"),
+    ],
+)
+def test_settings_without_effect_are_refused(settings, fault):
+    with pytest.raises(SettingError, match=fault):
+        CourierConfig(**settings)
 
 
 def test_without_contrast_a_clicked_picture_is_pulled_to_its_reconstruction(vectors):
@@ -257,3 +271,21 @@ def test_every_variant_has_a_gradient_for_each_picture(vectors, settings):
     loss_of(leaf, **settings)[0].backward()
     assert leaf.grad is not None
     assert (leaf.grad.abs().sum(1) > 0).all() or settings.get("without") == "contrast"
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_loss_within_pages_needs_pages_with_an_unclicked_item(left):
+    """Of four page views, `left` keep one."""
+    clicked = np.ones((4, 2), dtype=bool)
+    clicked[:left, 1] = False
+    views = PageViews(page=np.array([[0, 1]] * 4), clicked=clicked, history=np.array([[2]] * 4))
+    if left == 0:
+        with pytest.raises(UserError, match=r"no page view keeps an unclicked item.*--pretrain.page-items.*--pretrain.pv-weight 1"):
+            lonely_pages(views)
+    else:
+        assert [caution[:25] for caution in lonely_pages(views)] == {
+            1: ["75 % of page views keep no"[:25]],
+            2: ["50 % of page views keep no"[:25]],
+        }[left]
+    views.clicked[:, 1] = False
+    assert lonely_pages(views) == []

@@ -77,6 +77,10 @@ class CourierConfig(MethodSettings):
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         if not any(self.weights.values()):
             raise SettingError("pv_weight", self.pv_weight, "no loss is left: one of pv_weight, ucs_weight and page_weight must be above 0")
+        if "ucs" in self.left_out and not self.ucs_weight:
+            raise SettingError("without", self.without, "ucs is left out already: its weight ucs_weight is 0")
+        if "neg-pv" in self.left_out and not self.pv_weight:
+            raise SettingError("without", self.without, "neg-pv is about the loss over page views, whose weight pv_weight is 0")
         if self.symmetric and (self.loss == "hinge" or "contrast" in self.left_out):
             raise SettingError("symmetric", self.symmetric, "only a contrast has two directions")
         share("crop", self.crop)
@@ -309,16 +313,19 @@ def _material(shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> tupl
     Raises:
         UserError: there are too few of either, or nothing competes.
     """
-    from pretrain.needs import enough_views, groups_of, lonely_clicks
+    from pretrain.needs import enough_views, groups_of, lonely_clicks, lonely_pages
     from pretrain.page_views import page_views
 
     own, cautions, titles = config.part(CourierConfig), [], None
     views = page_views(shop, page_items=own.page_items, history_items=own.history_items, has_picture=has_picture)
     enough_views(views, "both a click and earlier clicks with pictures")
+    across_pages = own.weights["pv"] or own.weights["ucs"]
+    if not across_pages:
+        cautions += lonely_pages(views)
     one_click_competes = own.loss == "hinge" and not config.mask_same_item  # with the same item's click after another history
-    if "contrast" not in own.left_out and not one_click_competes:
+    if across_pages and "contrast" not in own.left_out and not one_click_competes:
         shown = np.concatenate([views.page[views.page >= 0], views.history[views.history >= 0]])
-        cautions = lonely_clicks(views.page[views.clicked], shown, groups_of(shop, config))
+        cautions += lonely_clicks(views.page[views.clicked], shown, groups_of(shop, config))
     if own.with_clip:
         _, titles, of_titles = titled_items(shop, has_picture, config)
         cautions += [f"--with-clip: {caution}" for caution in of_titles]
