@@ -142,6 +142,8 @@ def test_the_losses_have_the_weights_they_are_given(vectors):
         ({"pv_weight": 0.0, "without": "neg-pv"}, "whose weight pv_weight is 0"),
         ({"symmetric": True, "loss": "hinge"}, "only a contrast has two directions"),
         ({"page_weight": -1.0}, "give 0 or more"),
+        ({"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "logq": True}, "'logq'.*about the losses across pages"),
+        ({"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "without": "contrast"}, "'without'.*about the losses across pages"),
     ],
 )
 def test_settings_without_effect_are_refused(settings, fault):

@@ -36,6 +36,8 @@ class CourierConfig(MethodSettings):
     plain_flags = True
     presets: ClassVar = {
         "tiny": {"batch_size": 256},
+        # clicks teach more within a page than across pages on every log tried (docs/log.md, 1 December 2026)
+        "small": {"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "page_items": 10},
         "paper": {"batch_size": 3072, "head_common": 0.0, "head_rate": 1.0, "body_rate": 1.0, "crop": 0.6},
     }
 
@@ -81,6 +83,11 @@ class CourierConfig(MethodSettings):
             raise SettingError("without", self.without, "ucs is left out already: its weight ucs_weight is 0")
         if "neg-pv" in self.left_out and not self.pv_weight:
             raise SettingError("without", self.without, "neg-pv is about the loss over page views, whose weight pv_weight is 0")
+        across = [self.loss == "hinge", "contrast" in self.left_out, self.logq, self.symmetric]
+        if any(across) and not self.weights["pv"] and not self.weights["ucs"]:
+            setting = next(name for name, given in zip(("loss", "without", "logq", "symmetric"), across, strict=True) if given)
+            fix = "it is about the losses across pages; give one of their weights, pv_weight and ucs_weight"
+            raise SettingError(setting, getattr(self, setting), fix)
         if self.symmetric and (self.loss == "hinge" or "contrast" in self.left_out):
             raise SettingError("symmetric", self.symmetric, "only a contrast has two directions")
         share("crop", self.crop)
