@@ -21,10 +21,11 @@ from pretrain.embedding import embed
 from pretrain.loop import train_encoder
 from pretrain.methods.courier import Courier, CourierConfig
 from pretrain.methods.simclr import SimClr
-from pretrain.methods.table import check_body
+from pretrain.methods.table import check_body, own_config
 from pretrain.page_views import pretraining_items
 from pretrain.similarity import normalise
 from pretrain.views import resized
+from run.config import with_settings
 from run.errors import SettingError
 from run.folder import read_metrics
 from tests.shops import write_shop
@@ -193,6 +194,11 @@ def test_imagenet_is_the_same_frozen_network_whatever_the_others_backbone(source
     expected = normalise(centred @ directions.T)
     vectors = read_embeddings(stage.folder / "embeddings", shop.items["item_id"])[full.present]
     np.testing.assert_allclose(vectors @ vectors.T, expected @ expected.T, atol=1e-3)
+
+
+def test_preset_small_begins_as_imagenet():
+    small = with_settings(PretrainConfig(), PRESETS["small"], source="small")
+    assert own_config("imagenet", small) == small != PretrainConfig()
 
 
 def test_methods_that_need_pictures_are_refused(tmp_path):

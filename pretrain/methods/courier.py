@@ -36,7 +36,7 @@ class CourierConfig(MethodSettings):
     plain_flags = True
     presets: ClassVar = {
         "tiny": {"batch_size": 256},
-        # clicks teach more within a page than across pages on every log tried (docs/log.md, 1 December 2026)
+        # clicks teach more within a page than across pages on every log with enough of them (docs/log.md, 1 December 2026)
         "small": {"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "page_items": 10},
         "paper": {"batch_size": 3072, "head_common": 0.0, "head_rate": 1.0, "body_rate": 1.0, "crop": 0.6},
     }
