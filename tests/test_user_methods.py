@@ -57,6 +57,14 @@ def test_the_documented_example_is_about_40_lines_and_trains_as_a_cached_stage(e
     assert lines[-1]["loss_diagonal"] < lines[1]["loss_diagonal"]
 
 
+def test_the_documented_example_trains_on_a_frozen_body_too(example, experiment):
+    frozen = replace(experiment, pretrain=replace(CONFIG, body="frozen", head="components"))
+    stage = make_embeddings(frozen, f"module:{example}:Barlow", 0)
+    assert stage.done
+    assert stage.result["start_gauc"] <= stage.result["valid_gauc"]
+    assert {folder.name.rpartition("-")[0] for folder in (experiment.root / "features").iterdir()} == {"small_cnn", "small_cnn-distorted"}
+
+
 def test_worker_processes_load_it_by_its_path(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(PLAIN + "class Mine(Method):\n    def loss(self, o, s): ...")
