@@ -1,7 +1,7 @@
 """Which data set a shop folder holds, whatever its path, its machine and its files' times.
 
-It covers what a run reads: the tables, the pictures that items name, given vectors, and whether the clicks are simulated. `truth/`,
-`origin.json`, pictures that no item names and other stray files are left out.
+It covers what a run reads: the tables, the pictures that items name, given vectors, whether the clicks are simulated and whether
+impressions without a click were sampled. `truth/`, pictures that no item names and other stray files are left out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from data.hash_cache import content_hashes
+from data.origin import ORIGIN
 from data.picture_paths import real_paths
 
 TABLES = ("items.parquet", "users.parquet", "impressions.parquet", "events.parquet", "vectors.parquet", "vectors.npy")
@@ -22,12 +23,15 @@ def shop_fingerprint(folder: Path | str) -> str:
     """A hash of a data set's content: 16 hexadecimal digits, the same for every byte-identical copy of the folder.
 
     A table or picture that is missing or cannot be read counts as absent; loading the shop names it. Of `world.json`, which describes how a
-    built-in world was made, only the existence matters: it means that clicks are simulated.
+    built-in world was made, and of `origin.json`, which `data.convert` writes, only the existence matters: clicks are simulated, or
+    impressions sampled.
     """
     folder = Path(folder).resolve()
     images = _named_images(folder)
     tables = content_hashes(folder, [str(folder / name) for name in TABLES])
     digest = hashlib.sha256(json.dumps(["simulated", (folder / "world.json").exists()]).encode())
+    if (folder / ORIGIN).is_file():
+        digest.update(json.dumps(["sampled", True]).encode())
     for name in TABLES:
         digest.update(json.dumps([name, tables[str(folder / name)]]).encode())
     for image, content in zip(images, picture_hashes(folder, images), strict=True):

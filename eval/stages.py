@@ -8,8 +8,6 @@ from functools import cache
 from pathlib import Path
 
 from ctr.config import NO_RESULT, CtrConfig, code_of
-from data.origin import is_sampled
-from data.source import SourceConfig
 from eval.rows import BASELINE, BOOSTED, OTHER_SEEDS, WARM, Row, encoder_of, is_shuffled
 from eval.tasks import Task
 from features.encoder_stages import (
@@ -77,7 +75,6 @@ def ctr_stage(comparison: Comparison, row: Row, seed: int) -> Stage:
     encoder, form = row
     settings = {name: value for name, value in asdict(comparison.ctr).items() if name not in NO_RESULT}
     key = comparison.source.key(comparison.root) | {"seed": ctr_seed(row, seed), "form": form, "ctr": settings}
-    key |= {"sampled": True} if _is_sampled(comparison.source) else {}  # a copy without origin.json has the same fingerprint
     if row == BOOSTED:
         key |= {"code": code_of(form, "ctr.boosted"), "versions": versions() | installed("lightgbm")}
         return Stage(comparison.root, f"ctr/{safe_name(encoder)}-seed{seed}", key)
@@ -159,10 +156,6 @@ def _ctr_task(comparison: Comparison, row: Row, seed: int, kind: str = "ctr") ->
     needs += [ctr_stage(comparison, WARM, seed)] if comparison.start == "warm" and row not in (WARM, BOOSTED) else []
     stage, title = ctr_stage(comparison, row, seed), f"ctr {encoder} {form} seed {seed}"
     return Task(kind=kind, title=title, stage=stage, run=make_ctr_model, arguments=(comparison, row, seed), needs=tuple(needs))
-
-
-def _is_sampled(source: SourceConfig) -> bool:
-    return not source.is_world and is_sampled(Path(source.data))
 
 
 def make_pictures(comparison: Comparison, jobs: int) -> None:

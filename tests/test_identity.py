@@ -77,10 +77,21 @@ def test_composed_and_decomposed_file_names_are_one_data_set(tmp_path):
 
 def test_what_no_run_reads_does_not_count(shop_folder):
     wanted = shop_fingerprint(shop_folder)
-    for stray in ("truth/items.parquet", "images/.DS_Store", "images/not-named.png", "origin.json", "bad_pictures.csv", "notes.parquet"):
+    for stray in ("truth/items.parquet", "images/.DS_Store", "images/not-named.png", "bad_pictures.csv", "notes.parquet"):
         (shop_folder / stray).parent.mkdir(exist_ok=True)
         (shop_folder / stray).write_bytes(b"x")
     assert shop_fingerprint(shop_folder) == wanted
+
+
+@pytest.mark.parametrize("name", ["world.json", "origin.json"])
+def test_simulated_clicks_and_sampled_impressions_make_another_data_set_whatever_the_file_says(shop_folder, name):
+    plain = shop_fingerprint(shop_folder)
+    marked = set()
+    for text in ("{}", "anything"):
+        (shop_folder / name).write_text(text)
+        marked.add(shop_fingerprint(shop_folder))
+    assert len(marked) == 1
+    assert plain not in marked
 
 
 def change_a_byte(file: Path) -> None:

@@ -68,7 +68,6 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
     config = replace(config, batch_sessions=batch_of(config, len(train.sessions)))
     steps = config.epochs * batches_per_epoch(train, config)
     settings = settings_of(config, inputs.layout, seed)
-    settings["sampled"] = str(inputs.vocabularies.sampled)  # a copy without origin.json has the same fingerprint
     settings |= {"shop": shop_fingerprint(shop.folder), "embeddings": digest(feature), "init_from": str(file_hash(config.start))}
     done = finished_before(folder, settings, code_of(feature.form))
     if done is not None:
