@@ -73,7 +73,8 @@ def main(argv: list[str] | None = None) -> None:
     if config.data:
         source = SourceConfig(data=config.data, allow_unordered_split=True)
     source = replace(source, max_bad_images=config.max_bad_images, pictures_from="store")
-    root = config.out if config.data else config.run  # the data of the training, and its decoded pictures, are in its run folder
+    # the data of the training, and its decoded pictures, are in its run folder, or where it shared them
+    root = config.out if config.data else Path(trained.get("shared", config.run))
     shop, size = source.shop(root), pretrain.store_size
     stored = (source.store_folder(root, size=size) / "store.json").exists()
     if config.pictures_from == "store" or (config.pictures_from == "auto" and stored):

@@ -44,6 +44,8 @@ class TrainConfig:
     preset: str = "small"  # tiny | small | paper
     seed: int = 0  # of initial weights, sampling and views
     out: Path = Path("runs/encoder")  # run folder; the same command resumes where a killed one stopped
+    # run folder of what several trainings share, made where missing: decoded pictures and a frozen body's features; by default `out`
+    shared: Path | None = None
     source: Annotated[SourceConfig, tyro.conf.arg(name="")] = field(default_factory=SourceConfig)
     pretrain: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
 
@@ -52,6 +54,11 @@ class TrainConfig:
             own_settings(self.encoder)  # raises for a method that cannot be loaded
         else:
             one_of("encoder", self.encoder, ENCODERS)
+
+    @property
+    def root(self) -> Path:
+        """Where the data's own stages are kept."""
+        return self.shared or self.out
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -68,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     for flag in unread(config):
         print(f"note: {flag} belongs to another method; {config.encoder} does not read it", file=sys.stderr)
-    from contextlib import nullcontext
+    from contextlib import AbstractContextManager, nullcontext
 
     from data.readiness import check_scorable
     from pretrain.body_features import frozen_features
@@ -77,20 +84,25 @@ def main(argv: list[str] | None = None) -> None:
 
     fabric = set_up(precision=config.pretrain.precision)
     pretrain, first = own_config(config.encoder, config.pretrain), fabric.is_global_zero
+
+    def alone() -> AbstractContextManager[None]:
+        """Nobody else makes what is shared meanwhile."""
+        return locked(config.root) if first and config.root != config.out else nullcontext()
+
     with locked(config.out) if first else nullcontext():
-        with fabric.rank_zero_first():  # the others find data and pictures ready
-            shop = config.source.shop(config.out)
+        with fabric.rank_zero_first(), alone():  # the others find data and pictures ready
+            shop = config.source.shop(config.root)
             check_scorable(shop, "valid")
             check_needs(config.encoder, shop, pretrain)
             jobs = default_jobs()
-            store = config.source.pictures(config.out, size=pretrain.store_size, jobs=jobs)
+            store = config.source.pictures(config.root, size=pretrain.store_size, jobs=jobs)
         if uses_initial_weights(config.encoder, pretrain):
             folder, first_config = config.out / "start", initial_config(pretrain)
             train_encoder(INITIAL_METHOD, shop, store, first_config, seed=config.seed, folder=folder, title="initial encoder")
             pretrain = replace(pretrain, weights=str(folder / "best.safetensors"))
         if pretrain.body == "frozen":
-            with fabric.rank_zero_first():
-                store = frozen_features(config.out, config.source, config.encoder, pretrain, config.seed, jobs=jobs)
+            with fabric.rank_zero_first(), alone():
+                store = frozen_features(config.root, config.source, config.encoder, pretrain, config.seed, jobs=jobs)
         result = train_encoder(config.encoder, shop, store, pretrain, seed=config.seed, folder=config.out)
         if not first:
             return

@@ -9,6 +9,7 @@ import torch
 from data.log.shop_folder import load_shop
 from data.pictures.store import build_store
 from data.source import SourceConfig
+from features.embed import main as embed_run
 from features.embeddings import read_embeddings
 from features.encoder_stages import Experiment, body_stages, encoder_stage, make_embeddings
 from pretrain.backbones.backbone import backbone_of
@@ -24,6 +25,7 @@ from pretrain.methods.simclr import SimClr
 from pretrain.methods.table import check_body, own_config
 from pretrain.page_views import pretraining_items
 from pretrain.similarity import normalise
+from pretrain.train import main as train
 from pretrain.views import resized
 from run.config import with_settings
 from run.errors import SettingError
@@ -194,6 +196,19 @@ def test_imagenet_is_the_same_frozen_network_whatever_the_others_backbone(source
     expected = normalise(centred @ directions.T)
     vectors = read_embeddings(stage.folder / "embeddings", shop.items["item_id"])[full.present]
     np.testing.assert_allclose(vectors @ vectors.T, expected @ expected.T, atol=1e-3)
+
+
+def test_trainings_that_share_a_folder_compute_the_features_once(shop, tmp_path):
+    shared, made = tmp_path / "shared", []
+    for encoder in ("courier", "pairs"):
+        words = f"--encoder {encoder} --data {shop.folder} --preset tiny --pictures 400 --weights random --body frozen --head components"
+        train([*words.split(), "--shared", str(shared), "--out", str(tmp_path / encoder)])
+        assert not (tmp_path / encoder / "features").exists()
+        (file,) = shared.glob("features/*/features.npy")
+        made.append((file, file.stat().st_mtime_ns))
+    assert made[0] == made[1]
+    embed_run(["--run", str(tmp_path / "pairs"), "--out", str(tmp_path / "vectors")])
+    assert not (tmp_path / "pairs" / "pictures").exists()
 
 
 def test_preset_small_begins_as_imagenet():
