@@ -34,7 +34,7 @@ class ConvertConfig:
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]  # folder of its files
     out: Path | None = None  # the shop folder to write; only --describe goes without
     pictures: Path | None = None  # folder of its pictures; None: images/ or posters/ of SOURCE, where there is one
-    picture_size: int = 96  # pixels of a picture's shorter side; smaller pictures stay as they are
+    picture_size: int = 192  # pixels of a picture's shorter side; smaller pictures stay as they are
     negatives: int = 9  # sampled for each positive, where a log has no impressions; never an item that the user ever took
     negatives_by: Literal["popularity", "uniform"] = "popularity"  # popularity: as often as items are taken at about that time
     negatives_window: str = "14d"  # ... at most this long before or after

@@ -127,18 +127,20 @@ def merge(files: Sequence[Path]) -> dict[str, Any]:
         own |= {(each["encoder"], ALONE): each for each in part.get("alone", ())}
         for name, of_row in read_users(users_file(file), list(own), part["seeds"]).items():
             if name in entries and own[name]["gauc"]["per_seed"] != entries[name]["gauc"]["per_seed"]:
-                raise UserError(f"{file}: {row_name(*name)} has another result than in an earlier file; leave one of them out")
+                what = f"{name[0]} without a CTR model" if name[1] == ALONE else row_name(*name)
+                raise UserError(f"{file}: {what} has another result than in an earlier file; leave one of them out")
             entries.setdefault(name, own[name])
             sums.setdefault(name, of_row)
     rows, alone = ({name: each for name, each in entries.items() if (name[1] == ALONE) == of_alone} for of_alone in (False, True))
+    complete = all("alone" in part for part in parts if any(row["image_feature"] != "none" for row in part["rows"]))  # older ones lack it
     ranked = sorted(rows, key=lambda name: is_control(name[0]))
     selected = select_forms({name: rows[name]["valid_gauc"] for name in ranked}, [name for name in ranked if not is_control(name[0])])
     resamples = Resamples(np.arange(first["users"]))
     return {
-        **first,
+        **{key: value for key, value in first.items() if key not in ("alone", "alone_pairs")},
         "rows": [rows[name] | {"selected": name in selected.values()} for name in ranked],
         "pairs": pairs_of(selected, {name: resampled(sums[name], resamples) for name in selected.values()}),
-        **alone_entries(list(alone.values()), {name[0]: resampled(sums[name], resamples) for name in alone}),
+        **(alone_entries(list(alone.values()), {name[0]: resampled(sums[name], resamples) for name in alone}) if complete else {}),
         **_merged_facts(parts),
     }
 

@@ -91,7 +91,7 @@ def alone_stage(comparison: Comparison, encoder: str, seed: int) -> Stage:
     """The stage of an encoder's similarities without a CTR model, made or not."""
     settings = {name: getattr(comparison.pretrain, name) for name in ("centre", "valid_history", "mask_same_item")}
     key = comparison.source.key(comparison.root) | settings | {"embeddings": encoder_stage(comparison, encoder, seed).hash}
-    key["code"] = code_hash("eval.alone", without=("data.source",))
+    key |= {"code": code_hash("eval.alone", without=("data.source",)), "versions": installed("numpy", "polars")}
     return Stage(comparison.root, f"alone/{safe_name(encoder)}-seed{seed}", key)
 
 

@@ -68,7 +68,8 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int) -> None:
         run_all(_call, calls, jobs=1 if any(task.alone for task in wave) else jobs, titles=titles)
         for task in open_tasks:
             if task.stage is not None and not task.stage.done:
-                raise UserError(f"{task.title}: code or data changed while this command ran; run it again to make what is missing")
+                name = task.title or task.stage.folder.name
+                raise UserError(f"{name}: code or data changed while this command ran; run it again to make what is missing")
 
 
 def _call(run: Callable[..., object], arguments: tuple[Any, ...]) -> None:

@@ -121,13 +121,20 @@ def lonely_clicks(target: np.ndarray, candidates: np.ndarray, group: np.ndarray 
     return _few_compete(alone, "clicks")
 
 
-def lonely_pages(views: PageViews) -> list[str]:
+def lonely_pages(views: PageViews, *, mask_same_item: bool) -> list[str]:
     """A sentence if most page views keep no unclicked item for the clicked ones to compete with; nothing if few lack one.
+
+    Args:
+        mask_same_item: an item does not compete with itself.
 
     Raises:
         UserError: none keeps one.
     """
-    alone = float((((views.page >= 0) & ~views.clicked).sum(1) == 0).mean())
+    unclicked = (views.page >= 0) & ~views.clicked
+    pairs = views.clicked[:, :, None] & unclicked[:, None, :]  # (R, page_items, page_items)
+    if mask_same_item:
+        pairs &= views.page[:, :, None] != views.page[:, None, :]
+    alone = float((~pairs.any((1, 2))).mean())
     fix = "give a larger --pretrain.page-items, or --pretrain.pv-weight 1, which lets items of different pages compete"
     if alone == 1:
         raise UserError(f"no page view keeps an unclicked item that a clicked one could compete with, so there is nothing to learn; {fix}")

@@ -70,8 +70,8 @@ class CommonConfig:
     weight_decay: float = 1e-6  # Adam's
     # leave the target's own item out of a click's negatives and of the SimScore used in validation: needed in a small catalogue
     mask_same_item: bool = True
-    # whose pictures compete in a contrast: batch (all) | category (those of the picture's own category: the paper pre-trains on one
-    # category alone, so distinguishing categories earns nothing there; a shop without categories is one)
+    # whose pictures compete in a contrast across pages: batch (all) | category (those of the picture's own category: the paper pre-trains
+    # on one category alone, so distinguishing categories earns nothing there; a shop without categories is one)
     negatives: str = "category"
     valid_history: int = 50  # newest clicks whose cosines make the SimScore used in validation
     precision: str = "32-true"  # Lightning Fabric's names: 32-true | bf16-mixed | 16-mixed

@@ -87,7 +87,8 @@ def main(argv: list[str] | None = None) -> None:
 
     def alone() -> AbstractContextManager[None]:
         """Nobody else makes what is shared meanwhile."""
-        return locked(config.root) if first and config.root != config.out else nullcontext()
+        apart = config.root.resolve() != config.out.resolve()
+        return locked(config.root, flag="--shared", wait=True) if first and apart else nullcontext()
 
     with locked(config.out) if first else nullcontext():
         with fabric.rank_zero_first(), alone():  # the others find data and pictures ready

@@ -100,7 +100,7 @@ def test_every_key_of_the_results_is_in_the_documentation(undisturbed):
     keys = {*found, *found["seconds"], *found["baseline"]}
     for part in found["rows"] + found["pairs"] + found["alone_pairs"]:
         keys |= {*part, *part["delta_gauc"], *part.get("auc", ()), *part.get("seconds", ())}
-    for stage in ("encoders", "ctr"):
+    for stage in ("encoders", "alone", "features", "ctr"):
         for path in (out / stage).glob("*/stage.json"):
             keys |= set(json.loads(path.read_text())["result"])
         for path in (out / stage).glob("*/metrics.jsonl"):

@@ -1,6 +1,7 @@
 """COURIER's ablations and variants (tables 6, 8, 11, 12 and the authors' code) by closed forms and slow loops."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,12 +10,15 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eval.compare import PRESETS as COMPARE_PRESETS
+from eval.compare import CompareConfig
 from pretrain.config import PretrainConfig
 from pretrain.methods.courier import Courier, CourierConfig, mismatched
 from pretrain.needs import lonely_pages
 from pretrain.page_views import PageViews
-from pretrain.parts.courier_losses import contrast, hinge, pull
+from pretrain.parts.courier_losses import contrast, contrast_within, hinge, pull
 from pretrain.parts.reconstruction import MultiheadReconstruction, reconstruct, summary
+from run.config import parse
 from run.errors import SettingError, UserError
 
 VIEWS = PageViews(
@@ -144,6 +148,10 @@ def test_the_losses_have_the_weights_they_are_given(vectors):
         ({"page_weight": -1.0}, "give 0 or more"),
         ({"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "logq": True}, "'logq'.*about the losses across pages"),
         ({"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "without": "contrast"}, "'without'.*about the losses across pages"),
+        ({"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "loss": "hinge"}, "'loss'.*about the losses across pages"),
+        ({"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "symmetric": True}, "'symmetric'.*about the losses across pages"),
+        ({"page_weight": 1.0, "loss": "hinge"}, "'loss'.*within the page is a contrast all the same.*paper-loss"),
+        ({"page_weight": 1.0, "without": "contrast"}, "'without'.*within the page is a contrast all the same"),
     ],
 )
 def test_settings_without_effect_are_refused(settings, fault):
@@ -275,19 +283,61 @@ def test_every_variant_has_a_gradient_for_each_picture(vectors, settings):
     assert (leaf.grad.abs().sum(1) > 0).all() or settings.get("without") == "contrast"
 
 
-@pytest.mark.parametrize("left", [0, 1, 2])
-def test_a_loss_within_pages_needs_pages_with_an_unclicked_item(left):
+@pytest.mark.parametrize(("left", "said"), [(1, ["75 %"]), (2, ["50 %"]), (3, []), (4, [])])
+def test_a_loss_within_pages_needs_pages_with_an_unclicked_item(left, said):
     """Of four page views, `left` keep one."""
     clicked = np.ones((4, 2), dtype=bool)
     clicked[:left, 1] = False
     views = PageViews(page=np.array([[0, 1]] * 4), clicked=clicked, history=np.array([[2]] * 4))
-    if left == 0:
+    assert [caution[:4] for caution in lonely_pages(views, mask_same_item=True)] == said
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_an_item_does_not_compete_with_itself_within_a_page(vectors, mask):
+    """The clicked item is on its page as a skip too: with the mask only the third item competes."""
+    views = PageViews(
+        page=np.array([[0, 0, 1], [2, 2, -1]]), clicked=np.array([[True, False, False], [True, False, False]]), history=np.array([[3], [4]])
+    )
+    own = CourierConfig(batch_size=2, pv_weight=0, ucs_weight=0, page_weight=1)
+    method = Courier(views, PretrainConfig(courier=own, dim=4, mask_same_item=mask), seed=0)
+    step = method.step(0)
+    losses = []
+    for target, others, history in ((0, [1] if mask else [0, 1], 3), (2, [] if mask else [2], 4)):
+        logits = torch.stack([cosine(vectors[item], vectors[history]) / 0.05 for item in (target, *others)])
+        losses += [logits.logsumexp(0) - logits[0]] if others else []
+    assert method.loss({"embedding": vectors[step.items]}, step)[0].item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-9)
+    lonely = replace(views, page=views.page[1:], clicked=views.clicked[1:], history=views.history[1:])
+    if mask:
         with pytest.raises(UserError, match=r"no page view keeps an unclicked item.*--pretrain.page-items.*--pretrain.pv-weight 1"):
-            lonely_pages(views)
+            lonely_pages(lonely, mask_same_item=True)
     else:
-        assert [caution[:25] for caution in lonely_pages(views)] == {
-            1: ["75 % of page views keep no"[:25]],
-            2: ["50 % of page views keep no"[:25]],
-        }[left]
-    views.clicked[:, 1] = False
-    assert lonely_pages(views) == []
+        assert lonely_pages(lonely, mask_same_item=False) == []
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_symmetric_reaches_both_losses_across_pages_with_and_without_groups(vectors, grouped):
+    group = np.arange(ITEMS) % 2 if grouped else None
+    one_way, both = (loss_of(vectors, group, symmetric=symmetric)[1] for symmetric in (False, True))
+    for name in ("loss_pv", "loss_ucs"):
+        assert both[name] != one_way[name]
+
+
+def test_symmetric_within_groups_is_the_same_without_the_cost_of_the_others(vectors):
+    group, positive = torch.arange(ITEMS) % 3, torch.tensor([0, 3, 1, 0, 6])
+    rebuilt = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    options = {"temperature": 0.1, "mask_same_item": True, "symmetric": True}
+    within = contrast_within(vectors, torch.ones(ITEMS), rebuilt, positive, group, **options)
+    assert within.item() == pytest.approx(
+        contrast(vectors, torch.ones(ITEMS), rebuilt, positive, group_U=group, **options).item(), rel=1e-9
+    )
+
+
+def test_preset_small_contrasts_within_the_page_and_recipes_have_the_papers_loss():
+    def weights(*words):
+        found = parse(CompareConfig, list(words), prog="", description="", presets=COMPARE_PRESETS).pretrain.part(CourierConfig)
+        return found.pv_weight, found.ucs_weight, found.page_weight, found.page_items
+
+    assert weights() == (0, 0, 1, 10)
+    assert weights("--preset", "paper") == weights("--preset", "tiny") == (1, 1, 0, 5)
+    for recipe in ("paper-loss", "scratch", "letter"):
+        assert weights("--recipe", f"recipes/{recipe}.toml") == (1, 1, 0, 5)

@@ -1,5 +1,6 @@
 """A frozen body: its features are computed once, training touches heads alone and begins as the frozen encoder."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -207,6 +208,8 @@ def test_trainings_that_share_a_folder_compute_the_features_once(shop, tmp_path)
         (file,) = shared.glob("features/*/features.npy")
         made.append((file, file.stat().st_mtime_ns))
     assert made[0] == made[1]
+    words = f"--encoder pairs --data {shop.folder} --preset tiny --pictures 400 --weights random --body frozen --head components".split()
+    train([*words, "--out", str(tmp_path / "own"), "--shared", os.path.relpath(tmp_path / "own")])  # one folder in two spellings
     embed_run(["--run", str(tmp_path / "pairs"), "--out", str(tmp_path / "vectors")])
     assert not (tmp_path / "pairs" / "pictures").exists()
 

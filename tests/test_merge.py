@@ -75,6 +75,17 @@ def test_parts_by_encoder_merge_to_the_results_of_one_comparison(complete, tmp_p
     assert (tmp_path / "simclr.users.parquet").exists()
 
 
+def test_a_part_without_similarities_leaves_them_out_of_the_merged_comparison(complete, tmp_path):
+    results, sums = complete[:2]
+    old = {key: value for key, value in results.items() if not key.startswith("alone")}
+    files = [write_part(tmp_path / "a.json", results, sums, [ROWS[0]]), tmp_path / "b.json"]
+    write_json(files[1], {**old, "rows": results["rows"][1:3], "pairs": []})
+    write_users(users_file(files[1]), {row: sums[row] for row in ROWS[1:3]}, SEEDS)
+    merged = merge(files)
+    assert len(merged["rows"]) == 3
+    assert not {"alone", "alone_pairs"} & set(merged)
+
+
 def test_a_form_in_a_later_part_can_be_selected(complete, tmp_path):
     results, sums = complete[:2]
     files = [write_part(tmp_path / f"{n}.json", results, sums, [row]) for n, row in enumerate([ROWS[1], ROWS[2], ROWS[0]])]

@@ -164,3 +164,12 @@ def test_the_learning_rate_is_not_blamed_where_nothing_competes(capsys):
     assert "lower the learning rate" in capsys.readouterr().err
     loop._warn_of_collapse(Run(), 0.3, 0.0)  # type: ignore[arg-type]
     assert capsys.readouterr().err == ""
+
+
+def test_courier_within_pages_is_refused_where_every_page_is_clicked_whole(shop):
+    rows = replace(shop, click=np.ones_like(shop.click))
+    own = CourierConfig(pv_weight=0, ucs_weight=0, page_weight=1)
+    check_needs("courier", shop, replace(CONFIG, courier=own))
+    with pytest.raises(UserError, match=r"^courier: no page view keeps an unclicked item.*--pretrain\.pv-weight 1"):
+        check_needs("courier", rows, replace(CONFIG, courier=own))
+    check_needs("courier", rows, replace(CONFIG, courier=replace(own, pv_weight=1)))

@@ -5,6 +5,7 @@ from math import isfinite
 from typing import Any, TypeGuard
 
 from eval.rows import is_control, row_name
+from pretrain.methods.table import REFERENCE
 
 Results = Mapping[str, Any]  # what results.json holds
 Row = Mapping[str, Any]  # one of its rows
@@ -136,9 +137,6 @@ def pairs_shown(results: Results) -> list[Row]:
     return first + [_swapped(pair) for pair in pairs if pair["b"] == name]
 
 
-REFERENCE = "imagenet"  # the frozen encoder that others are held against
-
-
 def alone(results: Results) -> str:
     """How well each encoder's similarities rank without a CTR model, and the differences of `alone_shown`; "" without encoders."""
     encoders = results.get("alone") or []
@@ -163,8 +161,8 @@ def alone_shown(results: Results) -> list[Row]:
 def _swapped(pair: Row) -> Row:
     """The same pair, b minus a."""
     delta = pair["delta_gauc"]
-    low, high = delta["ci95"]
-    return {"a": pair["b"], "b": pair["a"], "delta_gauc": {**delta, "mean": -delta["mean"], "ci95": [-high, -low]}}
+    low, high = (None if bound is None else -bound for bound in delta["ci95"])
+    return {"a": pair["b"], "b": pair["a"], "delta_gauc": {**delta, "mean": -delta["mean"], "ci95": [high, low]}}
 
 
 LEAST_ROOM = 0.001  # a GAUC this little below the ceiling leaves nothing to take a share of

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pretrain.parts.text import Titles
 
 PARTS = ("ucs", "contrast", "reconstruction", "neg-pv")
+_PAPER_LOSS = "give pv_weight 1, ucs_weight 1 and page_weight 0 (recipes/paper-loss.toml)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class CourierConfig(MethodSettings):
     history_items: int = 5  # courier: newest clicks that a clicked picture is rebuilt from (the paper's l_click)
     temperature: float = 0.05  # courier: divides the cosine; > 0
     scale_attention: bool = True  # courier: divide the attention's dot product by sqrt(dim) (Eq. 1)
-    crop: float = 0.9  # courier: smallest share of the picture that a random crop keeps; 1 = all of it
+    crop: float = 0.9  # courier: smallest share of the picture that a random crop keeps; 1 = all of it; a frozen body sees all of it
     # courier: what is left out (Table 6), comma-separated: ucs (the loss over the click sequence) | contrast (only pull a clicked picture
     # and its reconstruction together) | reconstruction (self-attention over the history in place of attention from the target) | neg-pv
     # (unclicked items of the page are no negatives)
@@ -68,7 +69,7 @@ class CourierConfig(MethodSettings):
     symmetric: bool = False  # courier: histories' reconstructions compete for a clicked picture too; the mean of both directions
     pv_weight: float = 1.0  # courier: weight of the loss over page views (L_pv); 0: leave it out
     ucs_weight: float = 1.0  # courier: weight of the loss over the click sequence (L_ucs); 0: leave it out
-    page_weight: float = 0.0  # courier: weight of a further loss, in which clicked items compete with unclicked ones of their own page only
+    page_weight: float = 0.0  # courier: weight of the loss within the page: clicked items compete with its unclicked ones only
     click_head: bool = False  # courier: add a loss that predicts clicks from pictures and reconstructions, as the authors' code
 
     def __post_init__(self):
@@ -86,8 +87,10 @@ class CourierConfig(MethodSettings):
         across = [self.loss == "hinge", "contrast" in self.left_out, self.logq, self.symmetric]
         if any(across) and not self.weights["pv"] and not self.weights["ucs"]:
             setting = next(name for name, given in zip(("loss", "without", "logq", "symmetric"), across, strict=True) if given)
-            fix = "it is about the losses across pages; give one of their weights, pv_weight and ucs_weight"
-            raise SettingError(setting, getattr(self, setting), fix)
+            raise SettingError(setting, getattr(self, setting), f"it is about the losses across pages, whose weights are 0; {_PAPER_LOSS}")
+        if self.page_weight and (self.loss == "hinge" or "contrast" in self.left_out):
+            setting = "loss" if self.loss == "hinge" else "without"
+            raise SettingError(setting, getattr(self, setting), f"the loss within the page is a contrast all the same; {_PAPER_LOSS}")
         if self.symmetric and (self.loss == "hinge" or "contrast" in self.left_out):
             raise SettingError("symmetric", self.symmetric, "only a contrast has two directions")
         share("crop", self.crop)
@@ -115,7 +118,7 @@ class CourierConfig(MethodSettings):
 
 
 class Courier(Method):
-    """L = L_pv + L_ucs (Eq. 7) over batches of page views.
+    """The weighted sum of L_pv, L_ucs (the paper's two, Eq. 7) and a contrast within the page, over batches of page views.
 
     Args:
         views: the page views of the pretraining period.
@@ -223,16 +226,19 @@ class Courier(Method):
         return self._compare(embeddings, candidates, target, history[row], step)
 
     def _own_page_loss(self, embeddings: Tensor, page: Tensor, clicked: Tensor, history: Tensor) -> Tensor:
-        """Clicked items against the unclicked ones of their own page; pages without any are left out."""
+        """Clicked items against the unclicked ones of their own page; those without any are left out."""
         import torch.nn.functional as F
 
         from pretrain.parts.courier_losses import contrast_rows
 
-        row, place = (clicked & ((page >= 0) & ~clicked).any(1)[:, None]).nonzero(as_tuple=True)
+        row, place = clicked.nonzero(as_tuple=True)
+        target, unclicked = page[row, place], page.masked_fill(clicked, -1)[row]
+        if self.mask_same_item:
+            unclicked = unclicked.masked_fill(unclicked == target[:, None], -1)
+        competes = (unclicked >= 0).any(1)
+        row, target, unclicked = row[competes], target[competes], unclicked[competes]
         if len(row) == 0:
             return embeddings.sum() * 0.0
-        target = page[row, place]
-        unclicked = page.masked_fill(clicked, -1)[row]
         rebuilt = self._rebuilt(embeddings, target, history[row])
         others = F.embedding(unclicked.clamp(min=0), embeddings)
         return contrast_rows(F.embedding(target, embeddings), others, unclicked >= 0, rebuilt, temperature=self.own.temperature)
@@ -328,7 +334,7 @@ def _material(shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> tupl
     enough_views(views, "both a click and earlier clicks with pictures")
     across_pages = own.weights["pv"] or own.weights["ucs"]
     if not across_pages:
-        cautions += lonely_pages(views)
+        cautions += lonely_pages(views, mask_same_item=config.mask_same_item)
     one_click_competes = own.loss == "hinge" and not config.mask_same_item  # with the same item's click after another history
     if across_pages and "contrast" not in own.left_out and not one_click_competes:
         shown = np.concatenate([views.page[views.page >= 0], views.history[views.history >= 0]])

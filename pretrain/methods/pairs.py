@@ -44,7 +44,7 @@ class PairsConfig(MethodSettings):
     head_common: float = 4.0  # pairs: length of a common part of initial embeddings, as for courier
     head_rate: float = 10.0  # pairs: the backbone's head learns at this many times the learning rate
     body_rate: float = 0.1  # pairs: and its body at this many
-    crop: float = 0.9  # pairs: smallest share of the picture that a random crop keeps; 1 = all of it
+    crop: float = 0.9  # pairs: smallest share of the picture that a random crop keeps; 1 = all of it; a frozen body sees all of it
 
     def __post_init__(self):
         for name in ("batch_size", "apart", "temperature", "head_rate", "body_rate"):

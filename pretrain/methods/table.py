@@ -41,8 +41,9 @@ METHODS: dict[str, type[Method]] = {
     "imagenet": ImageNet,
     "random": Untrained,
 }
-INITIAL_METHOD = "simclr"  # trained first, on the shop's own pictures: all encoders of a seed start from its weights
+INITIAL_METHOD = "simclr"  # trained first where `weights` is "pictures": all encoders of a seed start from its weights
 UNTRAINED = "random"
+REFERENCE = "imagenet"  # frozen and pretrained: what the others are held against
 # what selects methods or names their data, and computes nothing: the settings and the data themselves are in a stage's key
 _NAMES_ONLY = ("pretrain.methods.table", "pretrain.config", "pretrain.methods.user_methods", "data.source")
 _warned: set[str] = set()

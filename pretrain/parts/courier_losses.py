@@ -73,8 +73,7 @@ def _over_columns(
     absent_CV = torch.zeros_like(logits_CV, dtype=torch.bool) if absent_CU is None else absent_CU[:, clicked_V]
     if mask_same_item:
         absent_CV = absent_CV | (place_C[:, None] == torch.arange(len(clicked_V), device=place_C.device))
-    # not -inf: where no column is left, that would have no gradient
-    total_V = logits_CV.masked_fill(absent_CV, torch.finfo(logits_CV.dtype).min / 2).logsumexp(0)
+    total_V = logits_CV.masked_fill(absent_CV, -torch.inf).logsumexp(0)
     return torch.logaddexp(total_V[place_C], matched_C) if mask_same_item else total_V[place_C]
 
 
