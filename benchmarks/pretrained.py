@@ -124,7 +124,7 @@ def embedding(fabric: Fabric, root: Path, *, pairs: int) -> dict[str, Any]:
 
 
 def on_data(fabric: Fabric, root: Path, data: str, *, steps: int, rounds: int) -> dict[str, Any]:
-    """Pictures per second of COURIER's training with the paper's loss, a small network at 32 pixels from scratch, on a log and on `shop`."""
+    """Pictures per second of COURIER's training on a log and on `shop`: the paper's loss, a small network at 32 pixels from scratch."""
     from statistics import median
 
     from benchmarks.encoders import our_loop
