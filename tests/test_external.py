@@ -292,7 +292,8 @@ def test_a_comparison_of_external_encoders_ends_with_a_table_and_trains_no_initi
     ]
     assert all(name in (out / "report.html").read_text() for name in names)
     stamps = {path: os.stat(path).st_mtime_ns for path in out.rglob("stage.json")}
-    assert len(stamps) == 1 + 2 + 2 * 4  # the world, two embedded catalogues, CTR models of two seeds, each first trained baseline included
+    # the world, two embedded catalogues, similarities and CTR models of two seeds, each first trained baseline included
+    assert len(stamps) == 1 + 2 + 2 * 2 + 2 * 4
     assert compare([*words, "--encoders", ",".join(names), "--out", str(out)]) == 0
     assert {path: os.stat(path).st_mtime_ns for path in out.rglob("stage.json")} == stamps
 

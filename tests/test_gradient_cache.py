@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -106,10 +107,17 @@ def test_a_step_in_several_pieces_is_read_twice_and_one_in_a_single_piece_once()
     assert passes(pieces_of(10, 0, 1, 9)) == 2
 
 
+SCRATCH = Path(__file__).parent.parent / "recipes" / "scratch.toml"
+FROZEN = "frozen"  # COURIER on features of a frozen body, with the loss within the page
+
+
 def words_of(name, folder):
     size = "--image-size 32 --store-size 48" if name == "maskclip" else "--image-size 16 --store-size 24"
+    if name == FROZEN:
+        within_the_page = ["--pv-weight", "0", "--ucs-weight", "0", "--page-weight", "1"]
+        return [*words_of("courier", folder), "--body", "frozen", "--head", "components", *within_the_page]
     return (
-        f"--encoder {name} --data {folder} --weights random {size} --dim 8 --pictures 900 --checkpoints 2 "
+        f"--recipe {SCRATCH} --encoder {name} --data {folder} --weights random {size} --dim 8 --pictures 900 --checkpoints 2 "
         "--batch-pictures 25 --batch-size 24 --supervised.batch-size 24 --supervised.heads 2 --supervised.hidden 8 --simsiam.hidden 16 "
         "--simsiam.bottleneck 4 --clip.width 8 --clip.layers 1 --clip.heads 2"
     ).split()
@@ -119,15 +127,15 @@ def words_of(name, folder):
 def trained(folder, tmp_path_factory):
     """A folder with a training of every method on two ranks and on one: `2-NAME` and `1-NAME`."""
     root = tmp_path_factory.mktemp("ranks")
-    twice = [("pretrain.train", [*words_of(name, folder), "--out", str(root / f"2-{name}")]) for name in TRAINED]
+    twice = [("pretrain.train", [*words_of(name, folder), "--out", str(root / f"2-{name}")]) for name in [*TRAINED, FROZEN]]
     both = with_ranks(2, "tests.ranks", [json.dumps(twice)], root / "2.txt")
-    for name in TRAINED:
+    for name in [*TRAINED, FROZEN]:
         assert main([*words_of(name, folder), "--out", str(root / f"1-{name}")]) == 0
     assert both.wait() == 0, (root / "2.txt").read_text()
     return root
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", [*TRAINED, FROZEN])
 def test_two_ranks_give_the_losses_and_weights_of_one(name, trained):
     """Batches of 25 pictures do not divide by two: shares are ragged."""
     logs = (read_metrics(trained / f"{ranks}-{name}" / "metrics.jsonl") for ranks in (1, 2))

@@ -302,9 +302,9 @@ def test_the_command_resumes_after_sigkill(folder, tmp_path):
 
 
 def test_flags_of_another_method_are_reported():
-    config = TrainConfig(
-        encoder="simclr", pretrain=PretrainConfig(courier=CourierConfig(with_clip=True), clip=ClipConfig(heads=4, width=32))
-    )
+    small = with_settings(PretrainConfig(), PRESETS["small"], source="small")
+    given = replace(small, courier=replace(small.part(CourierConfig), with_clip=True), clip=ClipConfig(heads=4, width=32))
+    config = TrainConfig(encoder="simclr", pretrain=given)
     assert unread(config) == ["--with-clip", "--clip.width"]
     assert unread(replace(config, encoder="courier")) == []
     assert (
