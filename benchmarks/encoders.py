@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from data.pictures.reader import Pictures
     from data.pictures.store import PictureStore
     from pretrain.backbones.feature_store import Features
+    from pretrain.config import PretrainConfig
     from pretrain.methods.method import Method
     from pretrain.training import Training
 
@@ -45,15 +46,17 @@ def main() -> None:
     quick = parser.parse_args().quick
 
     from benchmarks.side_by_side import show
+    from pretrain.config import PretrainConfig
     from run.devices import set_up
 
     fabric = set_up()
+    swin = PretrainConfig(backbone="swin_t", weights="random", image_size=224, store_size=336, dim=256)
     rounds, pairs = (3, 10) if quick else (5, 60)
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         lines = [
             *simclr(fabric, root, steps=3 if quick else 8, rounds=rounds, pairs=pairs),
-            embedding(fabric, root, pairs=pairs),
+            embedding(fabric, root, "embed vs bare forward", swin, picture_side=480, pairs=pairs),
             courier(fabric, root, rows=512 if quick else 1024, rounds=rounds),
             views(fabric, rounds=rounds),
         ]
@@ -199,23 +202,21 @@ def lightly_loop(files: list[Path], fabric: Fabric) -> Iterator[Take]:
     batches._shutdown_workers()
 
 
-def embedding(fabric: Fabric, root: Path, *, pairs: int) -> dict[str, Any]:
-    """A catalogue of JPEG files through Swin-T at 224 pixels, compared with the network alone on prepared tensors, batch by batch."""
+def embedding(fabric: Fabric, root: Path, what: str, config: PretrainConfig, *, picture_side: int, pairs: int) -> dict[str, Any]:
+    """A catalogue of JPEG files through a network, compared with the network alone on prepared tensors, batch by batch."""
     import torch
 
     from benchmarks.side_by_side import line, step_by_step
     from data.pictures.reader import picture_files
-    from pretrain.backbones.backbone import backbone
-    from pretrain.config import PretrainConfig
+    from pretrain.backbones.backbone import backbone_of
     from pretrain.embedding import default_batch, embedded
     from run.devices import default_jobs
 
-    config = PretrainConfig(backbone="swin_t", weights="random", image_size=224, store_size=336, dim=256)
     batch = default_batch(fabric.device.type, config.image_size)
-    shop = write_shop(root / "catalogue", items=batch * (pairs + 2), sessions=40, picture_side=480)
+    shop = write_shop(root / "catalogue", items=batch * (pairs + 2), sessions=40, picture_side=picture_side)
     files = picture_files(shop, root / "bad", size=config.store_size, workers=default_jobs())
-    net = backbone("swin_t", dim=256, seed=0).to(fabric.device).eval()
-    ready = torch.randn(batch, 3, 224, 224).to(fabric.device)
+    net = backbone_of(config, 0).to(fabric.device).eval()
+    ready = torch.rand(batch, 3, config.image_size, config.image_size).to(fabric.device)
     batches = embedded(net, files, np.arange(len(shop.items)), config, batch=batch)
 
     def bare() -> None:
@@ -223,7 +224,7 @@ def embedding(fabric: Fabric, root: Path, *, pairs: int) -> dict[str, Any]:
             net(ready).cpu()
 
     fast, slow = step_by_step(lambda: next(batches), bare, pairs=pairs)
-    return line("embed vs bare forward", batch / fast, batch / slow, "pictures/s", higher_is_better=True)
+    return line(what, batch / fast, batch / slow, "pictures/s", higher_is_better=True)
 
 
 def courier(fabric: Fabric, root: Path, *, rows: int, rounds: int) -> dict[str, Any]:

@@ -37,13 +37,18 @@ def main() -> None:
     parser.add_argument("--data", action="append", default=[], help="shop folder whose COURIER training is compared with that on `shop`")
     given = parser.parse_args()
 
+    from benchmarks.encoders import embedding
     from benchmarks.side_by_side import show
+    from pretrain.config import PretrainConfig
     from run.devices import set_up
 
-    fabric = set_up()
+    fabric, lite = set_up(), PretrainConfig(**BACKBONE, image_size=128, store_size=192)
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        lines = [frozen(fabric, root, rounds=2 if given.quick else 5), embedding(fabric, root, pairs=10 if given.quick else 60)]
+        lines = [
+            frozen(fabric, root, rounds=2 if given.quick else 5),
+            embedding(fabric, root, "embed at 128 px vs bare forward", lite, picture_side=256, pairs=10 if given.quick else 60),
+        ]
         lines += [on_data(fabric, root, data, steps=3 if given.quick else 10, rounds=2 if given.quick else 5) for data in given.data]
     show(lines)
 
@@ -93,34 +98,6 @@ def training(fabric: Fabric, shop: Shop, store: Pictures | Features, config: Pre
     assert method is not None
     net = first_weights(method.head_common, shop, store, config, seed=0).to(fabric.device)
     return prepare("courier", net, method, shop, config, seed=0, fabric=fabric)
-
-
-def embedding(fabric: Fabric, root: Path, *, pairs: int) -> dict[str, Any]:
-    """A catalogue of JPEG files at 128 pixels, compared with the network alone on prepared tensors, batch by batch."""
-    import torch
-
-    from benchmarks.encoders import write_shop
-    from benchmarks.side_by_side import line, step_by_step
-    from data.pictures.reader import picture_files
-    from pretrain.backbones.backbone import backbone_of
-    from pretrain.config import PretrainConfig
-    from pretrain.embedding import default_batch, embedded
-    from run.devices import default_jobs
-
-    config = PretrainConfig(**BACKBONE, image_size=128, store_size=192)
-    batch = default_batch(fabric.device.type, config.image_size)
-    shop = write_shop(root / "catalogue", items=batch * (pairs + 2), sessions=40, picture_side=256)
-    files = picture_files(shop, root / "bad", size=config.store_size, workers=default_jobs())
-    net = backbone_of(config, 0).to(fabric.device).eval()
-    ready = torch.rand(batch, 3, 128, 128).to(fabric.device)
-    batches = embedded(net, files, np.arange(len(shop.items)), config, batch=batch)
-
-    def bare() -> None:
-        with torch.no_grad():
-            net(ready).cpu()
-
-    fast, slow = step_by_step(lambda: next(batches), bare, pairs=pairs)
-    return line("embed at 128 px vs bare forward", batch / fast, batch / slow, "pictures/s", higher_is_better=True)
 
 
 def on_data(fabric: Fabric, root: Path, data: str, *, steps: int, rounds: int) -> dict[str, Any]:

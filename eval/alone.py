@@ -11,9 +11,8 @@ import numpy as np
 
 from data.log.shop_folder import Shop
 from features.embeddings import read_embeddings
-from pretrain.page_views import pretraining_items
+from pretrain.embedding import similarity_scores
 from pretrain.settings import CommonConfig
-from pretrain.similarity import centred, sim_scores
 
 
 def similarity_alone(shop: Shop, embeddings: Path, config: CommonConfig) -> np.ndarray:
@@ -24,7 +23,4 @@ def similarity_alone(shop: Shop, embeddings: Path, config: CommonConfig) -> np.n
         config: whether embeddings are centred, and how many clicks count.
     """
     vectors = read_embeddings(embeddings, shop.items["item_id"])
-    if config.centre:
-        vectors = centred(vectors, pretraining_items(shop, np.any(vectors, axis=1)))
-    rows = shop.rows("test")
-    return sim_scores(shop, vectors, rows, history_items=config.valid_history, mask_same_item=config.mask_same_item)
+    return similarity_scores(shop, vectors, shop.rows("test"), config)

@@ -92,14 +92,19 @@ def default_batch(device: str, image_size: int) -> int:
     return max(1, min(_BATCH, _PIXELS.get(device, _PIXELS["cuda"]) // image_size**2))
 
 
+def similarity_scores(shop: Shop, vectors: np.ndarray, rows: np.ndarray, config: CommonConfig) -> np.ndarray:
+    """(B,) `sim_scores` of impression rows by (N, D) unit embeddings, as in validation: less their common part if `centre` is set."""
+    if config.centre:
+        vectors = centred(vectors, pretraining_items(shop, np.any(vectors, axis=1)))
+    return sim_scores(shop, vectors, rows, history_items=config.valid_history, mask_same_item=config.mask_same_item)
+
+
 def validation_gauc(
     net: nn.Module, shop: Shop, pictures: Pictures | Features, config: CommonConfig, fabric: Fabric | None = None
 ) -> tuple[float, float]:
     """(SimScore's GAUC in validation sessions, spread of unit embeddings): the first selects a checkpoint, the second shows collapse."""
     vectors = embed(net, pictures, config, batch=config.chunk, fabric=fabric)
     spread = collapse(vectors)
-    if config.centre:
-        vectors = centred(vectors, pretraining_items(shop, pictures.present))
     rows = shop.rows("valid")
-    predictions = sim_scores(shop, vectors, rows, history_items=config.valid_history, mask_same_item=config.mask_same_item)
+    predictions = similarity_scores(shop, vectors, rows, config)
     return gauc(shop.click[rows], predictions, shop.session[rows]).value, spread
