@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pretrain.config import PretrainConfig
 from pretrain.methods.simclr import SimClr, nt_xent
@@ -83,3 +86,13 @@ def test_with_strength_0_only_grey_changes_the_picture(pixels):
 def test_an_uncropped_view_of_a_flat_picture_is_its_colour():
     flat = torch.full((1, 48, 48, 3), 128, dtype=torch.uint8)
     torch.testing.assert_close(resized(flat, 32), torch.full((1, 3, 32, 32), 128 / 255))
+
+
+@given(stored=st.integers(48, 220), size=st.integers(32, 128), seed=st.integers(0, 2**31))
+@settings(max_examples=25, deadline=None)
+def test_an_uncropped_view_is_the_picture_resized_within_one_level(stored, size, seed):
+    picture = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (2, stored, stored, 3), dtype=np.uint8))
+    exact = F.interpolate(to_float(picture), size=(size, size), mode="bilinear", antialias=True)
+    found = resized(picture, size)
+    torch.testing.assert_close(found, exact, atol=1.01 / 255, rtol=0)
+    assert abs(float((found - exact).mean())) < 0.05 / 255  # no level is lost on the way
