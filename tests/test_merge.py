@@ -15,8 +15,8 @@ from eval.rows import ALONE
 from metrics.intervals import GaucSums, Resamples, difference, gauc_draws, gauc_sums, resampled
 from run.errors import DataError, UserError
 from run.files import write_json
-from tests.test_report import RESULTS as REPORTED
-from tests.test_report import row as report_row
+from tests.reports import RESULTS as REPORTED
+from tests.reports import row as report_row
 
 ROWS = [("courier", "sim_score"), ("simclr", "sim_score"), ("simclr", "cluster_id"), ("shuffled courier", "sim_score")]
 SEEDS = [0, 1]

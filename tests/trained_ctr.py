@@ -40,15 +40,25 @@ def make_encoder(folder: Path, shop_folder: Path) -> Path:
     return folder
 
 
+def run_folder(folder: Path, form: str, *flags: str) -> Path:
+    """Where `make_run` puts a run."""
+    return folder / "-".join([form, *(flag.strip("-") for flag in flags)])
+
+
 def make_run(folder: Path, form: str, *flags: str) -> Path:
     """A run of ctr.train on `folder/shop` with the embeddings of `folder/encoder`; each is made only if missing."""
     if not (folder / "shop").exists():
         write_shop(folder / "shop", sessions=160)
         make_encoder(folder / "encoder", folder / "shop")
-    run = folder / "-".join([form, *(flag.strip("-") for flag in flags)])
+    run = run_folder(folder, form, *flags)
     pictures = [] if form == "none" else ["--embeddings", str(folder / "encoder/embeddings")]
     assert train([*TRAINING, "--image-feature", form, "--data", str(folder / "shop"), "--out", str(run), *pictures, *flags]) == 0
     return run
+
+
+def sessions_of(shop: Shop, split: str = "test") -> list[int]:
+    """The sessions of a split."""
+    return np.unique(shop.session[shop.rows(split)]).tolist()
 
 
 def asked_of(shop: Shop, session: int) -> tuple[np.ndarray, dict[str, Any]]:
