@@ -1,5 +1,6 @@
 """Pairs of successive clicks, their InfoNCE by slow sums, queries, the momentum queue, and a training stopped anywhere."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -81,30 +82,36 @@ def cosine(one, other):
     return float(np.dot(one, other) / (np.linalg.norm(one) * np.linalg.norm(other)))
 
 
-def slow_info_nce(embedding, keys, pairs, items, group, queue, temperature):
-    """Mean of -log softmax over the step's targets and the queue's entries of other items, in both directions."""
+def slow_info_nce(embedding, keys, pairs, items, group, queue, temperature, *, once):
+    """Mean of -log softmax over the step's targets and the queue's entries of other items, in both directions.
+
+    With `once`, an item's terms are averaged and not summed.
+    """
+    entries = Counter(item for _, item in queue)
     losses = []
     for one, other in (pairs, pairs[:, ::-1]), (pairs[:, ::-1], pairs):
         direction = []
         for (anchor, target), _ in zip(one, other, strict=True):
             mine = cosine(embedding[anchor], keys[target]) / temperature
             total = np.exp(mine)
-            for _, candidate in one:
+            shown = Counter(candidate for _, candidate in one)
+            for candidate in set(shown) if once else shown.elements():
                 if candidate != target and (group is None or group[items[candidate]] == group[items[target]]):
                     total += np.exp(cosine(embedding[anchor], keys[candidate]) / temperature)
             for entry, item in queue:
                 if item not in items and (group is None or group[item] == group[items[target]]):
-                    total += np.exp(cosine(embedding[anchor], entry) / temperature)
+                    total += np.exp(cosine(embedding[anchor], entry) / temperature) / (entries[item] if once else 1)
             direction.append(np.log(total) - mine)
         losses.append(np.mean(direction))
     return np.mean(losses)
 
 
+@pytest.mark.parametrize("once", [True, False])
 @pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize("queued", [True, False])
-def test_the_loss_is_info_nce_over_targets_and_queue(shop, store, queued, grouped):
+def test_the_loss_is_info_nce_over_targets_and_queue(shop, store, queued, grouped, once):
     config = replace(WITH_QUEUE if queued else CONFIG, negatives="category" if grouped else "batch")
-    config = replace(config, pairs=replace(config.pairs, queries=0.0))
+    config = replace(config, pairs=replace(config.pairs, queries=0.0, logq=once))
     method = make_method("pairs", shop, store.present, config, 0)
     assert isinstance(method, Pairs)
     step, draw = method.step(0), torch.Generator().manual_seed(0)
@@ -112,13 +119,14 @@ def test_the_loss_is_info_nce_over_targets_and_queue(shop, store, queued, groupe
     outputs, queue = {"embedding": embedding}, []
     if queued:
         method.begin(torch.nn.Linear(2, 8).double())
-        entries, items = torch.randn(20, 8, generator=draw), torch.arange(20) % len(store.present)
+        entries, items = torch.randn(20, 8, generator=draw), torch.arange(20) % 12 % len(store.present)
         method.heads["momentum"].push(entries, items)
         queue, outputs["key"] = list(zip(entries.numpy(), items.tolist(), strict=True)), keys
     loss, _ = method.loss(outputs, step)
     group = shop.item_category if grouped else None
     used = (keys if queued else embedding).numpy()
-    expected = slow_info_nce(embedding.numpy(), used, step.places["pair"], step.items.tolist(), group, queue, config.pairs.temperature)
+    pairs, items, temperature = step.places["pair"], step.items.tolist(), config.pairs.temperature
+    expected = slow_info_nce(embedding.numpy(), used, pairs, items, group, queue, temperature, once=once)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 

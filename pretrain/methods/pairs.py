@@ -38,6 +38,7 @@ class PairsConfig(MethodSettings):
     batch_size: int = 4096  # pairs of a step, over all ranks
     apart: int = 1  # clicks between the pictures of a pair at most: 1 pairs each click with the user's next one
     temperature: float = 0.05  # pairs: divides the cosine; > 0
+    logq: bool = False  # pairs: an item competes once, however many pairs of the step or queue have it (correction for popularity)
     queue: int = 0  # negatives from earlier steps, embedded by a momentum encoder; 0: the batch's alone
     momentum: float = 0.999  # share of itself that the momentum encoder keeps per step
     queries: float = 1.0  # weight of the loss over queries and clicked pictures, where the log has queries; 0: none
@@ -159,11 +160,15 @@ class Pairs(Method):
         from pretrain.parts.courier_losses import contrast, contrast_within
 
         candidates, count = outputs["embedding"], torch.bincount(target, minlength=len(items))
+        count = count.clamp(max=1) if self.own.logq else count
         if self.own.queue:
             queue = self.heads["momentum"]
             candidates = torch.cat([outputs["key"].detach(), queue.embedding.to(candidates)])
             older = (queue.item >= 0) & ~torch.isin(queue.item, items)  # the step's own pictures have newer embeddings
-            count = torch.cat([count, older.to(count.dtype)])
+            if self.own.logq:
+                _, place, times = queue.item.unique(return_inverse=True, return_counts=True)
+                older = older / times[place]
+            count = torch.cat([count, older])
             if group is not None and self.group is not None:
                 of_queue = self.group[queue.item.clamp(min=0).cpu().numpy()]
                 group = torch.cat([group, torch.as_tensor(of_queue, device=items.device)])
