@@ -14,6 +14,7 @@ from run.errors import SettingError
 
 # settings that say only how a run proceeds: they change no result, except for the last digits of sums
 PACE = ("checkpoint_seconds", "chunk", "recompute", "compile")
+TUNED_ONLY = ("body_rate", "crop")  # settings of methods that a frozen body does not read
 Part = TypeVar("Part")
 
 

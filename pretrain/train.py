@@ -25,6 +25,7 @@ from pretrain.methods.table import (
     uses_initial_weights,
 )
 from pretrain.methods.user_methods import FORM, is_user_method, own_settings
+from pretrain.settings import TUNED_ONLY
 from run.config import one_of, parse, with_settings, write_config
 from run.errors import entry
 from run.files import write_json
@@ -73,8 +74,8 @@ def main(argv: list[str] | None = None) -> None:
         TrainConfig, argv, prog="python -m pretrain.train", presets=PRESETS, basic=BASIC,
         description="Train one image encoder on a shop's pictures and clicks; embed with features.embed afterwards.",
     )  # fmt: skip
-    for flag in unread(config):
-        print(f"note: {flag} belongs to another method; {config.encoder} does not read it", file=sys.stderr)
+    for flag, reason in unread(config).items():
+        print(f"note: {flag} changes nothing: {reason}", file=sys.stderr)
     from contextlib import AbstractContextManager, nullcontext
 
     from data.readiness import check_scorable
@@ -117,19 +118,23 @@ def main(argv: list[str] | None = None) -> None:
     )
 
 
-def unread(config: TrainConfig) -> list[str]:
-    """Flags that were given another value than the preset's, and belong to a method that is not trained (the initial encoder is)."""
+def unread(config: TrainConfig) -> dict[str, str]:
+    """Flags that were given another value than the preset's and are not read, and why: they belong to a method that is not trained (the
+    initial encoder is), or to the training of a body that is frozen.
+    """
     preset = with_settings(PretrainConfig(), PRETRAIN_PRESETS[config.preset], source=config.preset)
     read = set(parts_read(config.encoder, config.pretrain))
     if uses_initial_weights(config.encoder, config.pretrain):
         read |= set(parts_read(INITIAL_METHOD, config.pretrain))  # all methods start from it
-    found = []
+    found = {}
     for kind in settings_classes():
-        if kind.part in read:
-            continue
         given, usual = (asdict(settings.part(kind)) for settings in (config.pretrain, preset))
         prefix = "--" if kind.plain_flags else f"--{kind.part}."
-        found += [prefix + name.replace("_", "-") for name, value in given.items() if value != usual[name]]
+        for name in (name for name, value in given.items() if value != usual[name]):
+            if kind.part not in read:
+                found[prefix + name.replace("_", "-")] = f"it belongs to another method than {config.encoder}"
+            elif name in TUNED_ONLY and config.pretrain.body == "frozen":
+                found[prefix + name.replace("_", "-")] = "the body is frozen (--body tuned reads it)"
     return found
 
 

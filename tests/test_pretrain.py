@@ -305,17 +305,24 @@ def test_flags_of_another_method_are_reported():
     small = with_settings(PretrainConfig(), PRESETS["small"], source="small")
     given = replace(small, courier=replace(small.part(CourierConfig), with_clip=True), clip=ClipConfig(heads=4, width=32))
     config = TrainConfig(encoder="simclr", pretrain=given)
-    assert unread(config) == ["--with-clip", "--clip.width"]
-    assert unread(replace(config, encoder="courier")) == []
-    assert (
-        unread(TrainConfig(encoder="simclr", preset="tiny", pretrain=with_settings(PretrainConfig(), PRESETS["tiny"], source="tiny"))) == []
-    )
+    assert list(unread(config)) == ["--with-clip", "--clip.width"]
+    assert not unread(replace(config, encoder="courier"))
+    tiny = with_settings(PretrainConfig(), PRESETS["tiny"], source="tiny")
+    assert not unread(TrainConfig(encoder="simclr", preset="tiny", pretrain=tiny))
+
+
+def test_flags_that_a_frozen_body_does_not_read_are_reported():
+    small = with_settings(PretrainConfig(), PRESETS["small"], source="small")
+    own = replace(small.part(CourierConfig), crop=0.5, body_rate=1.0, temperature=0.1)
+    config = TrainConfig(encoder="courier", pretrain=replace(small, courier=own))
+    assert unread(config) == dict.fromkeys(("--body-rate", "--crop"), "the body is frozen (--body tuned reads it)")
+    assert not unread(replace(config, pretrain=replace(config.pretrain, body="tuned")))
 
 
 def test_flags_of_the_initial_encoder_apply_where_there_is_one():
     config = PretrainConfig(distortion=DistortionConfig(strength=0.1))
-    assert unread(TrainConfig(encoder="courier", pretrain=config)) == []
-    assert unread(TrainConfig(encoder="courier", pretrain=replace(config, weights="random"))) == ["--distortion.strength"]
+    assert not unread(TrainConfig(encoder="courier", pretrain=config))
+    assert list(unread(TrainConfig(encoder="courier", pretrain=replace(config, weights="random")))) == ["--distortion.strength"]
 
 
 def test_heads_that_do_not_divide_an_embedding_are_refused():
