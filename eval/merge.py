@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from eval.rows import ALONE, Row, is_control, row_name
+from eval.rows import ALONE, BESIDE, POPULARITY, Row, is_control, row_name
 from metrics.intervals import Draws, GaucSums, Interval, Resamples, difference, resampled
 from run.errors import DataError, UserError
 from run.files import read_json, write_with
@@ -55,18 +55,40 @@ def pairs_of(selected: Mapping[str, Row], draws: Mapping[Row, Draws]) -> list[di
     return [{"a": list(a), "b": list(b), "delta_gauc": interval(difference(draws[a], draws[b]))} for a, b in pairs]
 
 
-def alone_entries(encoders: Sequence[Mapping[str, Any]], draws: Mapping[str, Draws]) -> dict[str, Any]:
-    """What `results.json` holds of encoders without a CTR model: each one's GAUC, and the paired difference of each pair; nothing
-    where there is no encoder.
+def summary(draws: Draws) -> dict[str, Any]:
+    """A metric's value by seed, as `results.json` holds it."""
+    return {"mean": float(draws.point.mean()), "per_seed": [float(value) for value in draws.point]}
+
+
+def alone_entries(draws: Mapping[Row, Draws]) -> dict[str, Any]:
+    """What `results.json` holds of encoders without a CTR model: GAUC alone and beside popularity, and the paired difference of each pair;
+    nothing where there is no encoder.
 
     Args:
-        encoders: the entries, each with its `encoder`.
-        draws: encoder -> its GAUC on all resamples.
+        draws: (encoder, ALONE), (encoder, BESIDE) and POPULARITY -> GAUC on all resamples.
     """
+    encoders = [encoder for encoder, how in draws if how == ALONE]
     if not encoders:
         return {}
-    pairs = [{"a": a, "b": b, "delta_gauc": interval(difference(draws[a], draws[b]))} for a, b in combinations(draws, 2)]
-    return {"alone": list(encoders), "alone_pairs": pairs}
+    entries = [
+        {
+            "encoder": encoder,
+            "gauc": summary(draws[encoder, ALONE]),
+            "beside_popularity": summary(draws[encoder, BESIDE]),
+            "over_popularity": interval(difference(draws[encoder, BESIDE], draws[POPULARITY])),
+        }
+        for encoder in encoders
+    ]
+    pairs = [
+        {
+            "a": a,
+            "b": b,
+            "delta_gauc": interval(difference(draws[a, ALONE], draws[b, ALONE])),
+            "delta_beside_popularity": interval(difference(draws[a, BESIDE], draws[b, BESIDE])),
+        }
+        for a, b in combinations(encoders, 2)
+    ]
+    return {"popularity": summary(draws[POPULARITY]), "alone": entries, "alone_pairs": pairs}
 
 
 def write_users(path: Path, sums: Mapping[Row, GaucSums], seeds: Sequence[int]) -> None:
@@ -124,25 +146,36 @@ def merge(files: Sequence[Path]) -> dict[str, Any]:
     for file, part in zip(files, parts, strict=True):
         _refuse_another(file, part, files[0], first)
         own = {(row["encoder"], row["image_feature"]): row for row in part["rows"]}
-        own |= {(each["encoder"], ALONE): each for each in part.get("alone", ())}
+        own |= _without_ctr_model(part)
         for name, of_row in read_users(users_file(file), list(own), part["seeds"]).items():
             if name in entries and own[name]["gauc"]["per_seed"] != entries[name]["gauc"]["per_seed"]:
-                what = f"{name[0]} without a CTR model" if name[1] == ALONE else row_name(*name)
+                what = f"{name[0]} without a CTR model" if name[1] in (ALONE, BESIDE) else row_name(*name)
                 raise UserError(f"{file}: {what} has another result than in an earlier file; leave one of them out")
             entries.setdefault(name, own[name])
             sums.setdefault(name, of_row)
-    rows, alone = ({name: each for name, each in entries.items() if (name[1] == ALONE) == of_alone} for of_alone in (False, True))
-    complete = all("alone" in part for part in parts if any(row["image_feature"] != "none" for row in part["rows"]))  # older ones lack it
+    rows = {name: each for name, each in entries.items() if name[1] not in (ALONE, BESIDE)}
+    alone = [name for name in entries if name not in rows]
+    complete = all(_without_ctr_model(part) for part in parts if any(row["image_feature"] != "none" for row in part["rows"]))
     ranked = sorted(rows, key=lambda name: is_control(name[0]))
     selected = select_forms({name: rows[name]["valid_gauc"] for name in ranked}, [name for name in ranked if not is_control(name[0])])
     resamples = Resamples(np.arange(first["users"]))
     return {
-        **{key: value for key, value in first.items() if key not in ("alone", "alone_pairs")},
+        **{key: value for key, value in first.items() if key not in ("popularity", "alone", "alone_pairs")},
         "rows": [rows[name] | {"selected": name in selected.values()} for name in ranked],
         "pairs": pairs_of(selected, {name: resampled(sums[name], resamples) for name in selected.values()}),
-        **(alone_entries(list(alone.values()), {name[0]: resampled(sums[name], resamples) for name in alone}) if complete else {}),
+        **(alone_entries({name: resampled(sums[name], resamples) for name in alone}) if complete else {}),
         **_merged_facts(parts),
     }
+
+
+def _without_ctr_model(part: dict[str, Any]) -> dict[Row, dict[str, Any]]:
+    """The entries of a part's encoders without a CTR model, as those of rows; none in an older part, which lacks popularity."""
+    if "popularity" not in part:
+        return {}
+    found: dict[Row, dict[str, Any]] = {POPULARITY: {"gauc": part["popularity"]}}
+    for each in part["alone"]:
+        found |= {(each["encoder"], ALONE): {"gauc": each["gauc"]}, (each["encoder"], BESIDE): {"gauc": each["beside_popularity"]}}
+    return found
 
 
 def _merged_facts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

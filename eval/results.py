@@ -12,8 +12,9 @@ import polars as pl
 
 from ctr.inputs.own_score import COLUMN, has_own_score
 from data.log.shop_folder import Shop
-from eval.merge import alone_entries, interval, pairs_of, select_forms
-from eval.rows import ALONE, BASELINE, BOOSTED, Row, encoder_of, is_control
+from eval.alone import popularity_alone
+from eval.merge import alone_entries, interval, pairs_of, select_forms, summary
+from eval.rows import ALONE, BASELINE, BESIDE, BOOSTED, POPULARITY, Row, encoder_of, is_control
 from eval.stages import Comparison, alone_stage, ctr_stage, installed, versions
 from features.encoder_stages import encoder_stage, initial_encoder_stage, is_external, needs_initial_encoder
 from features.forms.table import settings_of
@@ -89,7 +90,7 @@ def measure(comparison: Comparison, test: TestSet, rows: Sequence[Row], seeds: S
         "gauc_weight": test.gauc_weight,
         "gauc_key": test.gauc_key,
         "baseline": {
-            "auc": _summary(baseline.auc), "gauc": _summary(baseline.gauc), "valid_gauc": baseline.valid_gauc, **baseline.steps,
+            "auc": summary(baseline.auc), "gauc": summary(baseline.gauc), "valid_gauc": baseline.valid_gauc, **baseline.steps,
             "seconds": _seconds(comparison, baseline, seeds),
         },
         **own_model(test, baseline, seeds, used=comparison.ctr.own_score),
@@ -109,13 +110,14 @@ def measured_alone(
     comparison: Comparison, test: TestSet, encoders: Sequence[str], seeds: Sequence[int]
 ) -> tuple[dict[str, Any], dict[Row, GaucSums]]:
     """The entries of the encoders' similarities without a CTR model, none without encoders, and their sums."""
-    sums = {}
+    if not encoders:
+        return {}, {}
+    scores: dict[Row, np.ndarray] = {POPULARITY: np.stack([popularity_alone(test.shop)] * len(seeds))}
     for encoder in encoders:
-        scores = np.stack([np.load(alone_stage(comparison, encoder, seed).folder / "scores.npy") for seed in seeds])
-        sums[encoder, ALONE] = gauc_sums(test.click, scores, test.group, test.resamples, weight=test.gauc_weight)
-    draws = {encoder: resampled(of_encoder, test.resamples) for (encoder, _), of_encoder in sums.items()}
-    entries = [{"encoder": encoder, "gauc": _summary(of_encoder)} for encoder, of_encoder in draws.items()]
-    return alone_entries(entries, draws), sums
+        of_seeds = [np.load(alone_stage(comparison, encoder, seed).folder / "scores.npy") for seed in seeds]
+        scores[encoder, ALONE], scores[encoder, BESIDE] = np.stack(of_seeds, axis=1)
+    sums = {row: gauc_sums(test.click, of_row, test.group, test.resamples, weight=test.gauc_weight) for row, of_row in scores.items()}
+    return alone_entries({row: resampled(of_row, test.resamples) for row, of_row in sums.items()}), sums
 
 
 def _encoders(rows: Iterable[Row]) -> list[str]:
@@ -163,8 +165,8 @@ def _table_row(comparison: Comparison, measured: Measured, baseline: Measured, s
     return {
         "encoder": encoder,
         "image_feature": form,
-        "auc": _summary(measured.auc),
-        "gauc": _summary(measured.gauc),
+        "auc": summary(measured.auc),
+        "gauc": summary(measured.gauc),
         "delta_auc": interval(difference(measured.auc, baseline.auc)),
         "delta_gauc": interval(difference(measured.gauc, baseline.gauc)),
         "selected": selected,
@@ -218,7 +220,7 @@ def is_simulated(folder: Path) -> bool:
 
 def encoders_trained(comparison: Comparison, names: Iterable[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
     """For each encoder trained here, by seed: lowest and highest loss of a step, the spread of its embeddings at the best checkpoint,
-    where that was, its SimScore GAUC in validation sessions, and that before the first step.
+    where that was, its GAUC beside popularity in validation sessions, that before the first step, and that of popularity alone.
 
     An encoder without steps (an untrained one) is left out.
     """
@@ -233,7 +235,7 @@ def encoders_trained(comparison: Comparison, names: Iterable[str], seeds: Sequen
             loss = {"lowest": [min(each) for each in losses], "highest": [max(each) for each in losses]}
             std = [max(each, key=lambda line: line["valid_gauc"])["std"] for each in checkpoints]
             trained = [encoder_stage(comparison, encoder, seed).result for seed in seeds]
-            curve = {key: [result[key] for result in trained] for key in ("best_pictures", "valid_gauc", "start_gauc")}
+            curve = {key: [result[key] for result in trained] for key in ("best_pictures", "valid_gauc", "start_gauc", "popularity_gauc")}
             learned = {"material": trained[0]["material"], "dim": comparison.pretrain.dim, "body": comparison.pretrain.body}
             found.append({"encoder": encoder, "loss": loss, "std": std, **curve, **learned})
     return found
@@ -244,10 +246,6 @@ def _unreadable(comparison: Comparison, rows: Sequence[Row]) -> int:
     if all(form == "none" for _, form in rows):
         return 0
     return len(comparison.source.pictures(comparison.root, size=comparison.pretrain.store_size, jobs=1).bad)
-
-
-def _summary(draws: Draws) -> dict[str, Any]:
-    return {"mean": float(draws.point.mean()), "per_seed": [float(value) for value in draws.point]}
 
 
 def _seconds(comparison: Comparison, measured: Measured, seeds: Sequence[int]) -> dict[str, float]:

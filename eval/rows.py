@@ -12,6 +12,8 @@ OTHER_SEEDS: Row = ("baseline (other seeds)", "none")  # the A/A row
 BOOSTED: Row = ("LightGBM (check)", "none")  # trees on the baseline's features: how good is the baseline?
 WARM: Row = ("baseline (start)", "none")  # with --start warm, trained first; all rows including the baseline start from its weights
 ALONE = "alone"  # in place of a form: an encoder's similarities, without a CTR model
+BESIDE = "beside popularity"  # in place of a form: these and an item's popularity together
+POPULARITY: Row = ("popularity", BESIDE)  # of items, without an encoder or a CTR model
 SHUFFLED = "shuffled "  # before an encoder's name: its embeddings assigned to the wrong items
 
 

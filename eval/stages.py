@@ -166,7 +166,7 @@ def make_pictures(comparison: Comparison, jobs: int) -> None:
 
 
 def make_alone(comparison: Comparison, encoder: str, seed: int) -> None:
-    """Score the test impressions by an encoder's similarities alone, `scores.npy`."""
+    """Score the test impressions by an encoder's similarities, alone and beside popularity: `scores.npy`."""
     import numpy as np
 
     from eval.alone import similarity_alone
@@ -176,7 +176,7 @@ def make_alone(comparison: Comparison, encoder: str, seed: int) -> None:
     scores = similarity_alone(shop, embeddings, comparison.pretrain)
     stage.folder.mkdir(parents=True, exist_ok=True)
     write_with(stage.folder / "scores.npy", lambda file: np.save(file, scores))
-    stage.finish({"test_impressions": len(scores)})
+    stage.finish({"test_impressions": scores.shape[1]})
 
 
 def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data.log.popularity import popularity
 from data.log.shop_folder import Shop
 from data.pictures.reader import Pictures
+from metrics.conditional_logit import conditional_logit
 from metrics.gauc import gauc
 from pretrain.page_views import pretraining_items
 from pretrain.settings import CommonConfig
@@ -99,12 +102,36 @@ def similarity_scores(shop: Shop, vectors: np.ndarray, rows: np.ndarray, config:
     return sim_scores(shop, vectors, rows, history_items=config.valid_history, mask_same_item=config.mask_same_item)
 
 
-def validation_gauc(
-    net: nn.Module, shop: Shop, pictures: Pictures | Features, config: CommonConfig, fabric: Fabric | None = None
-) -> tuple[float, float]:
-    """(SimScore's GAUC in validation sessions, spread of unit embeddings): the first selects a checkpoint, the second shows collapse."""
-    vectors = embed(net, pictures, config, batch=config.chunk, fabric=fabric)
-    spread = collapse(vectors)
-    rows = shop.rows("valid")
-    predictions = similarity_scores(shop, vectors, rows, config)
-    return gauc(shop.click[rows], predictions, shop.session[rows]).value, spread
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """The validation sessions: V impressions, and what is known of their items without pictures."""
+
+    shop: Shop
+    rows: np.ndarray  # (V,) impression rows
+    popularity: np.ndarray  # (V, 2) of their items (data/log/popularity.py)
+
+    @classmethod
+    def of(cls, shop: Shop) -> Validation:
+        rows = shop.rows("valid")
+        return cls(shop=shop, rows=rows, popularity=popularity(shop, rows))
+
+    def gauc(
+        self, net: nn.Module, pictures: Pictures | Features, config: CommonConfig, fabric: Fabric | None = None
+    ) -> tuple[float, float]:
+        """(`beside_popularity` of a network's similarities, spread of its unit embeddings): to select a checkpoint, and to see collapse."""
+        vectors = embed(net, pictures, config, batch=config.chunk, fabric=fabric)
+        return self.beside_popularity(similarity_scores(self.shop, vectors, self.rows, config)), collapse(vectors)
+
+    def beside_popularity(self, *scores: np.ndarray) -> float:
+        """GAUC of popularity and scores (V,) together, weighed by conditional logit; of popularity alone where none is given.
+
+        Any CTR model knows what is popular, so an encoder is chosen for what it adds. A picture's similarity to clicks also tells what
+        everyone likes: alone, it may rank ever better while it adds ever less (docs/log.md, 1 December 2026).
+        """
+        mixed = np.column_stack([self.popularity, *scores]) @ self.weights(*scores)
+        return gauc(self.shop.click[self.rows], mixed, self.shop.session[self.rows]).value
+
+    def weights(self, *scores: np.ndarray) -> np.ndarray:
+        """(2 + n,) of popularity's numbers and of n scores (V,): those under which the validation sessions' clicks are most probable."""
+        columns = np.column_stack([self.popularity, *scores])
+        return conditional_logit(columns, self.shop.click[self.rows], self.shop.session[self.rows])

@@ -19,7 +19,7 @@ from pretrain.backbones.backbone import Backbone, backbone_of
 from pretrain.backbones.body import Body
 from pretrain.backbones.feature_store import Features
 from pretrain.backbones.heads import add_common, from_components
-from pretrain.embedding import undistorted, validation_gauc
+from pretrain.embedding import Validation, undistorted
 from pretrain.feed import Piece, feed
 from pretrain.gradient_cache import loss_of_step
 from pretrain.methods.table import make_method
@@ -62,28 +62,31 @@ def train_encoder(
         title: what progress calls the encoder; empty: its name.
 
     Returns:
-        valid_gauc of the chosen checkpoint (0 pictures: none ranks better than what the encoder began as), after how many pictures it
-        was taken; that before the first step; pictures encoded, seconds, and what was learned from.
+        valid_gauc of the chosen checkpoint, after how many pictures it was taken (0: none ranks better than what the encoder began as),
+        that before the first step, and that of popularity alone (`Validation.beside_popularity`); pictures encoded, seconds, and what
+        was learned from.
 
     Raises:
         UserError: the log is too small for the method, or the loss is not a number.
         Stopped: SIGTERM was received; the partial run is in `folder`.
     """
     fabric = set_up(threads, config.precision)
-    method = make_method(name, shop, store.present, config, seed)
+    method, validation = make_method(name, shop, store.present, config, seed), Validation.of(shop)
     net = first_weights(method.head_common if method else 0.0, shop, store, config, seed=seed).to(fabric.device)
     if method is None:
-        state = State(best_gauc=validation_gauc(trained_part(net, config), shop, store, config)[0])
-        return _finish(folder, state, net.state_dict())
+        state = State(best_gauc=validation.gauc(trained_part(net, config), store, config)[0])
+        return _finish(folder, state, validation, net.state_dict())
     run = prepare(name, net, method, shop, config, seed=seed, fabric=fabric)
     resumed = resume(run, folder / "last.pt")
-    _train(run, method, shop, store, folder, resumed=resumed, title=title or name)
-    result = _finish(folder, run.state, whole(run) if fabric.is_global_zero else None)
+    _train(run, method, validation, store, folder, resumed=resumed, title=title or name)
+    result = _finish(folder, run.state, validation, whole(run) if fabric.is_global_zero else None)
     fabric.barrier()  # the next step may read the weights
     return result | {"start_gauc": run.state.start_gauc, "material": method.material}
 
 
-def _train(run: Training, method: Method, shop: Shop, store: Pictures | Features, folder: Path, *, resumed: bool, title: str) -> None:
+def _train(
+    run: Training, method: Method, validation: Validation, store: Pictures | Features, folder: Path, *, resumed: bool, title: str
+) -> None:
     """All remaining steps, with checkpoints, logging and saved partial runs.
 
     Raises:
@@ -97,7 +100,7 @@ def _train(run: Training, method: Method, shop: Shop, store: Pictures | Features
         last_save = time.monotonic()
         began = last_save - run.state.seconds
         if run.state.step == 0:  # what an encoder begins as may be chosen: training that teaches nothing makes nothing worse
-            line = {"step": 0, "pictures": 0} | validate(run, shop, store, loss=None)
+            line = {"step": 0, "pictures": 0} | validate(run, validation, store, loss=None)
             run.state.start_gauc = line["valid_gauc"]
             if log:
                 log.write(line)
@@ -107,7 +110,7 @@ def _train(run: Training, method: Method, shop: Shop, store: Pictures | Features
             bar.advance(run.state.pictures - before, note=f"loss {line['loss']:.3f}")
             checkpoint = passed_checkpoint(before, run.state.pictures, config)
             if checkpoint:
-                line |= validate(run, shop, store, loss=line["loss"])
+                line |= validate(run, validation, store, loss=line["loss"])
             if log:
                 log.write(line)
             stop = any_rank(fabric, asked_to_stop())
@@ -166,14 +169,14 @@ def save_step(path: Path, step: Step, outputs: Outputs) -> Path:
     return path
 
 
-def validate(run: Training, shop: Shop, store: Pictures | Features, *, loss: float | None) -> dict[str, float]:
+def validate(run: Training, validation: Validation, store: Pictures | Features, *, loss: float | None) -> dict[str, float]:
     """Validate, and keep the weights if they are the best so far; valid_gauc and std (the spread) for the log.
 
     Args:
         loss: of the last step: if it is 0, nothing can be learned; None before the first.
     """
     net = run.trained
-    score, spread = validation_gauc(net, shop, store, run.config, run.fabric)
+    score, spread = validation.gauc(net, store, run.config, run.fabric)
     if score > run.state.best_gauc:
         run.state.best_gauc, run.state.best_pictures = score, run.state.pictures
         run.best = {key: tensor.detach().cpu().clone() for key, tensor in net.state_dict().items()}
@@ -234,7 +237,7 @@ def _warn_of_collapse(run: Training, spread: float, loss: float) -> None:
     print(f"warning: {run.name}'s embeddings have collapsed: spread {spread:.4f}, healthy {healthy:.4f}; {advice}", file=sys.stderr)
 
 
-def _finish(folder: Path, state: State, best: dict[str, Tensor] | None) -> dict[str, Any]:
+def _finish(folder: Path, state: State, validation: Validation, best: dict[str, Tensor] | None) -> dict[str, Any]:
     """Write the chosen weights, unless another rank does; what `train_encoder` returns."""
     from safetensors.torch import save
 
@@ -242,6 +245,7 @@ def _finish(folder: Path, state: State, best: dict[str, Tensor] | None) -> dict[
         write_atomic(folder / "best.safetensors", save({key: tensor.contiguous() for key, tensor in best.items()}))
     return {
         "valid_gauc": state.best_gauc,
+        "popularity_gauc": validation.beside_popularity(),
         "best_pictures": state.best_pictures,
         "pictures": state.pictures,
         "seconds": state.seconds,

@@ -7,23 +7,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.log.histories import click_history, padded
+from data.log.popularity import popularity
 from data.log.shop_folder import SPLITS, Shop
+from metrics.conditional_logit import conditional_logit
 from run.randomness import permutation
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageViews:
-    """R page views of the pretraining period; every entry is an item index, -1 is padding."""
+    """R page views of the pretraining period; pages and histories are item indices, -1 is padding."""
 
     page: np.ndarray  # (R, page_items) clicked items first, then the others in the page's order
     clicked: np.ndarray  # (R, page_items) bool
     history: np.ndarray  # (R, history_items) the newest clicks before the page view, oldest first, left-aligned
+    known: np.ndarray | None = None  # (R, page_items) float32: the logit that popularity gives each page item's click; None: not asked for
 
     def __len__(self) -> int:
         return len(self.page)
 
 
-def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: np.ndarray, unclicked: bool = False) -> PageViews:
+def page_views(
+    shop: Shop, *, page_items: int, history_items: int, has_picture: np.ndarray, unclicked: bool = False, with_popularity: bool = False
+) -> PageViews:
     """Page views of the pretraining split that have a history and, unless `unclicked`, a click.
 
     Args:
@@ -31,6 +36,7 @@ def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: 
         history_items: l_click.
         has_picture: (N,) bool; items without a picture are left out.
         unclicked: include page views without a click.
+        with_popularity: `known` is asked for.
     """
     rows = shop.rows("pretrain")
     rows = rows[has_picture[shop.item[rows]]]
@@ -41,7 +47,8 @@ def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: 
     line = np.repeat(np.arange(len(sessions)), counts)
     kept = rank < page_items
     page = np.full((len(sessions), page_items), -1, dtype=np.int64)
-    clicked = np.zeros((len(sessions), page_items), dtype=bool)
+    clicked, row = np.zeros(page.shape, dtype=bool), np.full(page.shape, -1, dtype=np.int64)
+    row[line[kept], rank[kept]] = rows[kept]
     page[line[kept], rank[kept]] = shop.item[rows[kept]]
     clicked[line[kept], rank[kept]] = shop.click[rows[kept]] == 1
 
@@ -50,7 +57,23 @@ def page_views(shop: Shop, *, page_items: int, history_items: int, has_picture: 
     seen = padded(clicks, sessions, length=2 * history_items)
     history = newest(seen, (seen >= 0) & has_picture[seen], history_items)
     useful = (clicked.any(1) | unclicked) & (history >= 0).any(1)
-    return PageViews(page=page[useful], clicked=clicked[useful], history=history[useful])
+    known = popularity_logits(shop, row[useful], clicked[useful]) if with_popularity else None
+    return PageViews(page=page[useful], clicked=clicked[useful], history=history[useful], known=known)
+
+
+def popularity_logits(shop: Shop, row: np.ndarray, clicked: np.ndarray) -> np.ndarray:
+    """(R, page_items) float32: how probable popularity makes the click of each page item beside the others of its page, as a logit.
+
+    The weights of popularity's numbers are fitted by conditional logit to these page views themselves; padding is 0.
+
+    Args:
+        row: (R, page_items) impression rows, -1 is padding.
+        clicked: (R, page_items) bool.
+    """
+    shown, out = row >= 0, np.zeros(row.shape, dtype=np.float32)
+    columns = popularity(shop, row[shown])
+    out[shown] = columns @ conditional_logit(columns, clicked[shown], np.nonzero(shown)[0])
+    return out
 
 
 def newest(items: np.ndarray, kept: np.ndarray, length: int) -> np.ndarray:

@@ -110,10 +110,11 @@ def main(argv: list[str] | None = None) -> None:
             return
         write_config(config.out, replace(config, pretrain=own_config(config.encoder, config.pretrain)))
         write_json(config.out / "result.json", result)
-    began = f", {result['start_gauc']:.4f} before the first" if "start_gauc" in result else ""
+    began = f"{result['start_gauc']:.4f} before the first, " if "start_gauc" in result else ""
     print(
-        f"{config.encoder}: SimScore GAUC {result['valid_gauc']:.4f} in validation sessions, after {result['best_pictures']:,} of "
-        f"{result['pictures']:,} pictures{began}; weights in {config.out / 'best.safetensors'}\n"
+        f"{config.encoder}: GAUC of SimScore beside popularity {result['valid_gauc']:.4f} in validation sessions, after "
+        f"{result['best_pictures']:,} of {result['pictures']:,} pictures ({began}{result['popularity_gauc']:.4f} with popularity alone); "
+        f"weights in {config.out / 'best.safetensors'}\n"
         f"next: python -m features.embed --run {config.out} --out EMBEDDINGS"
     )
 

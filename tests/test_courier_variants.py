@@ -105,6 +105,27 @@ def test_the_page_loss_is_that_of_clicked_items_against_the_unclicked_ones_of_th
     assert total.item() == pytest.approx(loss_of(vectors)[0].item() + parts["loss_page"].item(), rel=1e-9)
 
 
+def test_with_popularity_its_logit_stands_beside_the_similarity_within_the_page(vectors):
+    known = np.random.default_rng(0).normal(size=VIEWS.page.shape).astype(np.float32)
+    losses = []
+    for number, (page, clicked, history) in enumerate(zip(VIEWS.page, VIEWS.clicked, VIEWS.history, strict=True)):
+        others = [place for place in range(3) if page[place] >= 0 and not clicked[place]]
+        for target in np.flatnonzero(clicked) if others else []:
+            rebuilt = slow_reconstructions(vectors, int(page[target]), [int(item) for item in history if item >= 0])
+            places = [int(target), *others]
+            logits = torch.stack([cosine(vectors[int(page[p])], rebuilt) / 0.05 + float(known[number, p]) for p in places])
+            losses.append(logits.logsumexp(0) - logits[0])
+    method = method_of(pv_weight=0.0, ucs_weight=0.0, page_weight=1.0, popularity=True)
+    method.views = replace(VIEWS, known=known)
+    step = method.step(0)
+    found = method.loss({"embedding": vectors[step.items]}, step)[0]
+    assert found.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-6)
+    method.views = replace(VIEWS, known=np.zeros_like(known))
+    assert method.loss({"embedding": vectors[step.items]}, method.step(0))[0].item() == pytest.approx(
+        loss_of(vectors, page_weight=1.0)[1]["loss_page"].item()
+    )
+
+
 @pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize("group", [None, np.array([0, 1, 0, 1, 0, 0, 1])])
 def test_symmetric_is_the_mean_of_both_directions(vectors, group, mask):
@@ -146,6 +167,7 @@ def test_the_losses_have_the_weights_they_are_given(vectors):
         ({"pv_weight": 0.0, "without": "neg-pv"}, "whose weight pv_weight is 0"),
         ({"symmetric": True, "loss": "hinge"}, "only a contrast has two directions"),
         ({"page_weight": -1.0}, "give 0 or more"),
+        ({"popularity": True}, "'popularity'.*whose weight page_weight is 0"),
         ({"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "logq": True}, "'logq'.*about the losses across pages"),
         ({"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "without": "contrast"}, "'without'.*about the losses across pages"),
         ({"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "loss": "hinge"}, "'loss'.*about the losses across pages"),
@@ -335,9 +357,9 @@ def test_symmetric_within_groups_is_the_same_without_the_cost_of_the_others(vect
 def test_preset_small_contrasts_within_the_page_and_recipes_have_the_papers_loss():
     def weights(*words):
         found = parse(CompareConfig, list(words), prog="", description="", presets=COMPARE_PRESETS).pretrain.part(CourierConfig)
-        return found.pv_weight, found.ucs_weight, found.page_weight, found.page_items
+        return found.pv_weight, found.ucs_weight, found.page_weight, found.page_items, found.popularity
 
-    assert weights() == (0, 0, 1, 10)
-    assert weights("--preset", "paper") == weights("--preset", "tiny") == (1, 1, 0, 5)
+    assert weights() == (0, 0, 1, 10, True)
+    assert weights("--preset", "paper") == weights("--preset", "tiny") == (1, 1, 0, 5, False)
     for recipe in ("paper-loss", "scratch", "letter"):
-        assert weights("--recipe", f"recipes/{recipe}.toml") == (1, 1, 0, 5)
+        assert weights("--recipe", f"recipes/{recipe}.toml") == (1, 1, 0, 5, False)

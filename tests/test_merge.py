@@ -11,7 +11,7 @@ from eval.merge import alone_entries, merge, pairs_of, read_users, select_forms,
 from eval.report.caveats import notes
 from eval.report.published import TABLE_5, has_published
 from eval.report.wording import pairs_shown
-from eval.rows import ALONE
+from eval.rows import ALONE, BESIDE, POPULARITY
 from metrics.intervals import GaucSums, Resamples, difference, gauc_draws, gauc_sums, resampled
 from run.errors import DataError, UserError
 from run.files import write_json
@@ -45,10 +45,11 @@ def complete():
         ],
         "pairs": pairs_of(selected, {row: resampled(sums[row], resamples) for row in selected.values()}),
     }  # fmt: skip
-    alone = {name: gauc_sums(click, rng.normal(size=(2, 600)) + click, session, resamples) for name in ("courier", "simclr")}
-    entries = [{"encoder": name, "gauc": {"per_seed": of_encoder.point.tolist()}} for name, of_encoder in alone.items()]
-    results |= alone_entries(entries, {name: resampled(of_encoder, resamples) for name, of_encoder in alone.items()})
-    sums |= {(name, ALONE): of_encoder for name, of_encoder in alone.items()}
+    without = {(name, how): rng.normal(size=(2, 600)) + click for name in ("courier", "simclr") for how in (ALONE, BESIDE)}
+    without = {POPULARITY: rng.normal(size=(2, 600)) + 0.5 * click} | without
+    alone = {row: gauc_sums(click, scores, session, resamples) for row, scores in without.items()}
+    results |= alone_entries({row: resampled(of_row, resamples) for row, of_row in alone.items()})
+    sums |= alone
     return results, sums, click, predictions, session, user
 
 
@@ -56,7 +57,8 @@ def write_part(path, results, sums, rows):
     kept = [row for row in results["rows"] if (row["encoder"], row["image_feature"]) in rows]
     alone = [each for each in results["alone"] if each["encoder"] in {row[0] for row in rows}]
     write_json(path, {**results, "rows": kept, "pairs": [], "alone": alone, "alone_pairs": []})
-    write_users(users_file(path), {row: sums[row] for row in [*rows, *((each["encoder"], ALONE) for each in alone)]}, SEEDS)
+    without = [POPULARITY, *((each["encoder"], how) for each in alone for how in (ALONE, BESIDE))]
+    write_users(users_file(path), {row: sums[row] for row in [*rows, *without]}, SEEDS)
     return path
 
 
@@ -69,6 +71,7 @@ def test_parts_by_encoder_merge_to_the_results_of_one_comparison(complete, tmp_p
     merged = merge(files)
     assert merged["rows"] == results["rows"]
     assert merged["pairs"] == results["pairs"]
+    assert merged["popularity"] == results["popularity"]
     assert merged["alone"] == results["alone"]
     assert merged["alone_pairs"] == results["alone_pairs"] != []
     assert merged["seconds"] == {"this_call": 4.0}
@@ -77,13 +80,13 @@ def test_parts_by_encoder_merge_to_the_results_of_one_comparison(complete, tmp_p
 
 def test_a_part_without_similarities_leaves_them_out_of_the_merged_comparison(complete, tmp_path):
     results, sums = complete[:2]
-    old = {key: value for key, value in results.items() if not key.startswith("alone")}
+    old = {key: value for key, value in results.items() if not key.startswith(("alone", "popularity"))}
     files = [write_part(tmp_path / "a.json", results, sums, [ROWS[0]]), tmp_path / "b.json"]
     write_json(files[1], {**old, "rows": results["rows"][1:3], "pairs": []})
     write_users(users_file(files[1]), {row: sums[row] for row in ROWS[1:3]}, SEEDS)
     merged = merge(files)
     assert len(merged["rows"]) == 3
-    assert not {"alone", "alone_pairs"} & set(merged)
+    assert not {"popularity", "alone", "alone_pairs"} & set(merged)
 
 
 def test_a_form_in_a_later_part_can_be_selected(complete, tmp_path):

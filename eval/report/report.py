@@ -170,12 +170,14 @@ def _pairs(results: Results) -> dict[str, Any] | None:
 
 
 def _alone(results: Results) -> dict[str, Any] | None:
-    """The differences of encoders without a CTR model."""
-    colours = encoder_colours(results)
-    rows = []
-    for pair in alone_shown(results):
-        delta = pair["delta_gauc"]
-        rows.append(_forest_row(f"{pair['a']} minus {pair['b']}", delta, colours.get(pair["a"], "var(--ink)"), bool(verdict(delta))))
+    """What encoders add to popularity without a CTR model; of older results, the differences of their cosines alone."""
+    colours, rows = encoder_colours(results), []
+    if "popularity" in results:
+        deltas = [(f"{each['encoder']} beside popularity", each["encoder"], each["over_popularity"]) for each in results.get("alone") or []]
+    else:
+        deltas = [(f"{pair['a']} minus {pair['b']}", pair["a"], pair["delta_gauc"]) for pair in alone_shown(results)]
+    for label, encoder, delta in deltas:
+        rows.append(_forest_row(label, delta, colours.get(encoder, "var(--ink)"), bool(verdict(delta))))
     return forest(rows) if rows else None
 
 

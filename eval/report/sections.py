@@ -58,7 +58,7 @@ def training_charts(curves: Curves, results: Results) -> list[dict[str, Any]]:
     colours |= {name: colour(len(colours) + number) for number, name in enumerate(unknown)}
     charts = [
         _chart("Pre-training loss", encoders, colours, "loss"),
-        _chart("SimScore GAUC, validation", encoders, colours, "valid_gauc", best=True),
+        _chart("GAUC of SimScore beside popularity, validation", encoders, colours, "valid_gauc", best=True),
         _chart("CTR log loss, validation", models, colours, "valid_log_loss"),
     ]
     return [chart for chart in charts if chart]

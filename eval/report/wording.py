@@ -1,6 +1,6 @@
 """The words of the report, the terminal and the README, the same in all three: numbers, and the answer in a sentence."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any, TypeGuard
 
@@ -138,15 +138,31 @@ def pairs_shown(results: Results) -> list[Row]:
 
 
 def alone(results: Results) -> str:
-    """How well each encoder's similarities rank without a CTR model, and the differences of `alone_shown`; "" without encoders."""
+    """What each encoder's similarities add to popularity without a CTR model, how well they rank alone, and the differences of
+    `alone_shown`; "" without encoders."""
     encoders = results.get("alone") or []
-    levels = ", ".join(f"{each['encoder']} {level(each['gauc']['mean'])}" for each in encoders)
-    deltas = "; ".join(
-        f"{pair['a']} minus {pair['b']} {percentage_points(pair['delta_gauc']['mean'])} {bounds(pair['delta_gauc'])}"
-        for pair in alone_shown(results)
-    )
-    text = f"Without a CTR model, the mean cosine with the newest clicks alone has a GAUC of: {levels}"
-    return f"{text} (pp: {deltas})." if deltas else f"{text}." if encoders else ""
+    if not encoders:
+        return ""
+    begins, text = "Without a CTR model, the mean cosine with the newest clicks alone has a GAUC of", ""
+    if "popularity" in results:
+        added = (f"{each['encoder']} {_delta(each['over_popularity'])}" for each in encoders)
+        text = (
+            f"Without a CTR model, popularity so far has a GAUC of {level(results['popularity']['mean'])}, to which the mean cosine with "
+            f"the newest clicks adds (pp): {_and_differences(added, results, 'delta_beside_popularity')}. "
+        )
+        begins = "That cosine alone has"
+    levels = (f"{each['encoder']} {level(each['gauc']['mean'])}" for each in encoders)
+    return f"{text}{begins}: {_and_differences(levels, results, 'delta_gauc')}."
+
+
+def _and_differences(levels: Iterable[str], results: Results, delta: str) -> str:
+    """What encoders have without a CTR model, and how much more than each other."""
+    deltas = "; ".join(f"{pair['a']} minus {pair['b']} {_delta(pair[delta])}" for pair in alone_shown(results))
+    return ", ".join(levels) + (f" ({deltas})" if deltas else "")
+
+
+def _delta(delta: Row) -> str:
+    return f"{percentage_points(delta['mean'])} {bounds(delta)}"
 
 
 def alone_shown(results: Results) -> list[Row]:
@@ -160,9 +176,13 @@ def alone_shown(results: Results) -> list[Row]:
 
 def _swapped(pair: Row) -> Row:
     """The same pair, b minus a."""
-    delta = pair["delta_gauc"]
+    deltas = {name: _negative(delta) for name, delta in pair.items() if name.startswith("delta")}
+    return {"a": pair["b"], "b": pair["a"]} | deltas
+
+
+def _negative(delta: Row) -> Row:
     low, high = (None if bound is None else -bound for bound in delta["ci95"])
-    return {"a": pair["b"], "b": pair["a"], "delta_gauc": {**delta, "mean": -delta["mean"], "ci95": [high, low]}}
+    return {**delta, "mean": -delta["mean"], "ci95": [high, low]}
 
 
 LEAST_ROOM = 0.001  # a GAUC this little below the ceiling leaves nothing to take a share of

@@ -38,7 +38,7 @@ class CourierConfig(MethodSettings):
     presets: ClassVar = {
         "tiny": {"batch_size": 256},
         # clicks teach more within a page than across pages on every log with enough of them (docs/log.md, 1 December 2026)
-        "small": {"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "page_items": 10},
+        "small": {"pv_weight": 0.0, "ucs_weight": 0.0, "page_weight": 1.0, "page_items": 10, "popularity": True},
         "paper": {"batch_size": 3072, "head_common": 0.0, "head_rate": 1.0, "body_rate": 1.0, "crop": 0.6},
     }
 
@@ -70,6 +70,8 @@ class CourierConfig(MethodSettings):
     pv_weight: float = 1.0  # courier: weight of the loss over page views (L_pv); 0: leave it out
     ucs_weight: float = 1.0  # courier: weight of the loss over the click sequence (L_ucs); 0: leave it out
     page_weight: float = 0.0  # courier: weight of the loss within the page: clicked items compete with its unclicked ones only
+    # courier: within the page, an item's popularity so far stands beside its similarity, so that pictures explain only what it does not
+    popularity: bool = False
     click_head: bool = False  # courier: add a loss that predicts clicks from pictures and reconstructions, as the authors' code
 
     def __post_init__(self):
@@ -88,6 +90,8 @@ class CourierConfig(MethodSettings):
         if any(across) and not self.weights["pv"] and not self.weights["ucs"]:
             setting = next(name for name, given in zip(("loss", "without", "logq", "symmetric"), across, strict=True) if given)
             raise SettingError(setting, getattr(self, setting), f"it is about the losses across pages, whose weights are 0; {_PAPER_LOSS}")
+        if self.popularity and not self.page_weight:
+            raise SettingError("popularity", self.popularity, "it is about the loss within the page, whose weight page_weight is 0")
         if self.page_weight and (self.loss == "hinge" or "contrast" in self.left_out):
             setting = "loss" if self.loss == "hinge" else "without"
             raise SettingError(setting, getattr(self, setting), f"the loss within the page is a contrast all the same; {_PAPER_LOSS}")
@@ -184,6 +188,8 @@ class Courier(Method):
         rows = rows_of_step(len(self.views), self.batch_size, self.seed, number)
         items, places = distinct({"page": self.views.page[rows], "history": self.views.history[rows]})
         places["clicked"] = self.views.clicked[rows]
+        if self.views.known is not None:
+            places["known"] = self.views.known[rows]
         if self.group is not None:
             places["group"] = self.group[items]
         if self.titles is not None:
@@ -211,7 +217,7 @@ class Courier(Method):
         if weights["ucs"]:
             parts["loss_ucs"] = weights["ucs"] * self._sequence_loss(embeddings, history, step)
         if weights["page"]:
-            parts["loss_page"] = weights["page"] * self._own_page_loss(embeddings, page, clicked, history)
+            parts["loss_page"] = weights["page"] * self._own_page_loss(embeddings, page, clicked, history, step)
         if self.own.click_head:
             parts["loss_click"] = self._click_loss(embeddings, page, clicked, history)
         if self.titles is not None:
@@ -225,8 +231,9 @@ class Courier(Method):
         candidates = target if "neg-pv" in self.own.left_out else page[page >= 0]
         return self._compare(embeddings, candidates, target, history[row], step)
 
-    def _own_page_loss(self, embeddings: Tensor, page: Tensor, clicked: Tensor, history: Tensor) -> Tensor:
+    def _own_page_loss(self, embeddings: Tensor, page: Tensor, clicked: Tensor, history: Tensor, step: Step) -> Tensor:
         """Clicked items against the unclicked ones of their own page; those without any are left out."""
+        import torch
         import torch.nn.functional as F
 
         from pretrain.parts.courier_losses import contrast_rows
@@ -236,12 +243,16 @@ class Courier(Method):
         if self.mask_same_item:
             unclicked = unclicked.masked_fill(unclicked == target[:, None], -1)
         competes = (unclicked >= 0).any(1)
-        row, target, unclicked = row[competes], target[competes], unclicked[competes]
+        row, place, target, unclicked = row[competes], place[competes], target[competes], unclicked[competes]
         if len(row) == 0:
             return embeddings.sum() * 0.0
         rebuilt = self._rebuilt(embeddings, target, history[row])
-        others = F.embedding(unclicked.clamp(min=0), embeddings)
-        return contrast_rows(F.embedding(target, embeddings), others, unclicked >= 0, rebuilt, temperature=self.own.temperature)
+        others, ahead = F.embedding(unclicked.clamp(min=0), embeddings), None
+        if self.views.known is not None:
+            known = torch.as_tensor(step.places["known"], device=embeddings.device)
+            ahead = known[row] - known[row, place][:, None]
+        options = {"temperature": self.own.temperature, "ahead_CJ": ahead}
+        return contrast_rows(F.embedding(target, embeddings), others, unclicked >= 0, rebuilt, **options)
 
     def _sequence_loss(self, embeddings: Tensor, history: Tensor, step: Step) -> Tensor:
         """L_ucs: the last click against its reconstruction from the clicks before it; rows with one click are left out."""
@@ -330,7 +341,9 @@ def _material(shop: Shop, has_picture: np.ndarray, config: CommonConfig) -> tupl
     from pretrain.page_views import page_views
 
     own, cautions, titles = config.part(CourierConfig), [], None
-    views = page_views(shop, page_items=own.page_items, history_items=own.history_items, has_picture=has_picture)
+    views = page_views(
+        shop, page_items=own.page_items, history_items=own.history_items, has_picture=has_picture, with_popularity=own.popularity
+    )
     enough_views(views, "both a click and earlier clicks with pictures")
     across_pages = own.weights["pv"] or own.weights["ucs"]
     if not across_pages:

@@ -116,7 +116,15 @@ def contrast_within(
     return total / len(positive_C)
 
 
-def contrast_rows(positive_CD: Tensor, other_CJD: Tensor, present_CJ: Tensor, reconstruction_CD: Tensor, *, temperature: float) -> Tensor:
+def contrast_rows(
+    positive_CD: Tensor,
+    other_CJD: Tensor,
+    present_CJ: Tensor,
+    reconstruction_CD: Tensor,
+    *,
+    temperature: float,
+    ahead_CJ: Tensor | None = None,
+) -> Tensor:
     """Mean contrastive loss in nats where every column has candidates of its own.
 
     Args:
@@ -125,10 +133,14 @@ def contrast_rows(positive_CD: Tensor, other_CJD: Tensor, present_CJ: Tensor, re
         present_CJ: (C, J) bool; False is padding.
         reconstruction_CD: (C, D) reconstructions of the clicked items.
         temperature: t > 0; divides the cosine.
+        ahead_CJ: (C, J) how far each candidate is ahead of the clicked item by what is known without pictures, as a logit.
     """
     rebuilt_CD = F.normalize(reconstruction_CD, dim=1) / temperature
     matched_C = (F.normalize(positive_CD, dim=1) * rebuilt_CD).sum(1)
-    others_CJ = torch.einsum("cjd,cd->cj", F.normalize(other_CJD, dim=2), rebuilt_CD).masked_fill(~present_CJ, -torch.inf)
+    others_CJ = torch.einsum("cjd,cd->cj", F.normalize(other_CJD, dim=2), rebuilt_CD)
+    if ahead_CJ is not None:
+        others_CJ = others_CJ + ahead_CJ
+    others_CJ = others_CJ.masked_fill(~present_CJ, -torch.inf)
     return (torch.cat([matched_C[:, None], others_CJ], 1).logsumexp(1) - matched_C).mean()
 
 
