@@ -33,7 +33,12 @@ class PairsConfig(MethodSettings):
     """InfoNCE of pictures clicked in succession, and of queries and clicked pictures."""
 
     part = "pairs"
-    presets: ClassVar = {"tiny": {"batch_size": 256}, "paper": {"head_common": 0.0, "head_rate": 1.0, "body_rate": 1.0, "crop": 0.6}}
+    presets: ClassVar = {
+        "tiny": {"batch_size": 256},
+        # at the defaults, a head that begins as components collapses (docs/log.md, 1 December 2026)
+        "small": {"head_rate": 1.0, "temperature": 0.1, "logq": True},
+        "paper": {"head_common": 0.0, "head_rate": 1.0, "body_rate": 1.0, "crop": 0.6},
+    }
 
     batch_size: int = 4096  # pairs of a step, over all ranks
     apart: int = 1  # clicks between the pictures of a pair at most: 1 pairs each click with the user's next one
