@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.log.popularity import popularity
 from data.log.shop_folder import Shop
+from data.log.statistics import popularity
 from features.embeddings import read_embeddings
 from pretrain.embedding import Validation, similarity_scores
 from pretrain.settings import CommonConfig

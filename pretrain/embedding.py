@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.log.popularity import popularity
 from data.log.shop_folder import Shop
+from data.log.statistics import popularity
 from data.pictures.reader import Pictures
 from metrics.conditional_logit import conditional_logit
 from metrics.gauc import gauc
@@ -108,7 +108,7 @@ class Validation:
 
     shop: Shop
     rows: np.ndarray  # (V,) impression rows
-    popularity: np.ndarray  # (V, 2) of their items (data/log/popularity.py)
+    popularity: np.ndarray  # (V, 2) of their items (data/log/statistics.py)
 
     @classmethod
     def of(cls, shop: Shop) -> Validation:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.log.histories import click_history, padded
-from data.log.popularity import popularity
 from data.log.shop_folder import SPLITS, Shop
+from data.log.statistics import popularity
 from metrics.conditional_logit import conditional_logit
 from run.randomness import permutation
 

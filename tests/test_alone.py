@@ -5,8 +5,8 @@ say which way round.
 import numpy as np
 import pytest
 
-from data.log.popularity import popularity
 from data.log.shop_folder import load_shop
+from data.log.statistics import popularity
 from eval.alone import popularity_alone, similarity_alone
 from eval.report.wording import alone, alone_shown
 from features.embeddings import write_embeddings

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from data.log.popularity import PRIOR, popularity
 from data.log.shop_folder import load_shop
+from data.log.statistics import POPULARITY_PRIOR as PRIOR
+from data.log.statistics import popularity
 from tests.shops import write_shop
 
 ORIGIN = {"source": "movielens", "negatives": {"per_positive": 3, "by": "popularity", "window_seconds": 86_400}, "rows_refused": {}}

@@ -320,7 +320,8 @@ def test_flags_that_a_frozen_body_does_not_read_are_reported():
 
 
 def test_flags_of_the_initial_encoder_apply_where_there_is_one():
-    config = PretrainConfig(distortion=DistortionConfig(strength=0.1))
+    small = with_settings(PretrainConfig(), PRESETS["small"], source="small")
+    config = replace(small, weights="pictures", body="tuned", distortion=DistortionConfig(strength=0.1))
     assert not unread(TrainConfig(encoder="courier", pretrain=config))
     assert list(unread(TrainConfig(encoder="courier", pretrain=replace(config, weights="random")))) == ["--distortion.strength"]
 
