@@ -132,10 +132,11 @@ def unread(config: TrainConfig) -> dict[str, str]:
         given, usual = (asdict(settings.part(kind)) for settings in (config.pretrain, preset))
         prefix = "--" if kind.plain_flags else f"--{kind.part}."
         for name in (name for name, value in given.items() if value != usual[name]):
+            flag = prefix + name.replace("_", "-")
             if kind.part not in read:
-                found[prefix + name.replace("_", "-")] = f"it belongs to another method than {config.encoder}"
+                found[flag] = f"it belongs to another method than {config.encoder}"
             elif name in TUNED_ONLY and config.pretrain.body == "frozen":
-                found[prefix + name.replace("_", "-")] = "the body is frozen (--body tuned reads it)"
+                found[flag] = "the body is frozen (--body tuned reads it)"
     return found
 
 

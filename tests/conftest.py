@@ -51,3 +51,19 @@ def world(request, tmp_path_factory, photos) -> Path:
     """Each built-in world, of size `tests.made_worlds.SIZES`; the folder has the world's name."""
     folder = tmp_path_factory.mktemp("worlds") / request.param
     return make_world(request.param, folder, **SIZES, seed=3, fashion_dir=photos)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """tests/exports.py: from a form and training flags to a shop, a run on it and its export."""
+    from tests.exports import exports_in
+
+    return exports_in(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def scorer_of():
+    """tests/exports.py: from an export to its scorer."""
+    from tests.exports import scorers
+
+    return scorers()

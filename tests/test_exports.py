@@ -12,13 +12,7 @@ from ctr.serving.exporter import refresh_log
 from ctr.serving.trained_run import open_run
 from data.log.shop_folder import load_shop
 from run.errors import UserError
-from tests.exports import exports_in
 from tests.trained_ctr import asked_of, sessions_of
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return exports_in(tmp_path_factory)
 
 
 def test_a_scorer_reads_counts_taken_again_as_if_loaded_anew_and_refuses_another_export(made, tmp_path):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from data.log.shop_folder import load_shop
-from data.log.statistics import POPULARITY_PRIOR as PRIOR
-from data.log.statistics import popularity
+from data.log.statistics import PRIOR, popularity
 from tests.shops import write_shop
 
 ORIGIN = {"source": "movielens", "negatives": {"per_positive": 3, "by": "popularity", "window_seconds": 86_400}, "rows_refused": {}}

@@ -10,18 +10,8 @@ from PIL import Image
 
 from data.log.shop_folder import load_shop
 from run.errors import UserError
-from tests.exports import HALVED, exports_in, scorers
+from tests.exports import HALVED
 from tests.trained_ctr import asked_of, sessions_of
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return exports_in(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def scorer_of():
-    return scorers()
 
 
 def test_pictures_are_found_next_to_the_request_file_and_errors_begin_with_its_path(made, scorer_of, tmp_path, monkeypatch):

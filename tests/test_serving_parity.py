@@ -17,7 +17,7 @@ from ctr.score import main as score
 from ctr.serving.exporter import refresh_log
 from ctr.serving.trained_run import open_run
 from data.log.shop_folder import load_shop
-from tests.exports import FORMS, HALVED, exports_in, scorers
+from tests.exports import FORMS, HALVED
 from tests.trained_ctr import as_object, asked_of, sessions_of
 
 ALONE = """
@@ -26,16 +26,6 @@ sys.modules["ctr"] = sys.modules["torchrec"] = None  # importing either would fa
 program = torch.export.load(sys.argv[1]).module()
 torch.save(program(*torch.load(sys.argv[2], weights_only=True)), sys.argv[3])
 """
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return exports_in(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def scorer_of():
-    return scorers()
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,14 @@ from ctr.inputs.batches import assemble
 from ctr.inputs.encode import clicks_of, encode
 from ctr.inputs.impression_parts import cuts, log_of, read_part
 from ctr.inputs.sampler import split_sessions
-from ctr.inputs.statistics import PRIOR, RECENT, log_statistics
+from ctr.inputs.statistics import RECENT, log_statistics
 from ctr.model.dense_features import dense_features
 from ctr.training.loop import train_ctr
 from data.log.co_occurrence import DISTANCE, SHRINK, co_occurrence
 from data.log.events import CLICK
 from data.log.ingest import ingest
 from data.log.shop_folder import load_shop
-from data.log.statistics import Clock, counts_of
+from data.log.statistics import PRIOR, Clock, counts_of
 from features.image_feature import no_image
 from tests.random_logs import random_tables, write_tables
 

@@ -15,11 +15,10 @@ import polars as pl
 from data.arrays.time_keys import before
 from data.log.events import CART, CLICK, PURCHASE, Events
 from data.log.shop_folder import Shop
-from data.log.statistics import Clock, Counts, counts_of, first_shown
+from data.log.statistics import Clock, Counts, click_rate, counts_of, first_shown, smoothed
 from data.log.tables import index_of
 
 RECENT = 7 * 86_400  # seconds of the recent past, for trends
-PRIOR = 20.0  # impressions with the log's own click rate that are added to every group's
 OF_GROUP = ("impressions", "clicks", "click rate", "recent impressions", "recent clicks", "trend")
 ACTIVITY = {"click events": CLICK, "purchase events": PURCHASE, "cart events": CART}
 
@@ -85,8 +84,7 @@ class LogStatistics:
 
     def rate(self, moment: np.ndarray) -> np.ndarray:
         """(n,) the log's click rate before each moment, 1/2 before its first impression."""
-        impressions, clicks = self.overall.before(np.zeros(len(moment), np.int64), moment)
-        return (clicks + 1) / (impressions + 2)
+        return click_rate(*self.overall.before(np.zeros(len(moment), np.int64), moment))
 
     def activity(self, user: np.ndarray, moment: np.ndarray) -> Activity:
         """What users (n,) did before moments (n,)."""
@@ -140,10 +138,10 @@ def group_values(counts: GroupCounts, rate: np.ndarray) -> list[np.ndarray]:
     Args:
         rate: (n,) the log's click rate so far.
     """
-    smoothed = (counts.clicks + PRIOR * rate) / (counts.impressions + PRIOR)
-    recent = (counts.recent_clicks + PRIOR * smoothed) / (counts.recent_impressions + PRIOR)
+    own = smoothed(counts.impressions, counts.clicks, rate)
+    recent = smoothed(counts.recent_impressions, counts.recent_clicks, own)
     shown, clicked, lately_shown, lately_clicked = (np.log1p(count) for count in counts)
-    return [shown, clicked, np.log(smoothed / rate), lately_shown, lately_clicked, np.log(recent / smoothed)]
+    return [shown, clicked, np.log(own / rate), lately_shown, lately_clicked, np.log(recent / own)]
 
 
 def log_statistics(shop: Shop, columns: Sequence[str], *, lag: int, clicks_only: bool = False) -> LogStatistics:

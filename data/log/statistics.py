@@ -19,7 +19,7 @@ from data.log.events import user_ranges
 from data.log.shop_folder import Shop
 from data.origin import is_sampled
 
-POPULARITY_PRIOR = 20.0  # impressions with the log's own click rate that are added to an item's
+PRIOR = 20.0  # impressions with the log's own click rate that are added to every group's
 _TIME_BITS = 32  # of a key: 136 years
 _AT_ONCE = 1 << 24  # impressions sorted at a time
 
@@ -113,7 +113,7 @@ def first_shown(shop: Shop, *, clicks_only: bool = False) -> np.ndarray:
 
 def popularity(shop: Shop, rows: np.ndarray) -> np.ndarray:
     """(n, 2) float32 of impression rows (n,): log1p of the item's clicks strictly before the impression's session, and the logarithm of its
-    click rate until then, smoothed by POPULARITY_PRIOR impressions, relative to the log's.
+    click rate until then, smoothed by PRIOR impressions, relative to the log's.
 
     Of a log whose impressions without a click were sampled, only clicks are counted.
     """
@@ -121,9 +121,18 @@ def popularity(shop: Shop, rows: np.ndarray) -> np.ndarray:
     every, options = np.arange(len(shop.items), dtype=np.int32), {"clock": Clock.of(shop.time), "clicks_only": is_sampled(shop.folder)}
     shown, clicked = counts_of(every, shop.item, shop, groups=len(every), **options).before(item, moment)
     all_shown, all_clicked = counts_of(np.zeros_like(every), shop.item, shop, groups=1, **options).before(np.zeros_like(item), moment)
-    rate = (all_clicked + 1) / (all_shown + 2)
-    relative = (clicked + POPULARITY_PRIOR * rate) / (shown + POPULARITY_PRIOR) / rate
-    return np.stack([np.log1p(clicked), np.log(relative)], axis=1).astype(np.float32)
+    rate = click_rate(all_shown, all_clicked)
+    return np.stack([np.log1p(clicked), np.log(smoothed(shown, clicked, rate) / rate)], axis=1).astype(np.float32)
+
+
+def click_rate(shown: np.ndarray, clicked: np.ndarray) -> np.ndarray:
+    """(n,) the click rate of all impressions so far, 1/2 before the first."""
+    return (clicked + 1) / (shown + 2)
+
+
+def smoothed(shown: np.ndarray, clicked: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    """(n,) click rates of groups, as if each had been shown PRIOR times more, at `rate`."""
+    return (clicked + PRIOR * rate) / (shown + PRIOR)
 
 
 def _keys(group: np.ndarray, tick: np.ndarray) -> np.ndarray:
