@@ -32,7 +32,7 @@ def feature_stages(root: Path, source: SourceConfig, encoder: str, config: Commo
         seed: matters only for random weights.
         weights: what tells the body's weights from others; empty: what `config.weights` says.
     """
-    names = ("backbone", "image_size", "store_size")
+    names = ("backbone", "features", "image_size", "store_size")
     key = source.key(root) | {name: getattr(config, name) for name in names} | {"weights": weights or weights_read(config)}
     key |= {
         "code": code_hash("pretrain.body_features", *_CODE, without=("pretrain.methods.table", "data.source")),

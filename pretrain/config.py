@@ -40,8 +40,8 @@ _COMMON: dict[str, dict[str, Any]] = {
     },
     # docs/log.md, 30 November and 1 December 2026, has what was tried, by validation
     "small": {
-        "backbone": "timm:tf_efficientnet_lite0", "weights": "registry", "body": "frozen", "head": "components",
-        "image_size": 128, "store_size": 192, "learning_rate": 1e-4,
+        "backbone": "timm:tf_efficientnet_lite0", "weights": "registry", "body": "frozen", "features": "stages",
+        "head": "components", "image_size": 128, "store_size": 192, "learning_rate": 3e-4,
     },
     "paper": {
         "backbone": "swin_t", "weights": "imagenet", "centre": False, "image_size": 224, "store_size": 336, "dim": 256, "checkpoints": 20,

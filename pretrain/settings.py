@@ -8,7 +8,7 @@ from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from pretrain.backbones.names import HEAD_SHAPES, NAMED_WEIGHTS, check_backbone
+from pretrain.backbones.names import HEAD_SHAPES, NAMED_WEIGHTS, check_backbone, is_timm
 from run.config import one_of, positive
 from run.errors import SettingError
 
@@ -50,6 +50,9 @@ class CommonConfig:
     # the head is trained, on them: thousands of page views a second on a CPU
     body: str = "tuned"
     cached_views: int = 4  # distorted views of each picture whose features are computed; for methods that compare views of a frozen body
+    # what of the body the head is given: last (what its classifier was given) | stages (beside it, of every stage's feature map, each
+    # channel's mean and deviation: they keep colour and texture; timm:NAME only)
+    features: str = "last"
     # linear | mlp (beside a linear part) | residual (an MLP on a linear part, through a gate); each begins as its linear part
     head_shape: str = "linear"
     # initial weights of the head's linear part: given (the head that comes with the body's weights, or a new one, as in the paper) |
@@ -91,6 +94,11 @@ class CommonConfig:
             positive(name, getattr(self, name))
         check_backbone("backbone", self.backbone)
         one_of("body", self.body, ("frozen", "tuned"))
+        one_of("features", self.features, ("last", "stages"))
+        if self.features == "stages" and not is_timm(self.backbone):
+            raise SettingError(
+                "features", "stages", f"only timm's networks show their stages, and the backbone is {self.backbone}: give last"
+            )
         one_of("head_shape", self.head_shape, HEAD_SHAPES)
         one_of("head", self.head, ("given", "whitened", "components"))
         if self.cached_views < 2:

@@ -79,6 +79,24 @@ def test_the_forward_is_timms_own_with_timms_preprocessing(name, tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [*NETWORKS, "timm:swin_tiny_patch4_window7_224"])
+def test_features_of_stages_are_the_last_layer_and_the_moments_of_every_map(name):
+    net = moved(backbone(name, dim=5, seed=0, image_size=SIZE, features="stages")).eval()
+    with torch.no_grad():
+        found = net.body(PICTURES)
+        normalised = net.body.normalised(PICTURES.clone())
+        last, maps = net.body.net(normalised), net.body.net.forward_intermediates(normalised, intermediates_only=True)
+        moments = [moment for one in maps for moment in (one.flatten(2).mean(2), one.flatten(2).var(2, correction=0).sqrt())]
+    assert found.shape == (3, net.body.size)
+    assert len(maps) > 2  # a small network's
+    torch.testing.assert_close(found, torch.cat([last, *moments], 1), rtol=1e-4, atol=1e-5)
+
+
+def test_stages_are_asked_of_timms_networks_only():
+    with pytest.raises(SettingError, match="only timm's networks show their stages, and the backbone is resnet18: give last"):
+        replace(CONFIG, backbone="resnet18", features="stages")
+
+
 @pytest.mark.parametrize("name", [*NETWORKS, "mobilenet_v3_small", "resnet18"])
 def test_features_of_a_picture_depend_on_no_other_picture_in_training(name):
     net = moved(backbone(name, dim=5, seed=0, image_size=SIZE)).train()

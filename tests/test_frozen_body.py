@@ -129,6 +129,25 @@ def test_a_head_begins_as_the_principal_components_whatever_its_shape(shape):
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-4)
 
 
+def test_the_linear_part_reads_standardised_features():
+    features = torch.randn(300, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([100, 10, 1, 1, 0.1, 0.0]) + 7
+    head = new_head("linear", 6, 3)
+    torch.testing.assert_close(head(features), torch.nn.functional.linear(features, head.weight, head.bias))  # until pictures set them
+    from_components(head, features, whiten=False)
+    read = (features - head.mean) / head.deviation
+    torch.testing.assert_close(read.mean(0), torch.zeros(6), atol=1e-3, rtol=0)
+    torch.testing.assert_close(read.std(0)[:4], torch.ones(4))
+    assert torch.equal(read.std(0)[5:], torch.zeros(1))  # a column without differences stays one
+    assert read.std(0)[4] < 1  # one with hardly any is not blown up
+
+
+def test_a_file_whose_head_standardises_nothing_still_loads(tmp_path):
+    net = backbone_of(CONFIG, 3)
+    torch.save({key: value for key, value in net.state_dict().items() if key not in ("head.mean", "head.deviation")}, tmp_path / "old.pt")
+    loaded = backbone_of(CONFIG, 4, tmp_path / "old.pt")
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in loaded.state_dict().items())
+
+
 @pytest.mark.parametrize("encoder", ["courier", "simclr", "simsiam", "supervised"])
 def test_training_begins_as_the_frozen_encoder_and_ends_no_worse(shop, features, tmp_path, encoder):
     body = {key: value.clone() for key, value in backbone_of(CONFIG, 0).body.state_dict().items()}

@@ -32,6 +32,8 @@ class Settings(Protocol):
     def head_shape(self) -> str: ...
     @property
     def weights(self) -> str: ...
+    @property
+    def features(self) -> str: ...
 
 
 class Backbone(nn.Module):
@@ -49,7 +51,10 @@ class Backbone(nn.Module):
         return self.body.feature_map(pictures)
 
 
-def backbone(name: str, *, dim: int, seed: int, image_size: int = 224, weights: str = "random", head: str = "linear") -> Backbone:
+def backbone(
+    name: str, *, dim: int, seed: int, image_size: int = 224, weights: str = "random", head: str = "linear",
+    features: str = "last",
+) -> Backbone:  # fmt: skip
     """A backbone with a new head, unless the weights are of one trained here.
 
     Args:
@@ -61,6 +66,7 @@ def backbone(name: str, *, dim: int, seed: int, image_size: int = 224, weights: 
             the library's state or that of a backbone trained here; "pictures" is random here: the caller gives a file once the initial
             encoder is trained.
         head: its shape (pretrain/backbones/heads.py).
+        features: last | stages: what of the body the head is given (pretrain/backbones/timm_body.py).
 
     Raises:
         UserError: the weights cannot be obtained, or do not fit.
@@ -69,7 +75,7 @@ def backbone(name: str, *, dim: int, seed: int, image_size: int = 224, weights: 
     ours = state is not None and all(key.startswith(("body.", "head.")) for key in state)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer_seed(seed, "backbone", name))
-        body = _body(name, image_size, "random" if ours else weights, state)
+        body = _body(name, image_size, "random" if ours else weights, state, stages=features == "stages")
         net = Backbone(body, new_head(head, body.size, dim))
     if ours and state is not None:
         fit(net, state, name=name, source=weights, head=("head.",))
@@ -79,12 +85,12 @@ def backbone(name: str, *, dim: int, seed: int, image_size: int = 224, weights: 
 def backbone_of(config: Settings, seed: int, weights: Path | None = None) -> Backbone:
     """The backbone of these settings, with its initial weights or those of a file."""
     return backbone(
-        config.backbone, dim=config.dim, seed=seed, image_size=config.image_size, head=config.head_shape,
+        config.backbone, dim=config.dim, seed=seed, image_size=config.image_size, head=config.head_shape, features=config.features,
         weights=config.weights if weights is None else str(weights),
     )  # fmt: skip
 
 
-def _body(name: str, image_size: int, weights: str, state: Mapping[str, Tensor] | None) -> Body:
+def _body(name: str, image_size: int, weights: str, state: Mapping[str, Tensor] | None, *, stages: bool) -> Body:
     """The body, with its weights.
 
     Args:
@@ -95,10 +101,12 @@ def _body(name: str, image_size: int, weights: str, state: Mapping[str, Tensor] 
         if weights not in _RANDOM:
             raise UserError(f"small_cnn has no weights of {weights}; give a file of one trained here, or --weights random")
         return SmallCnn()
-    return (_timm if is_timm(name) else _torchvision)(name, image_size, weights, state)
+    if is_timm(name):
+        return _timm(name, image_size, weights, state, stages=stages)
+    return _torchvision(name, image_size, weights, state)
 
 
-def _timm(name: str, image_size: int, weights: str, state: Mapping[str, Tensor] | None) -> Body:
+def _timm(name: str, image_size: int, weights: str, state: Mapping[str, Tensor] | None, *, stages: bool) -> Body:
     from pretrain.backbones.registry import registry_state
     from pretrain.backbones.timm_body import TimmBody, timm_network
 
@@ -117,7 +125,7 @@ def _timm(name: str, image_size: int, weights: str, state: Mapping[str, Tensor] 
             f"{name}: its weights could not be downloaded ({reason}); run the same command once on a machine with internet and copy its "
             "cache (HF_HOME), or give --weights FILE (eval.compare: --pretrain.weights FILE)"
         ) from None
-    return TimmBody(net)
+    return TimmBody(net, stages=stages)
 
 
 def _torchvision(name: str, image_size: int, weights: str, state: Mapping[str, Tensor] | None) -> Body:

@@ -12,7 +12,26 @@ from torch import Tensor, nn
 from run.randomness import normal
 
 _SCALE = 0.5  # initial deviation of an embedding dimension
+_LEAST = 0.01  # of the features' average deviation: one that hardly differs between these pictures may do so in others
 _AT_ONCE = 512  # pictures whose features go through a head at once
+
+
+class StandardisedLinear(nn.Linear):
+    """A linear layer of features less their mean and divided by their deviation, which are fixed; 0 and 1 unless pictures set them.
+
+    Adam's steps are equally long in every weight, so features of unequal deviation learn at unequal speeds.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: int, dim: int):
+        super().__init__(features, dim)
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward((features - self.mean) / self.deviation)
 
 
 class MlpHead(nn.Module):
@@ -20,7 +39,7 @@ class MlpHead(nn.Module):
 
     def __init__(self, features: int, dim: int):
         super().__init__()
-        self.linear = nn.Linear(features, dim)
+        self.linear = StandardisedLinear(features, dim)
         self.beside = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         nn.init.zeros_(self.beside[-1].weight)
         nn.init.zeros_(self.beside[-1].bias)
@@ -34,7 +53,7 @@ class ResidualHead(nn.Module):
 
     def __init__(self, features: int, dim: int):
         super().__init__()
-        self.linear = nn.Linear(features, dim)
+        self.linear = StandardisedLinear(features, dim)
         self.beside = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.gate = nn.Parameter(torch.zeros(dim))
 
@@ -49,19 +68,21 @@ def new_head(shape: str, features: int, dim: int) -> nn.Module:
     Args:
         shape: one of HEAD_SHAPES.
     """
-    return {"linear": nn.Linear, "mlp": MlpHead, "residual": ResidualHead}[shape](features, dim)
+    return {"linear": StandardisedLinear, "mlp": MlpHead, "residual": ResidualHead}[shape](features, dim)
 
 
-def linear_part(head: nn.Module) -> nn.Linear:
+def linear_part(head: nn.Module) -> StandardisedLinear:
     """The part that a head begins as."""
-    found = head if isinstance(head, nn.Linear) else head.get_submodule("linear")
-    assert isinstance(found, nn.Linear)
+    found = head if isinstance(head, StandardisedLinear) else head.get_submodule("linear")
+    assert isinstance(found, StandardisedLinear)
     return found
 
 
 @torch.no_grad()
 def from_components(head: nn.Module, features_PF: Tensor, *, whiten: bool) -> None:
     """Set the linear part from pictures: the principal components of their features, whose number is the embedding's length.
+
+    Standardised features change nothing of what it begins as, only how it learns.
 
     From random weights, all embeddings are nearly one direction plus noise; these are the directions in which pictures differ most (a
     data-dependent start: Kraehenbuehl et al. 2016, arXiv:1511.06856). A head with more outputs than features gives zeros in the rest.
@@ -77,8 +98,11 @@ def from_components(head: nn.Module, features_PF: Tensor, *, whiten: bool) -> No
     weight = torch.zeros_like(linear.weight)
     deviation = variance[-kept:].clamp(min=1e-6 * variance[-1]).sqrt() if whiten else variance[-kept:].clamp(min=0).mean().sqrt()
     weight[:kept] = (directions[:, -kept:] / deviation).T * _SCALE
-    linear.weight.copy_(weight)
-    linear.bias.copy_(-weight @ features_PF.mean(0))
+    deviation_F = features_PF.std(0)
+    linear.mean.copy_(features_PF.mean(0))
+    linear.deviation.copy_(deviation_F.clamp(min=_LEAST * deviation_F.mean()))
+    linear.weight.copy_(weight * linear.deviation)
+    linear.bias.zero_()
 
 
 def _eigh(covariance: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pretrain.backbones.body import Body
@@ -13,19 +14,30 @@ from pretrain.backbones.body import Body
 class TimmBody(Body):
     """A timm network without its classifier.
 
+    The last layer of a classifier keeps what tells classes apart, and little of colour and texture, which the maps before it still have;
+    their means and deviations over places are what styles are described by (Huang & Belongie 2017, arXiv:1703.06868).
+
     Args:
         net: made with num_classes 0.
+        stages: features are those of the last layer and, of every map that timm calls a feature, each channel's mean and deviation.
     """
 
-    def __init__(self, net: Any):
+    def __init__(self, net: Any, *, stages: bool = False):
         from timm.data.config import resolve_model_data_config
 
         trained_on = resolve_model_data_config(net)
-        super().__init__(getattr(net, "head_hidden_size", net.num_features), trained_on["mean"], trained_on["std"])
-        self.net = net
+        size = getattr(net, "head_hidden_size", net.num_features)
+        if stages:
+            size += sum(2 * found["num_chs"] for found in net.feature_info)
+        super().__init__(size, trained_on["mean"], trained_on["std"])
+        self.net, self.stages = net, stages
 
     def features(self, pictures: Tensor) -> Tensor:
-        return self.net(pictures)
+        if not self.stages:
+            return self.net(pictures)
+        last, maps = self.net.forward_intermediates(pictures, output_fmt="NCHW")
+        pooled = [statistic for one in maps for statistic in (one.mean((2, 3)), one.std((2, 3), correction=0))]
+        return torch.cat([self.net.forward_head(last), *pooled], 1)
 
     def last_map(self, pictures: Tensor) -> Tensor:
         return self.net.forward_intermediates(pictures, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True)[-1]
