@@ -235,7 +235,8 @@ def encoders_trained(comparison: Comparison, names: Iterable[str], seeds: Sequen
             loss = {"lowest": [min(each) for each in losses], "highest": [max(each) for each in losses]}
             std = [max(each, key=lambda line: line["valid_gauc"])["std"] for each in checkpoints]
             trained = [encoder_stage(comparison, encoder, seed).result for seed in seeds]
-            curve = {key: [result[key] for result in trained] for key in ("best_pictures", "valid_gauc", "start_gauc", "popularity_gauc")}
+            keys = ("best_pictures", "valid_gauc", "start_gauc", "popularity_gauc", "components")
+            curve = {key: [result[key] for result in trained] for key in keys if all(key in result for result in trained)}
             learned = {"material": trained[0]["material"], "dim": comparison.pretrain.dim, "body": comparison.pretrain.body}
             found.append({"encoder": encoder, "loss": loss, "std": std, **curve, **learned})
     return found

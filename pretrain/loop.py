@@ -18,7 +18,7 @@ from data.pictures.reader import Pictures
 from pretrain.backbones.backbone import Backbone, backbone_of
 from pretrain.backbones.body import Body
 from pretrain.backbones.feature_store import Features
-from pretrain.backbones.heads import add_common, from_components
+from pretrain.backbones.heads import add_common, from_components, starts
 from pretrain.embedding import Validation, undistorted
 from pretrain.feed import Piece, feed
 from pretrain.gradient_cache import loss_of_step
@@ -63,8 +63,8 @@ def train_encoder(
 
     Returns:
         valid_gauc of the chosen checkpoint, after how many pictures it was taken (0: none ranks better than what the encoder began as),
-        that before the first step, and that of popularity alone (`Validation.beside_popularity`); pictures encoded, seconds, and what
-        was learned from.
+        that before the first step, and that of popularity alone (`Validation.beside_popularity`); which components the head began as, if
+        there was a choice; pictures encoded, seconds, and what was learned from.
 
     Raises:
         UserError: the log is too small for the method, or the loss is not a number.
@@ -73,15 +73,16 @@ def train_encoder(
     fabric = set_up(threads, config.precision)
     method, validation = make_method(name, shop, store.present, config, seed), Validation.of(shop)
     net = first_weights(method.head_common if method else 0.0, shop, store, config, seed=seed).to(fabric.device)
+    began = choose_components(net, validation, shop, store, config, seed=seed)
     if method is None:
         state = State(best_gauc=validation.gauc(trained_part(net, config), store, config)[0])
-        return _finish(folder, state, validation, net.state_dict())
+        return _finish(folder, state, validation, net.state_dict()) | began
     run = prepare(name, net, method, shop, config, seed=seed, fabric=fabric)
     resumed = resume(run, folder / "last.pt")
     _train(run, method, validation, store, folder, resumed=resumed, title=title or name)
     result = _finish(folder, run.state, validation, whole(run) if fabric.is_global_zero else None)
     fabric.barrier()  # the next step may read the weights
-    return result | {"start_gauc": run.state.start_gauc, "material": method.material}
+    return result | began | {"start_gauc": run.state.start_gauc, "material": method.material}
 
 
 def _train(
@@ -196,23 +197,46 @@ def first_weights(common: float, shop: Shop, store: Pictures | Features, config:
     net = backbone_of(config, seed)
     common = 0.0 if config.head == "components" else common
     if config.head != "given" or common > 0:
-        items = pretraining_items(shop, store.present)
-        items = np.sort(items[permutation(len(items), seed, "whiten")[:_HEAD_FROM]])
-        features = features_of(net.body, torch.from_numpy(store.read(items)), config.image_size)
-        if config.head != "given" and len(items) > config.dim:
+        features = some_features(net.body, shop, store, config, seed=seed)
+        if config.head != "given" and len(features) > config.dim:
             from_components(net.head, features, whiten=config.head == "whitened")
-        if common > 0 and len(items) > 1:
+        if common > 0 and len(features) > 1:
             add_common(net.head, features, common=common, seed=seed)
     return net
 
 
+def choose_components(
+    net: Backbone, validation: Validation, shop: Shop, store: Pictures | Features, config: CommonConfig, *, seed: int
+) -> dict[str, str]:
+    """Let a head begin as the components that rank best in validation sessions: "components", which one of `starts` they are.
+
+    Which layer knows what taste is for depends on the shop. A single layer, or a head that does not begin as components, leaves nothing
+    to choose, and the result is empty.
+    """
+    if config.head != "components" or len(net.body.parts) == 1:
+        return {}
+    features = some_features(net.body, shop, store, config, seed=seed)
+    if len(features) <= config.dim:
+        return {}
+    found, weights = {}, starts(features, net.body.parts)
+    for name, weight_F in weights.items():
+        from_components(net.head, features, whiten=False, weight_F=weight_F)
+        found[name] = validation.gauc(trained_part(net, config), store, config)[0]
+    best = max(found, key=lambda name: found[name])
+    from_components(net.head, features, whiten=False, weight_F=weights[best])
+    return {"components": best}
+
+
 @torch.no_grad()
-def features_of(body: Body, read: Tensor, size: int) -> Tensor:
-    """(P, F) float32 features of pictures, unless they are that already."""
+def some_features(body: Body, shop: Shop, store: Pictures | Features, config: CommonConfig, *, seed: int) -> Tensor:
+    """(P, F) float32 features of some of the pretraining period's pictures, on the body's device."""
+    items = pretraining_items(shop, store.present)
+    items = np.sort(items[permutation(len(items), seed, "whiten")[:_HEAD_FROM]])
+    read = torch.from_numpy(store.read(items)).to(next(body.parameters()).device)
     if read.ndim == 2:
         return read
     body.eval()
-    return torch.cat([body(undistorted(part, size)).float() for part in read.split(_AT_ONCE)])
+    return torch.cat([body(undistorted(part, config.image_size)).float() for part in read.split(_AT_ONCE)])
 
 
 def learning_rate(done: float, config: CommonConfig, *, begins: float = 0.0) -> float:

@@ -51,7 +51,8 @@ class CommonConfig:
     body: str = "tuned"
     cached_views: int = 4  # distorted views of each picture whose features are computed; for methods that compare views of a frozen body
     # what of the body the head is given: last (what its classifier was given) | stages (beside it, of every stage's feature map, each
-    # channel's mean and deviation: they keep colour and texture; timm:NAME only)
+    # channel's mean and deviation: they keep colour and texture; timm:NAME only; a head of `components` begins with the layers that rank
+    # best in validation)
     features: str = "last"
     # linear | mlp (beside a linear part) | residual (an MLP on a linear part, through a gate); each begins as its linear part
     head_shape: str = "linear"

@@ -11,6 +11,7 @@ import tyro
 
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
+from pretrain.backbones.names import COMPONENTS
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig, initial_config
 from pretrain.methods.table import (
@@ -111,6 +112,8 @@ def main(argv: list[str] | None = None) -> None:
         write_config(config.out, replace(config, pretrain=own_config(config.encoder, config.pretrain)))
         write_json(config.out / "result.json", result)
     began = f"{result['start_gauc']:.4f} before the first, " if "start_gauc" in result else ""
+    if "components" in result:
+        began += f"where the head was components of {COMPONENTS[result['components']]}, "
     print(
         f"{config.encoder}: GAUC of SimScore beside popularity {result['valid_gauc']:.4f} in validation sessions, after "
         f"{result['best_pictures']:,} of {result['pictures']:,} pictures ({began}{result['popularity_gauc']:.4f} with popularity alone); "

@@ -19,7 +19,7 @@ from pretrain.backbones.heads import from_components, new_head
 from pretrain.backbones.names import HEAD_SHAPES
 from pretrain.body_features import frozen_features
 from pretrain.config import PRESETS, PretrainConfig
-from pretrain.embedding import embed
+from pretrain.embedding import Validation, embed, similarity_scores
 from pretrain.loop import train_encoder
 from pretrain.methods.courier import Courier, CourierConfig
 from pretrain.methods.simclr import SimClr
@@ -139,6 +139,26 @@ def test_the_linear_part_reads_standardised_features():
     torch.testing.assert_close(read.std(0)[:4], torch.ones(4))
     assert torch.equal(read.std(0)[5:], torch.zeros(1))  # a column without differences stays one
     assert read.std(0)[4] < 1  # one with hardly any is not blown up
+
+
+def test_a_head_on_several_layers_begins_as_the_components_that_rank_best_in_validation(shop, source, tmp_path):
+    config = replace(CONFIG, features="stages")
+    stages = frozen_features(tmp_path / "stages", source, "courier", config, 0, jobs=1, threads=1)
+    parts = backbone_of(config, 0).body.parts
+    assert sum(parts) == stages.full.shape[1]
+    result = train_encoder("courier", shop, stages, config, seed=0, folder=tmp_path / "run", threads=1)
+    validation, of_items = Validation.of(shop), stages.full[pretraining_items(shop, stages.present)].astype(np.float64)
+    layer, deviation = np.repeat(np.arange(len(parts)), parts), of_items.std(0, ddof=1)
+    deviation = np.maximum(deviation, 0.01 * deviation.mean())  # random networks have dead channels
+    weights = {"all": np.ones(len(layer)), "last": 1.0 * (layer == 0), "alike": 1 / deviation / np.array(parts)[layer] ** 0.5}
+    found = {}
+    for name, weight in weights.items():
+        directions = np.linalg.svd((of_items - of_items.mean(0)) * weight, full_matrices=False)[2][: config.dim]
+        vectors = normalise((stages.full - of_items.mean(0)) * weight @ directions.T) * stages.present[:, None]
+        found[name] = validation.beside_popularity(similarity_scores(shop, vectors, validation.rows, config))
+    assert len(set(found.values())) == 3
+    assert result["components"] == max(found, key=found.get)
+    assert result["start_gauc"] == pytest.approx(max(found.values()), abs=2e-3)
 
 
 def test_a_file_whose_head_standardises_nothing_still_loads(tmp_path):

@@ -21,15 +21,18 @@ class Body(nn.Module, ABC):
 
     Args:
         size: F.
+        parts: of F, the numbers that each layer gives; the last layer comes first. Empty: all are of one layer.
         mean, std: of the colours that the network was trained on; it normalises by them itself.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, size: int, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD):
+    def __init__(
+        self, size: int, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD, parts: tuple[int, ...] = ()
+    ):
         super().__init__()
-        self.size = size
+        self.size, self.parts = size, parts or (size,)
         for name, value in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from run.randomness import normal
 
 _SCALE = 0.5  # initial deviation of an embedding dimension
-_LEAST = 0.01  # of the features' average deviation: one that hardly differs between these pictures may do so in others
+_LEAST = 0.01  # of the features' average deviation
 _AT_ONCE = 512  # pictures whose features go through a head at once
 
 
@@ -78,8 +78,32 @@ def linear_part(head: nn.Module) -> StandardisedLinear:
     return found
 
 
+def starts(features_PF: Tensor, parts: tuple[int, ...]) -> dict[str, Tensor]:
+    """Name -> (F,) what the features are multiplied by before their components are taken: the frozen encoders to choose from.
+
+    "all": every layer as it is; "last": the last layer alone; "alike": all columns standardised, and all layers of equal weight, however
+    many numbers they have. A body of one layer has only "all".
+
+    Args:
+        parts: as `Body.parts`.
+    """
+    as_it_is = torch.ones_like(features_PF[0])
+    if len(parts) == 1:
+        return {"all": as_it_is}
+    size = torch.tensor(parts, device=as_it_is.device)
+    first = torch.arange(len(as_it_is), device=as_it_is.device) < parts[0]
+    alike = 1 / (_deviation(features_PF) * size.repeat_interleave(size).sqrt())
+    return {"all": as_it_is, "last": as_it_is * first, "alike": alike}
+
+
+def _deviation(features_PF: Tensor) -> Tensor:
+    """(F,): at least a share of the average one, since a feature that hardly differs between these pictures may do so in others."""
+    deviation_F = features_PF.std(0)
+    return deviation_F.clamp(min=_LEAST * deviation_F.mean())
+
+
 @torch.no_grad()
-def from_components(head: nn.Module, features_PF: Tensor, *, whiten: bool) -> None:
+def from_components(head: nn.Module, features_PF: Tensor, *, whiten: bool, weight_F: Tensor | None = None) -> None:
     """Set the linear part from pictures: the principal components of their features, whose number is the embedding's length.
 
     Standardised features change nothing of what it begins as, only how it learns.
@@ -91,17 +115,18 @@ def from_components(head: nn.Module, features_PF: Tensor, *, whiten: bool) -> No
         features_PF: of more pictures than the head has outputs.
         whiten: scale each component to the same deviation; otherwise all by one factor, which leaves cosines as those of the features,
             less their mean and the components left out.
+        weight_F: what the features are multiplied by first; None: 1.
     """
     linear = linear_part(head)
-    variance, directions = _eigh(torch.cov(features_PF.T))
+    weight_F = torch.ones_like(features_PF[0]) if weight_F is None else weight_F
+    variance, directions = _eigh(torch.cov((features_PF * weight_F).T))
     kept = min(linear.out_features, linear.in_features)
     weight = torch.zeros_like(linear.weight)
     deviation = variance[-kept:].clamp(min=1e-6 * variance[-1]).sqrt() if whiten else variance[-kept:].clamp(min=0).mean().sqrt()
     weight[:kept] = (directions[:, -kept:] / deviation).T * _SCALE
-    deviation_F = features_PF.std(0)
     linear.mean.copy_(features_PF.mean(0))
-    linear.deviation.copy_(deviation_F.clamp(min=_LEAST * deviation_F.mean()))
-    linear.weight.copy_(weight * linear.deviation)
+    linear.deviation.copy_(_deviation(features_PF))
+    linear.weight.copy_(weight * weight_F * linear.deviation)
     linear.bias.zero_()
 
 

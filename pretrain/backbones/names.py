@@ -10,6 +10,11 @@ from run.errors import SettingError
 PREFIX = "timm:"
 HEAD_SHAPES = ("linear", "mlp", "residual")  # pretrain/backbones/heads.py
 NAMED_WEIGHTS = ("pictures", "imagenet", "registry", "random")  # values of `weights` that are not files
+COMPONENTS = {  # what a head may begin as the components of (pretrain/backbones/heads.py): name -> in words
+    "all": "all layers",
+    "last": "the last layer",
+    "alike": "all layers, each of equal weight",
+}
 _KNOWN = ("small_cnn", "resnet18", "swin_t", "timm:tf_efficientnet_lite0")  # accepted without importing the libraries
 # families whose torchvision weights need more than a state with the same keys (other keys, a transformed input, no linear layer)
 NOT_TAKEN = ("densenet", "googlenet", "inception", "mnasnet", "squeezenet")

@@ -26,10 +26,10 @@ class TimmBody(Body):
         from timm.data.config import resolve_model_data_config
 
         trained_on = resolve_model_data_config(net)
-        size = getattr(net, "head_hidden_size", net.num_features)
+        parts = [getattr(net, "head_hidden_size", net.num_features)]
         if stages:
-            size += sum(2 * found["num_chs"] for found in net.feature_info)
-        super().__init__(size, trained_on["mean"], trained_on["std"])
+            parts += [2 * one["num_chs"] for one in net.feature_info]
+        super().__init__(sum(parts), trained_on["mean"], trained_on["std"], tuple(parts))
         self.net, self.stages = net, stages
 
     def features(self, pictures: Tensor) -> Tensor:
