@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from features.forms.table import FORMS, NO_FORM, module_of
+from features.forms.table import FORMS, form_modules
 from run.config import one_of, positive, seconds
 from run.errors import SettingError
 from run.source_code import code_hash
@@ -16,6 +16,7 @@ SCHEDULES = ("constant", "cosine")
 ORDERS = ("none", "position", "gap")
 HISTORY_SCOPES = ("all", "category")
 SCORE_PLACES = ("before", "after")
+TIER_EDGES = ("quantiles", "equal")
 PRECISIONS = ("32-true", "bf16-mixed")  # no loss scaling, which tables do not support
 TABLE_OPTIMIZERS = ("adagrad", "rowwise_adagrad", "sgd")
 TABLE_PRECISIONS = ("fp32", "fp16", "bf16")
@@ -71,7 +72,10 @@ class CtrConfig:
     pooling: str = "self"  # "self": self-attention and mean (the paper's); "target": DIN's attention by the target item
     # sim_score enters "before" the self-attention, in the item (the paper's), or "after" it, which is read once per session
     score_place: str = "before"
-    mask_same_item: bool = True  # sim_score: ignore a target's cosine with itself in its history (off: as in Eq. 8)
+    tiers: int = 20  # sim_tier: tiers that cosines are counted in
+    # sim_tier: quantiles (of cosines that training meets, finer at the top) | equal (equally wide from -1 to 1, the paper's)
+    tier_edges: str = "quantiles"
+    mask_same_item: bool = True  # sim_score, sim_tier: ignore a target's cosine with itself in its history (off: as in Eq. 8)
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 
     epochs: int = 4  # passes over the train split at most; training stops before if validation does not improve (patience)
@@ -119,7 +123,7 @@ class CtrConfig:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         for name in (
             "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs", "start_epochs",
-            "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience", "keep_checkpoints",
+            "tiers", "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience", "keep_checkpoints",
         ):  # fmt: skip
             positive(name, getattr(self, name))
         for name, value in vars(self).items():
@@ -141,6 +145,7 @@ class CtrConfig:
         one_of("score_place", self.score_place, SCORE_PLACES)
         if self.score_place == "after" and self.pooling != "self":
             raise SettingError("score_place", self.score_place, "needs pooling self: other pooling has no self-attention to come after")
+        one_of("tier_edges", self.tier_edges, TIER_EDGES)
         one_of("history_scope", self.history_scope, HISTORY_SCOPES)
         one_of("history_order", self.history_order, ORDERS)
         for size in self.windows:
@@ -162,10 +167,9 @@ def code_of(form: str, module: str = "ctr.training.loop") -> str:
     """A hash of the code that trains a CTR model with this form of image feature; other forms' files are left out.
 
     Args:
-        form: one of FORMS, or "none".
+        form: one of FORMS, several joined by "+", or "none".
         module: where the training begins.
     """
-    modules = {name: module_of(name) for name in FORMS}
-    own = [] if form == NO_FORM else [modules[form]]
-    others = [module for module in modules.values() if module not in own]
+    own = form_modules(form)
+    others = [module for name in FORMS for module in form_modules(name) if module not in own]
     return code_hash(module, *own, without=("features.forms.table", *others))

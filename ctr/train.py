@@ -17,11 +17,11 @@ from ctr.config import PRESETS as CTR_PRESETS
 from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
-from features.forms.table import FORM_NAMES, NO_FORM, FormSettings
+from features.forms.table import FORM_NAMES, NO_FORM, FormSettings, check_form, reads_pairs
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from pretrain.methods.table import default_encoders
-from run.config import one_of, parse, write_config
+from run.config import parse, write_config
 from run.errors import SettingError, UserError, entry
 from run.folder import locked
 
@@ -36,7 +36,7 @@ BASIC = ("data", "image_feature", "embeddings", "preset", "seed", "out", "cluste
 class TrainConfig:
     """Settings of one CTR model's training."""
 
-    image_feature: str = NO_FORM  # none (the baseline), or a form in which embeddings are fed
+    image_feature: str = NO_FORM  # none (the baseline), or a form in which embeddings are fed, or several: sim_tier+cluster_id
     embeddings: Path | None = None  # embeddings folder (features.embed); None: courier is trained first
     preset: str = "small"  # tiny | small | paper
     seed: int = 0  # of initial weights and the order of sessions
@@ -47,7 +47,7 @@ class TrainConfig:
     ctr: Annotated[CtrConfig, tyro.conf.arg(name="")] = field(default_factory=CtrConfig)
 
     def __post_init__(self):
-        one_of("image_feature", self.image_feature, (NO_FORM, *FORM_NAMES))
+        check_form("image_feature", self.image_feature)
         if not -(2**63) <= self.seed < 2**63:
             raise SettingError("seed", self.seed, "give an integer of 64 bits")
         if self.image_feature == NO_FORM and self.embeddings is not None:
@@ -98,6 +98,7 @@ def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:
     from features.embeddings import read_embeddings
     from features.encoder_stages import Experiment, make_embeddings
     from features.image_feature import image_feature, items_shown_before, no_image
+    from features.shown_and_clicked import shown_and_clicked
 
     if config.image_feature == NO_FORM:
         return no_image(len(shop.items))
@@ -107,7 +108,8 @@ def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:
         folder = make_embeddings(experiment, default_encoders()[0], config.seed).folder / "embeddings"
     vectors = read_embeddings(folder, shop.items["item_id"])
     known, centre = items_shown_before(shop, "valid"), config.pretrain.centre
-    return image_feature(config.image_feature, vectors, config.forms, seed=config.seed, fit_on=known, centre=centre)
+    pairs = shown_and_clicked(shop, seed=config.seed) if reads_pairs(config.image_feature) else None
+    return image_feature(config.image_feature, vectors, config.forms, seed=config.seed, fit_on=known, centre=centre, pairs=pairs)
 
 
 def _shown(value: float | None) -> str:

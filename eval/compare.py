@@ -17,7 +17,7 @@ from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
 from features.encoder_names import encoder_names, resolved_name
-from features.forms.table import FORM_NAMES, FormSettings
+from features.forms.table import FORM_NAMES, JOIN, FormSettings, check_form
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from pretrain.methods.table import METHODS, UNTRAINED, default_encoders, is_trained, is_trained_here
@@ -53,7 +53,11 @@ class CompareConfig:
         ),
     ] = ",".join(default_encoders())
     image_features: Annotated[
-        str, tyro.conf.arg(help=f"forms in which embeddings are fed to the CTR model, comma-separated: {', '.join(FORM_NAMES)}")
+        str,
+        tyro.conf.arg(
+            help=f"forms in which embeddings are fed to the CTR model, comma-separated: {', '.join(FORM_NAMES)}; {JOIN} feeds several at "
+            f"once: {FORM_NAMES[0]}{JOIN}{FORM_NAMES[-1]}"
+        ),
     ] = ",".join(FORM_NAMES)
     preset: str = "small"  # tiny (about a minute; only shows that everything runs) | small | paper (a GPU)
     seeds: int = 3  # trainings of every model, with seeds 0, 1, ...
@@ -76,7 +80,8 @@ class CompareConfig:
 
     def __post_init__(self):
         encoder_names("encoders", self.encoders, ENCODERS)
-        names("image_features", self.image_features, FORM_NAMES)
+        for form in names("image_features", self.image_features):
+            check_form("image_features", form)
         for setting in ("encoders", "image_features"):
             _no_repeats(setting, getattr(self, setting))
         positive("seeds", self.seeds)

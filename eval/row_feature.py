@@ -8,8 +8,9 @@ import numpy as np
 
 from data.log.shop_folder import Shop
 from features.embeddings import read_embeddings
-from features.forms.table import FormSettings
+from features.forms.table import FormSettings, reads_pairs
 from features.image_feature import ImageFeature, image_feature, items_shown_before
+from features.shown_and_clicked import shown_and_clicked
 from run.randomness import permutation
 
 
@@ -29,9 +30,11 @@ def row_feature(
         present = np.flatnonzero(vectors.any(1))
         vectors[present] = vectors[present[permutation(len(present), seed, "shuffled")]]
     known = items_shown_before(shop, "valid")
-    return image_feature(form, vectors, settings, seed=seed, fit_on=known, centre=centre)
+    pairs = shown_and_clicked(shop, seed=seed) if reads_pairs(form) else None
+    return image_feature(form, vectors, settings, seed=seed, fit_on=known, centre=centre, pairs=pairs)
 
 
 def clusters_of(feature: ImageFeature) -> tuple[np.ndarray | None, int]:
     """Each item's cluster, (N,) in [0, C) if it has a picture, and the number C of clusters; (None, 0) for a form without clusters."""
-    return (feature.rows, feature.table_size - 1) if feature.rows is not None else (None, 0)
+    part = next((part for part in feature.parts.values() if part.rows is not None), None)
+    return (None, 0) if part is None or part.rows is None else (part.rows[:, 0], part.table_sizes[0] - 1)

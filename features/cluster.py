@@ -56,13 +56,12 @@ def main(argv: list[str] | None = None) -> None:
     fit_on = None if shop is None else items_shown_before(shop, "valid")
     vectors, settings = read_embeddings(config.embeddings, item_id), FormSettings(clusters=config.clusters)
     feature = image_feature("cluster_id", vectors, settings, seed=config.seed, fit_on=fit_on, centre=config.centre)
-    assert feature.rows is not None
     assert feature.rule is not None
-    count = feature.table_size - 1
+    cluster, count = feature.rows[:, 0], feature.parts["cluster_id"].table_sizes[0] - 1
     if not count:
         raise UserError(f"{config.embeddings}: none of the items that centres are learned from has an embedding")
-    write_clusters(config.embeddings, item_id, feature.rows, centres=feature.rule.constants["centres"], common=feature.rule.common)
-    sizes = np.bincount(feature.rows[feature.present], minlength=count)
+    write_clusters(config.embeddings, item_id, cluster, centres=feature.rule.constants["cluster_id"]["centres"], common=feature.rule.common)
+    sizes = np.bincount(cluster[feature.present], minlength=count)
     print(
         f"{count} clusters of {sizes.min()} to {sizes.max()} items (median {int(np.median(sizes))}) in {config.embeddings}; "
         f"{int((~feature.present).sum())} items without a picture have ID {count}"

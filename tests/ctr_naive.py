@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctr.inputs.encode import IMAGE_TABLE, EncodedColumns, Inputs
+from ctr.inputs.encode import IMAGE_TABLES, EncodedColumns, Inputs
 from ctr.model.ctr_model import CtrModel
 from data.log.histories import History
 from data.log.shop_folder import Shop
@@ -45,7 +45,10 @@ def _logit(model: CtrModel, inputs: Inputs, row: int) -> Tensor:
     if model.layout.matched:
         parts += [match(inputs, target, window_of(h, shop, session), _ages(h, shop, session)) for h in inputs.histories]
     parts.append(torch.from_numpy(inputs.log_numbers[row]))
-    x = _with_image(model.first, torch.cat(parts), _image(model, inputs, target))
+    images = [] if (own := _image(model, inputs, target)) is None else [own]
+    if "sim_tier" in model.layout.form:
+        images += [tiers(model, inputs, target, window_of(history, shop, session)) for history in inputs.histories]
+    x = _with_image(model.first, torch.cat(parts), torch.cat(images) if images else None)
     for layer in model.hidden:
         x = layer.weight @ torch.relu(x) + layer.bias
     return (model.logit.weight @ torch.relu(x) + model.logit.bias)[0]
@@ -92,12 +95,11 @@ def _history(network, model: CtrModel, inputs: Inputs, target: int, items: list[
         return torch.zeros(network.size)
     cosines = [_score(model, inputs, target, item) for item in items]
     own = [_image(model, inputs, item) for item in items]
-    early = model.layout.form == "sim_score" and network.score_place == "before"
-    x = torch.stack(
-        [_with_image(network.project, _item(model, inputs, i), s if early else o) for i, s, o in zip(items, cosines, own, strict=True)]
-    )
-    bare = torch.stack([_with_image(network.project, _item(model, inputs, i), o) for i, o in zip(items, own, strict=True)])
-    windows = [bare[-size:].mean(0) for size in network.windows]
+    scored = network.image is not None
+    x = torch.stack([_with_image(network.project, _item(model, inputs, i), o) for i, o in zip(items, own, strict=True)])
+    windows = [x[-size:].mean(0) for size in network.windows]
+    if scored and network.score_place == "before":
+        x = x + torch.stack(cosines) @ network.image.weight.T
     if network.order is not None:
         x = x + _order(network, ages)
     pool = network.pool
@@ -105,8 +107,8 @@ def _history(network, model: CtrModel, inputs: Inputs, target: int, items: list[
         y = x + F.linear(
             _attention(*F.linear(x, pool.qkv.weight, pool.qkv.bias).chunk(3, dim=1), pool.heads), pool.out.weight, pool.out.bias
         )
-        if model.layout.form == "sim_score" and not early:
-            y = y + torch.stack(cosines) @ network.project.image.weight.T
+        if scored and network.score_place == "after":
+            y = y + torch.stack(cosines) @ network.image.weight.T
         pooled = F.layer_norm(y, y.shape[1:], pool.norm.weight, pool.norm.bias).mean(0)
     else:
         t = _with_image(network.project, _item(model, inputs, target), _image(model, inputs, target))
@@ -121,22 +123,35 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 def _score(model: CtrModel, inputs: Inputs, target: int, item: int) -> Tensor:
-    if model.layout.form != "sim_score" or not (inputs.present[target] and inputs.present[item]):
+    if "sim_score" not in model.layout.form or not (inputs.present[target] and inputs.present[item]):
         return torch.zeros(2)
     cosines = model.cosines
     if cosines.mask_same_item and item == target:
         return torch.tensor([0.0, 1.0])
-    cosine = float(inputs.vectors[target] @ inputs.vectors[item])
+    cosine = float(inputs.unit[target] @ inputs.unit[item])
     return torch.tensor([(cosine - cosines.mean) / cosines.spread, 1.0])
 
 
+def tiers(model: CtrModel, inputs: Inputs, target: int, items: list[int]) -> Tensor:
+    """SimTier's counts of one history: log1p of each tier's, the share of items with a picture, log1p of their number."""
+    count, edges = [0] * (len(model.edges) + 1), model.edges.tolist()
+    if not items:
+        return torch.zeros(len(count) + 2)
+    pictured = [item for item in items if inputs.present[item] and inputs.present[target]]
+    for item in pictured:
+        if not (model.cosines.mask_same_item and item == target):
+            count[sum(float(inputs.unit[target] @ inputs.unit[item]) >= edge for edge in edges)] += 1
+    return torch.tensor([*(math.log(1 + n) for n in count), len(pictured) / len(items), math.log(1 + len(items))])
+
+
 def _image(model: CtrModel, inputs: Inputs, item: int) -> Tensor | None:
-    if model.layout.form == "vector":
-        return torch.cat([torch.from_numpy(inputs.vectors[item]), torch.tensor([float(inputs.present[item])])])
-    if model.layout.form == "cluster_id":
-        at = [table.name for table in inputs.items.tables].index(IMAGE_TABLE)
-        return dict(model.tables.named_tables())[IMAGE_TABLE][int(inputs.items.rows[at, item])]
-    return None
+    parts, tables, names = [], dict(model.tables.named_tables()), [table.name for table in inputs.items.tables]
+    for image in model.layout.images:
+        if image.form == "vector":
+            parts += [torch.from_numpy(inputs.vectors[item]), torch.tensor([float(inputs.present[item])])]
+        rows = [tables[name][int(inputs.items.rows[names.index(name), item])] for name in image.tables]
+        parts += [sum(rows)] if rows else []
+    return torch.cat(parts) if parts else None
 
 
 def _item(model: CtrModel, inputs: Inputs, item: int) -> Tensor:
@@ -146,7 +161,7 @@ def _item(model: CtrModel, inputs: Inputs, item: int) -> Tensor:
 
 def _columns(model: CtrModel, columns: EncodedColumns, at: int) -> Tensor:
     tables = dict(model.tables.named_tables())
-    embedded = [tables[t.name][int(columns.rows[k, at])] for k, t in enumerate(columns.tables) if t.name != IMAGE_TABLE]
+    embedded = [tables[t.name][int(columns.rows[k, at])] for k, t in enumerate(columns.tables) if not t.name.startswith(IMAGE_TABLES)]
     return torch.cat([*embedded, torch.from_numpy(columns.numeric[at])])
 
 

@@ -16,6 +16,8 @@ from ctr.inputs.length_buckets import BucketedHistory
 from ctr.model.ctr_model import CtrModel
 from data.log.events import ACTIONS, EventRows, by_action
 from data.log.shop_folder import SPLITS, Events, Shop, load_shop
+from features.forms.form import PlaceValues
+from features.forms.table import forms_of
 from features.image_feature import ImageFeature, no_image
 
 DIM = 8
@@ -96,11 +98,17 @@ def pictures(style: np.ndarray, form: str, *, seed: int = 0, missing: float = 0.
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     present = rng.random(len(style)) >= missing
     vectors[~present] = 0
+    return ImageFeature(form=form, present=present, parts={name: _values(name, vectors, present, style) for name in forms_of(form)})
+
+
+def _values(form: str, vectors: np.ndarray, present: np.ndarray, style: np.ndarray) -> PlaceValues:
     if form == "cluster_id":
         clusters = int(style.max()) + 1
-        cluster = np.where(present, style, clusters).astype(np.int64)
-        return ImageFeature(form=form, present=present, rows=cluster, table_size=clusters + 1)
-    return ImageFeature(form=form, present=present, vectors=vectors)
+        return PlaceValues(rows=np.where(present, style, clusters).astype(np.int64)[:, None], table_sizes=(clusters + 1,))
+    if form == "vector":
+        return PlaceValues(numbers=vectors)
+    known = {"sim_score": {"mean": (0.0,), "spread": (1.0,)}, "sim_tier": {"quantiles": tuple(np.linspace(-0.4, 1, 11) ** 3)}}
+    return PlaceValues(unit=vectors, constants=known[form])
 
 
 def items_of(history: BucketedHistory, session: int) -> list[int]:

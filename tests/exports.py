@@ -11,10 +11,11 @@ import pytest
 
 from ctr.export import main as export
 from ctr.score import Scorer
+from features.forms.table import FORM_NAMES
 from run.folder import locked
 from tests.trained_ctr import make_run, run_folder
 
-FORMS = ("none", "vector", "cluster_id", "sim_score")
+FORMS = ("none", *FORM_NAMES, "sim_tier+cluster_id")
 HALVED = ("sim_score", "--score-place", "after", "--hash-ids", "50", "--table-precision", "fp16")
 
 

@@ -38,8 +38,8 @@ def test_the_clusters_are_those_of_the_ctr_model(shop, vectors, embeddings, caps
     feature = image_feature("cluster_id", vectors, FormSettings(clusters=7), seed=2, fit_on=items_shown_before(shop, "valid"), centre=True)
     table = pl.read_parquet(embeddings / "clusters.parquet")
     assert table["item_id"].equals(shop.items["item_id"])
-    assert (table["cluster"].to_numpy() == feature.rows).all()
-    assert table["cluster"][5] == feature.table_size - 1
+    assert (table["cluster"].to_numpy() == feature.rows[:, 0]).all()
+    assert table["cluster"][5] == feature.parts["cluster_id"].table_sizes[0] - 1
     assert "1 items without a picture have ID 7" in capsys.readouterr().out
 
 

@@ -66,7 +66,7 @@ def test_new_items_take_the_nearest_centre_and_move_none():
 
 def test_a_catalogue_without_any_picture_has_one_id():
     feature = image_feature("cluster_id", np.zeros((5, 3)), FormSettings(clusters=4), seed=0)
-    assert feature.table_size == 1
+    assert feature.parts["cluster_id"].table_sizes[0] == 1
     assert (feature.rows == 0).all()
 
 
@@ -93,12 +93,12 @@ def test_scores_and_vectors_are_standardised_on_known_pictures():
     feature = image_feature("sim_score", vectors, seed=0)
     present = vectors[np.arange(400) != 5]
     cosines = present @ present.T
-    assert abs(feature.pair_mean - cosines.mean()) < 1e-6
-    assert abs(feature.pair_spread - cosines.std()) < 1e-6
+    assert abs(feature.parts["sim_score"].constants["mean"][0] - cosines.mean()) < 1e-6
+    assert abs(feature.parts["sim_score"].constants["spread"][0] - cosines.std()) < 1e-6
     as_vector = image_feature("vector", vectors, seed=0)
-    np.testing.assert_allclose(as_vector.vectors[np.arange(400) != 5].mean(0), 0, atol=1e-5)
-    assert abs(as_vector.vectors[np.arange(400) != 5].std() - 1) < 1e-5
-    assert (as_vector.vectors[5] == 0).all()
+    np.testing.assert_allclose(as_vector.numbers[np.arange(400) != 5].mean(0), 0, atol=1e-5)
+    assert abs(as_vector.numbers[np.arange(400) != 5].std() - 1) < 1e-5
+    assert (as_vector.numbers[5] == 0).all()
     assert not as_vector.present[5]
 
 
@@ -120,10 +120,10 @@ def test_one_direction_up_to_rounding_is_one_cluster_with_or_without_the_common_
     assert len(np.unique(vectors, axis=0)) > 1
     for centre in (False, True):
         feature = image_feature("cluster_id", vectors, FormSettings(clusters=40), seed=0, centre=centre)
-        assert feature.table_size == 2
+        assert feature.parts["cluster_id"].table_sizes[0] == 2
         assert (feature.rows == 0).all()
-        assert abs(image_feature("vector", vectors, seed=0, centre=centre).vectors).max() < 1e-5
-        assert image_feature("sim_score", vectors, seed=0, centre=centre).pair_spread == 1
+        assert abs(image_feature("vector", vectors, seed=0, centre=centre).numbers).max() < 1e-5
+        assert image_feature("sim_score", vectors, seed=0, centre=centre).parts["sim_score"].constants["spread"] == (1.0,)
 
 
 @pytest.mark.parametrize("share", [0, 50, 80, 95])
@@ -134,7 +134,7 @@ def test_copies_of_one_placeholder_leave_as_many_clusters_as_distinct_pictures_c
     vectors[1 : share * 10 : 2] *= np.float32(1 - 6e-8)  # the same picture in another batch
     for centre in (False, True):
         feature = image_feature("cluster_id", vectors, FormSettings(clusters=40), seed=0, centre=centre)
-        assert feature.table_size - 1 == 40
+        assert feature.parts["cluster_id"].table_sizes[0] - 1 == 40
         assert share == 0 or len(set(feature.rows[: share * 10])) == 1
     assert capsys.readouterr().err == ""
 

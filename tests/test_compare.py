@@ -19,6 +19,7 @@ from eval.compare import CompareConfig
 from eval.merge import select_forms
 from eval.rows import BOOSTED, OTHER_SEEDS
 from features.encoder_stages import Experiment, encoder_stage, initial_encoder_stage
+from features.forms.table import FORM_NAMES
 from metrics.auc import auc
 from metrics.gauc import gauc
 from pretrain.config import PretrainConfig, initial_config
@@ -63,7 +64,7 @@ def undisturbed(tmp_path_factory):
 def test_the_table_has_a_row_for_every_encoder_and_form_and_the_controls(undisturbed):
     out, printed, _ = undisturbed
     rows = {(row["encoder"], row["image_feature"]) for row in results(out)["rows"]}
-    forms = ("cluster_id", "sim_score", "vector")
+    forms = FORM_NAMES
     encoders = ("courier", "simclr", "random", "shuffled courier")
     assert rows == {(e, f) for e in encoders for f in forms} | {OTHER_SEEDS, BOOSTED}
     for encoder, form in rows:

@@ -20,7 +20,7 @@ from ctr.config import PRESETS, CtrConfig, code_of
 from ctr.inputs.encode import encode
 from ctr.training.loop import train_ctr
 from ctr.training.training import prepare, settings_of
-from features.forms.table import FORM_NAMES, module_of
+from features.forms.table import FORM_NAMES, form_modules
 from features.image_feature import no_image
 from metrics.auc import auc
 from run.devices import set_up
@@ -203,7 +203,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
 def test_a_warm_start_is_the_trained_baseline_before_its_first_step(tmp_path, monkeypatch):
     baseline = train(tmp_path / "baseline")
     monkeypatch.setattr(ctr.training.training, "linear_rise", lambda done, until: 0.0)
-    for form in ("cluster_id", "sim_score", "vector", "none"):
+    for form in (*FORM_NAMES, "sim_tier+cluster_id", "none"):
         start = tmp_path / "baseline" if form == "vector" else tmp_path / "baseline" / "best.safetensors"
         config = dataclasses.replace(TINY, epochs=1, init_from=start)
         warm = train(tmp_path / form, form, config)
@@ -250,6 +250,8 @@ def test_a_run_records_the_content_of_its_initial_weights_not_their_path(tmp_pat
 def test_a_run_depends_on_the_code_of_its_own_form_only():
     assert len({code_of(form) for form in ("none", *FORM_NAMES)}) == 1 + len(FORM_NAMES)
     for form in FORM_NAMES:
-        others = {module_of(name) for name in FORM_NAMES if name != form}
-        assert not others & modules_of("ctr.training.loop", module_of(form), without=("features.forms.table", *others))
-        assert {module_of(form), "features.image_feature", "features.forms.form"} <= modules_of("ctr.training.loop", module_of(form))
+        (own,), others = form_modules(form), {module for name in FORM_NAMES if name != form for module in form_modules(name)}
+        assert not others & modules_of("ctr.training.loop", own, without=("features.forms.table", *others))
+        assert {own, "features.image_feature", "features.forms.form"} <= modules_of("ctr.training.loop", own)
+    both = code_of("sim_tier+vector")
+    assert both not in {code_of("sim_tier"), code_of("vector")}

@@ -12,11 +12,13 @@ from ctr.inputs.encode import encode
 from ctr.inputs.sampler import SplitSessions, split_sessions
 from ctr.model.ctr_model import build
 from ctr.model.places import Cosines
+from ctr.training.weights import of_image
+from features.forms.table import FORM_NAMES
 from run.errors import SettingError
 from tests.ctr_naive import naive_logits, window_of
 from tests.ctr_shop import begun_at_zero, items_of, make_shop, pictures
 
-FORMS = ("none", "vector", "cluster_id", "sim_score")
+FORMS = ("none", *FORM_NAMES, "sim_tier+cluster_id", "vector+sim_score+sim_tier")
 KINDS = [(form, pooling, "before") for form in FORMS for pooling in ("self", "target")] + [("sim_score", "self", "after")]
 
 
@@ -102,7 +104,7 @@ def test_everything_except_the_image_feature_has_the_same_names_shapes_and_initi
     for name, weight in plain.named_parameters():
         assert torch.equal(weights.pop(name), weight), name
     assert weights
-    assert all({"image", "image_cluster"} & set(name.split(".")) for name in weights)
+    assert all(of_image(name) for name in weights)
 
 
 @pytest.mark.parametrize("form", FORMS[1:])
@@ -121,7 +123,7 @@ def test_the_image_feature_reaches_the_logits(form):
     shop, inputs, model = setting(form)
     batch = assemble(inputs, split_sessions(shop, "train"), np.arange(30))
     before = model(batch)
-    image = [p for name, p in model.named_parameters() if {"image", "image_cluster"} & set(name.split("."))]
+    image = [p for name, p in model.named_parameters() if of_image(name)]
     with torch.no_grad():
         for weight in image:
             weight.zero_()
@@ -135,14 +137,14 @@ def test_sim_score_is_equation_8_for_every_pair_and_zero_without_a_picture(mask,
     batch = assemble(inputs, split_sessions(shop, "train"), np.arange(30))
     missing = repeats = seen = 0
     for log, history in zip(inputs.histories, batch.histories, strict=True):
-        for run, pairs in zip(history.buckets, model._pairs(batch, history), strict=True):
+        for run, pairs in zip(history.buckets, model._pair_features(model._pairs(batch, history)), strict=True):
             for place, row in zip(run.impression.tolist(), run.row.tolist(), strict=True):
                 shown = int(batch.row[place])
                 window = window_of(log, shop, shop.session[shown])
-                target = inputs.vectors[shop.item[shown]]
+                target = inputs.unit[shop.item[shown]]
                 wanted = np.zeros((run.item.shape[1], 2))
                 for k, item in enumerate(window):
-                    other = inputs.vectors[item]
+                    other = inputs.unit[item]
                     if target.any() and other.any():
                         cosine = target @ other / np.linalg.norm(target) / np.linalg.norm(other)
                         same = item == shop.item[shown]

@@ -13,6 +13,7 @@ from ctr.training.gate import image_weights, lower, validated
 from ctr.training.loop import train_ctr
 from ctr.training.predict import measures, predict
 from ctr.training.training import averaged, prepare, set_rates
+from features.forms.table import FORM_NAMES
 from run.devices import set_up
 from tests.ctr_shop import make_shop, pictures
 
@@ -52,7 +53,7 @@ def by_hand(run, inputs, share):
 
 @pytest.mark.parametrize("ema", [0.99, 0.0])
 @pytest.mark.parametrize("scale", [0.0, 0.05, 1.0])
-@pytest.mark.parametrize("form", ["vector", "cluster_id", "sim_score"])
+@pytest.mark.parametrize("form", [*FORM_NAMES, "sim_tier+cluster_id"])
 def test_the_share_is_the_one_that_validates_best(form, scale, ema):
     run, inputs = a_training(form, dataclasses.replace(CONFIG, ema=ema), scale)
     tried = [by_hand(run, inputs, share) for share in SHARES]

@@ -42,6 +42,7 @@ def serving_inputs(inputs, batch):
         title_words=words[:cut],
         title_start=torch.cumsum(lengths[:items], 0) - lengths[:items],
         vectors=torch.zeros(items, 0) if batch.vectors is None else batch.vectors,
+        unit=torch.zeros(items, 0) if batch.unit is None else batch.unit,
         present=batch.present,
         codes=batch.codes,
         **{name: ages_of(history, 0) for name, history in zip(("click_ages", "purchase_ages", "cart_ages"), batch.histories, strict=True)},
@@ -68,8 +69,8 @@ def test_the_exported_program_gives_the_trained_models_logits(form, pooling, sco
             table.mul_(10)
         begun_at_zero(model)
     serving = ServingModel(inputs.layout, config, model.state_dict())
-    dim = 0 if inputs.vectors is None else inputs.vectors.shape[1]
-    program = serving if pooling == "target" and form != "sim_score" else exported(serving, dim).module()  # exporting takes a second
+    sizes = {name: 0 if array is None else array.shape[1] for name, array in (("vectors", inputs.vectors), ("unit", inputs.unit))}
+    program = serving if pooling == "target" and form != "sim_score" else exported(serving, **sizes).module()  # exporting takes a second
     part, lengths = split_sessions(shop, "test"), set()
     with torch.no_grad():
         for session in range(25):

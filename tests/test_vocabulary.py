@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctr.config import PRESETS, CtrConfig
-from ctr.inputs.encode import IMAGE_TABLE, encode
+from ctr.inputs.encode import IMAGE_TABLES, encode
 from ctr.inputs.id_hash import hash64
 from ctr.inputs.rules import Rules, Table
 from ctr.inputs.vocabulary import Hashed, Ragged, Vocabulary, fit_ids, fit_scale, fit_values, fit_words, word_rows
@@ -290,7 +290,7 @@ def test_a_changed_or_missing_file_is_refused_by_name(tmp_path):
 
 
 def unit(style):
-    return pictures(style, "vector").vectors
+    return pictures(style, "vector").numbers
 
 
 def learned(style, form):
@@ -324,7 +324,7 @@ def test_columns_named_like_our_tables_have_tables_of_their_own():
     rules = Rules(kind="item", ids=None, categorical={name: Vocabulary(values=pl.Series(["v"])) for name in names}, numeric=())
     tables = [table.name for table in rules.tables(TINY)]
     assert len(set(tables)) == len(names)
-    assert not {"item", "user", "word", IMAGE_TABLE} & set(tables)
+    assert not {"item", "user", "word", f"{IMAGE_TABLES}cluster_id:0"} & set(tables)
     assert not any("." in name for name in tables)
 
 

@@ -23,13 +23,13 @@ from data.log.histories import History, cart_history, click_history, purchase_hi
 from data.log.shop_folder import Shop
 from data.log.tables import index_of
 from data.origin import is_sampled
-from features.forms.form import ITEM_NUMBERS, ITEM_TABLE, PAIR
-from features.forms.table import place_of
+from features.forms.form import PAIR
+from features.forms.table import NO_FORM, places_of
 from features.image_feature import ImageFeature
 from run.errors import DataError, UserError
 
 HISTORIES = ("clicks", "purchases", "cart")
-IMAGE_TABLE = "image_cluster"  # the item table that a form fills; weights files know it by this name
+IMAGE_TABLES = "image:"  # how the names of the item tables that forms fill begin, in weights files too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,17 @@ class EncodedColumns:
     tables: tuple[Table, ...]
     rows: np.ndarray  # (K, n) int32 table rows, one line per table
     numeric: np.ndarray  # (n, M) float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLayout:
+    """What a model must know of one form of its image feature."""
+
+    form: str
+    place: str  # where it enters (features/forms/form.py)
+    size: int  # D of item numbers, else 0
+    tables: tuple[str, ...]  # names of its item tables
+    constants: dict[str, tuple[float, ...]]  # by the place's names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +70,17 @@ class Layout:
     words: int  # rows of the words' table; 0: neither titles nor queries
     titles: bool
     queries: bool
-    form: str  # of the image feature
-    vector_size: int  # D of an image feature that enters as item numbers, else 0
-    pair_mean: float = 0.0  # of an image feature that enters with pairs: cosines are standardised with these, as all numeric inputs are
-    pair_spread: float = 1.0
+    form: str  # of the image feature: one, several joined by "+", or "none"
+    images: tuple[ImageLayout, ...] = ()  # of each form
 
     @property
-    def place(self) -> str:
-        """Where the image feature enters the model (features/forms/form.py); "" for the baseline."""
-        return place_of(self.form)
+    def pictured(self) -> bool:
+        """Whether the model reads pictures."""
+        return self.form != NO_FORM
+
+    def image(self, place: str) -> ImageLayout | None:
+        """The form that enters at a place; None if there is none."""
+        return next((image for image in self.images if image.place == place), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +91,8 @@ class EncodedCatalogue:
     items: EncodedColumns
     users: EncodedColumns
     titles: Ragged | None  # of items
-    vectors: np.ndarray | None  # (N, D) float32, zero rows where absent; of an image feature in item numbers or pairs
+    vectors: np.ndarray | None  # (N, D) float32, zero rows where absent; of a form that enters as item numbers
+    unit: np.ndarray | None  # (N, D) float32 unit rows, zero rows where absent; of forms that compare pictures
     present: np.ndarray  # (N,) bool
     codes: np.ndarray  # (N, C) int32: which item it is, and which value of each categorical column it has, from 1 on; 0: missing
     log_features: LogFeatures  # what the log says of items and users
@@ -135,9 +149,10 @@ def clicks_of(shop: Shop, config: CtrConfig) -> History:
 def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConfig) -> Layout:
     """What a model of these vocabularies and this image feature must know to be built."""
     item = vocabularies.item.tables(config)
-    if place_of(feature.form) == ITEM_TABLE:
-        item = (*item, Table(name=IMAGE_TABLE, size=feature.table_size, dim=config.cluster_size))
-    vectors = feature.vectors if place_of(feature.form) == ITEM_NUMBERS else None
+    images = image_layouts(feature)
+    sizes = [size for part in feature.parts.values() for size in part.table_sizes]
+    names = [name for image in images for name in image.tables]
+    item = (*item, *(Table(name=name, size=size, dim=config.cluster_size) for name, size in zip(names, sizes, strict=True)))
     return Layout(
         item=item, user=vocabularies.user.tables(config), context=vocabularies.context.tables(config),
         item_numeric=vocabularies.item.numbers, user_numeric=vocabularies.user.numbers, context_numeric=vocabularies.context.numbers,
@@ -146,9 +161,22 @@ def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConf
         own_line=vocabularies.own_line,
         distances=value_places(vocabularies.item) if config.match else (),
         words=0 if vocabularies.words is None else vocabularies.words.size, titles=vocabularies.titles, queries=vocabularies.queries,
-        form=feature.form, vector_size=0 if vectors is None else vectors.shape[1],
-        pair_mean=feature.pair_mean, pair_spread=feature.pair_spread,
+        form=feature.form, images=images,
     )  # fmt: skip
+
+
+def image_layouts(feature: ImageFeature) -> tuple[ImageLayout, ...]:
+    """What a model must know of each form of an image feature."""
+    return tuple(
+        ImageLayout(
+            form=form,
+            place=place,
+            size=0 if part.numbers is None else part.numbers.shape[1],
+            tables=tuple(f"{IMAGE_TABLES}{form}:{level}" for level in range(len(part.table_sizes))),
+            constants=part.constants,
+        )
+        for (form, part), place in zip(feature.parts.items(), places_of(feature.form), strict=True)
+    )
 
 
 def value_places(rules: Rules) -> tuple[tuple[int, int], ...]:
@@ -176,15 +204,15 @@ def encode_catalogue(
     """
     layout = layout_of(vocabularies, feature, config)
     items = encode_columns(vocabularies.item, shop.items, config)
-    if layout.place == ITEM_TABLE:
-        assert feature.rows is not None
-        items = replace(items, tables=layout.item, rows=np.concatenate([items.rows, feature.rows[None].astype(np.int32)]))
+    if feature.rows.shape[1]:
+        items = replace(items, tables=layout.item, rows=np.concatenate([items.rows, feature.rows.T.astype(np.int32)]))
     return EncodedCatalogue(
         layout=layout,
         items=items,
         users=encode_columns(vocabularies.user, shop.users, config),
         titles=encode_titles(vocabularies, shop.items, config),
-        vectors=feature.vectors,
+        vectors=feature.numbers,
+        unit=feature.unit,
         present=feature.present,
         codes=value_numbers(shop.items, list(vocabularies.item.categorical)),
         log_features=features or features_of(shop, config, vocabularies),
@@ -221,7 +249,7 @@ def encode_log(
             purchase_history(shop, max_items=config.purchase_items),
             cart_history(shop, max_items=config.cart_items),
         ),
-        each_impression=config.pooling == "target" or (catalogue.layout.place == PAIR and config.score_place == "before"),
+        each_impression=config.pooling == "target" or (catalogue.layout.image(PAIR) is not None and config.score_place == "before"),
         shop=shop,
         vocabularies=vocabularies,
     )

@@ -48,7 +48,7 @@ class Rules:
     def tables(self, config: CtrConfig) -> tuple[Table, ...]:
         """The embedding tables that the columns need."""
         own = [] if self.ids is None else [Table(name=self.kind, size=self.ids.size, dim=config.id_size)]
-        # The prefix keeps the user's columns apart from our own tables (item, user, word, image_cluster). A module's name may hold no dot:
+        # The prefix keeps the user's columns apart from our own tables (item, user, word, image:...). A module's name may hold no dot:
         # escaped, a.b and a_b and a%2Eb stay three names.
         named = [(f"{self.kind}:" + name.replace("%", "%25").replace(".", "%2E"), values) for name, values in self.categorical.items()]
         return (*own, *(Table(name=name, size=values.size, dim=config.column_size) for name, values in named))

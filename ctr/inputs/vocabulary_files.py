@@ -17,19 +17,20 @@ import numpy as np
 import polars as pl
 
 from ctr.config import CtrConfig
-from ctr.inputs.encode import Inputs, Layout
+from ctr.inputs.encode import ImageLayout, Inputs, Layout
 from ctr.inputs.rules import Rules, Table, Vocabularies
 from ctr.inputs.vocabulary import Hashed, Scale, Vocabulary
+from features.forms.table import forms_of
 from features.image_feature import ImageRule, digest
 from run.config import as_dict, with_settings
 from run.errors import UserError
 from run.files import read_json, write_atomic, write_json
 from run.folder import sha256
 
-VERSION = 4
+VERSION = 5
 FOLDER = "vocabulary"
 _LIST = "vocabulary.json"
-_COMMON = "common part"  # in image.npz; the other names are the form's own, identifiers
+_COMMON = "common part"  # in image.npz; the other names are FORM.NAME, NAME the form's own, both identifiers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,8 @@ def write_model_spec(folder: Path, inputs: Inputs, config: CtrConfig) -> None:
     }
     content |= {"titles": known.titles, "queries": known.queries, "layout": dataclasses.asdict(inputs.layout), "image": None}
     if (rule := inputs.feature.rule) is not None:
-        arrays: dict[str, Any] = {_COMMON: rule.common, **rule.constants}
+        arrays: dict[str, Any] = {_COMMON: rule.common}
+        arrays |= {f"{form}.{name}": array for form, constants in rule.constants.items() for name, array in constants.items()}
         stored = io.BytesIO()
         np.savez(stored, **arrays)
         content["image"] = {"form": rule.form, "file": store("image.npz", stored.getvalue())}
@@ -120,11 +122,14 @@ def read_model_spec(folder: Path, *, values: bool = True) -> ModelSpec:
     rule = None
     if content["image"] is not None:
         with np.load(folder / content["image"]["file"], allow_pickle=False) as stored:
-            constants = {name: stored[name] for name in stored.files if name != _COMMON}
+            constants: dict[str, dict[str, np.ndarray]] = {form: {} for form in forms_of(content["image"]["form"])}
+            for form, _, name in (full.partition(".") for full in stored.files if full != _COMMON):
+                constants[form][name] = stored[f"{form}.{name}"]
             rule = ImageRule(form=content["image"]["form"], common=stored[_COMMON], constants=constants)
     layout = content["layout"]
     for part in ("item", "user", "context"):
         layout[part] = tuple(Table(**table) for table in layout[part])
+    layout["images"] = tuple(_image_layout(**image) for image in layout["images"])
     layout["own_line"] = tuple(layout["own_line"])
     layout["distances"] = tuple(tuple(place) for place in layout["distances"])
     settings = {name: value for name, value in content["config"].items() if value is not None}
@@ -140,3 +145,8 @@ def read_model_spec(folder: Path, *, values: bool = True) -> ModelSpec:
         rule=rule,
         feature=content["feature"],
     )  # fmt: skip
+
+
+def _image_layout(*, tables: list[str], constants: dict[str, list[float]], **others: Any) -> ImageLayout:
+    """As `asdict` and JSON leave it, with lists in place of tuples."""
+    return ImageLayout(tables=tuple(tables), constants={name: tuple(values) for name, values in constants.items()}, **others)

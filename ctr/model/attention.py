@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ctr.inputs.length_buckets import BucketedHistory, LengthBucket
-from ctr.model.linear import LinearWithImage, put, take_rows
+from ctr.model.linear import ImagePart, LinearWithImage, put, take_rows
 from ctr.model.order import order_bucket, order_buckets, positions, window_shares
 
 if TYPE_CHECKING:
@@ -115,17 +115,19 @@ class HistoryNetwork(nn.Module):
 
     Args:
         item_size: numbers in an item without its image feature.
-        image_size: columns of the image feature, of an item or of a pair; 0: none.
+        image_size: columns of the image features of an item; 0: none.
+        pair_size: columns of the image feature of a pair of target and item; 0: none.
         pooling: "self" or "target".
         score_place: where a pair feature enters: "before" the attention, in the item, or "after" it, before the layer norm.
     """
 
     def __init__(
-        self, item_size: int, image_size: int, *, width: int, heads: int, pooling: str, score_place: str = "before", order: str = "none",
-        windows: Sequence[int] = (), most: int = 0,
+        self, item_size: int, image_size: int, pair_size: int = 0, *, width: int, heads: int, pooling: str, score_place: str = "before",
+        order: str = "none", windows: Sequence[int] = (), most: int = 0,
     ):  # fmt: skip
         super().__init__()
         self.project = LinearWithImage(item_size, image_size, width)
+        self.image = ImagePart(pair_size, width) if pair_size else None
         self.pool = SelfAttention(width, heads) if pooling == "self" else TargetAttention(width)
         self.out = nn.Linear(width, width)
         self.score_place, self.history_order, self.windows = score_place, order, tuple(windows)
@@ -142,7 +144,7 @@ class HistoryNetwork(nn.Module):
         """(B, size): the pooled history, then each window; zeros for an empty history.
 
         Args:
-            image_UF: the image feature of items, or None.
+            image_UF: the image features of items, or None.
             pairs: for each length bucket the image feature (s, P, L, F) of (target, history item), or None.
         """
         projected_nW = self._project(item_UD, image_UF, history.item)
@@ -187,15 +189,15 @@ class HistoryNetwork(nn.Module):
         slot_b = slot_B[bucket.impression]
         if pair_sPLF is not None and self.score_place == "after":
             assert isinstance(self.pool, SelfAttention)
-            assert self.project.image is not None
-            pooled_sPW = self.pool.with_scores(x_sLW, read_sLR, bucket.real, pair_sPLF, self.project.image.weight)
+            assert self.image is not None
+            pooled_sPW = self.pool.with_scores(x_sLW, read_sLR, bucket.real, pair_sPLF, self.image.weight)
             return take_rows(pooled_sPW.flatten(0, 1), bucket.row * pooled_sPW.shape[1] + slot_b)
 
         def read(row: Tensor, slot: Tensor, target: Tensor | None) -> Tensor:
             x, mapped = take_rows(x_sLW, row), take_rows(read_sLR, row)
             if pair_sPLF is not None:
-                assert self.project.image is not None
-                pair, weight = pair_sPLF[row, slot], self.project.image.weight
+                assert self.image is not None
+                pair, weight = pair_sPLF[row, slot], self.image.weight
                 x, mapped = x + F.linear(pair, weight), mapped + F.linear(pair, self.pool.reader()[0] @ weight)
             return self.pool(x, mapped, None if bucket.real is None else bucket.real[row], target)
 

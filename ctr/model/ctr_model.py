@@ -10,15 +10,15 @@ from torch import Tensor
 
 from ctr.config import CtrConfig
 from ctr.inputs.batches import Batch
-from ctr.inputs.encode import IMAGE_TABLE, Layout
+from ctr.inputs.encode import IMAGE_TABLES, Layout
 from ctr.inputs.length_buckets import BucketedHistory
 from ctr.inputs.rules import Table
-from ctr.model.linear import take_rows
+from ctr.model.linear import put, take_rows
 from ctr.model.match import history_match
 from ctr.model.network import Network
-from ctr.model.places import Cosines, bucket_pairs, item_feature
+from ctr.model.places import Pairs, bucket_pairs, compares, item_feature, pair_feature, tier_counts
 from ctr.model.tables import EmbeddingTables
-from features.forms.form import PAIR
+from features.forms.form import PAIR, PAIR_COUNTS
 from run.randomness import keyed_init
 
 
@@ -31,7 +31,6 @@ class CtrModel(Network):
 
     def __init__(self, layout: Layout, config: CtrConfig, **of_tables: str):
         super().__init__(layout, config)
-        self.cosines = Cosines(layout.pair_mean, layout.pair_spread, config.mask_same_item)
         tables = (*layout.item, *layout.user, *layout.context)
         self.tables = EmbeddingTables(tables, words=layout.words, word_dim=config.token_size, **of_tables)
 
@@ -40,21 +39,22 @@ class CtrModel(Network):
         found, texts = self.tables(batch.ids, batch.words)
         titles, queries = self._texts(texts, len(batch.present))
         item_UD = _joined(found, self.layout.item, batch.item_numeric, titles)
-        image_UF = item_feature(self.layout, batch.vectors, batch.present, found.get(IMAGE_TABLE))
+        image_UF = item_feature(self.layout, batch.vectors, batch.present, found)
         user = take_rows(_joined(found, self.layout.user, batch.user_numeric), batch.session)
+        pairs = [self._pairs(batch, history) for history in batch.histories] if compares(self.layout) else None
         histories = [
-            network(item_UD, image_UF, self._pairs(batch, history), history, batch)
-            for network, history in zip(self.histories.values(), batch.histories, strict=True)
+            network(item_UD, image_UF, None if pairs is None else self._pair_features(pairs[number]), history, batch)
+            for number, (network, history) in enumerate(zip(self.histories.values(), batch.histories, strict=True))
         ]
         query = [] if queries is None else [take_rows(queries, batch.query)]
         context = _joined(found, self.layout.context, batch.context_numeric)
-        target_image = None if image_UF is None else take_rows(image_UF, batch.target)
+        images = [] if image_UF is None else [take_rows(image_UF, batch.target)]
+        if pairs is not None and self.layout.image(PAIR_COUNTS) is not None:
+            images += [self._counts(of_history, history, batch) for of_history, history in zip(pairs, batch.histories, strict=True)]
         with torch.no_grad():
             match = [history_match(batch, history, self.layout.distances) for history in batch.histories if self.layout.matched]
         numbers = [batch.log_numbers] if self.layout.log_numbers else []
-        return self.mlp(
-            [user, *histories, take_rows(item_UD, batch.target), *query, context, *match, *numbers], target_image, batch.own_logit
-        )
+        return self.mlp([user, *histories, take_rows(item_UD, batch.target), *query, context, *match, *numbers], images, batch.own_logit)
 
     def _texts(self, texts: Tensor | None, items: int) -> tuple[Tensor | None, Tensor | None]:
         """Titles (U, W) and queries (Q, W), one after the other."""
@@ -63,12 +63,22 @@ class CtrModel(Network):
         cut = items if self.layout.titles else 0
         return (texts[:cut] if self.layout.titles else None), (texts[cut:] if self.layout.queries else None)
 
-    def _pairs(self, batch: Batch, history: BucketedHistory) -> list[Tensor] | None:
-        """For each length bucket of a history (s, P, L, 2), the image feature of targets and history items; or None."""
-        if self.layout.place != PAIR:
-            return None
-        assert batch.vectors is not None
-        return [bucket_pairs(batch.vectors, batch.present, history, bucket, batch.grid, self.cosines) for bucket in history.buckets]
+    def _pairs(self, batch: Batch, history: BucketedHistory) -> list[Pairs]:
+        """Targets and history items of each length bucket."""
+        assert batch.unit is not None
+        return [bucket_pairs(batch.unit, batch.present, history, bucket, batch.grid) for bucket in history.buckets]
+
+    def _pair_features(self, pairs: list[Pairs]) -> list[Tensor] | None:
+        """For each length bucket (s, P, L, 2); None where no form enters with pairs."""
+        return None if self.layout.image(PAIR) is None else [pair_feature(of_bucket, self.cosines) for of_bucket in pairs]
+
+    def _counts(self, pairs: list[Pairs], history: BucketedHistory, batch: Batch) -> Tensor:
+        """(B, T + 2): `tier_counts` of one history; zeros where it is empty."""
+        rows = []
+        for of_bucket, bucket in zip(pairs, history.buckets, strict=True):
+            count_sPF = tier_counts(of_bucket, self.edges, self.cosines)
+            rows.append(count_sPF[bucket.row, batch.slot[bucket.impression]])
+        return put(torch.cat(rows), [bucket.impression for bucket in history.buckets], len(batch.target))
 
 
 def build(layout: Layout, config: CtrConfig, seed: int) -> CtrModel:
@@ -81,5 +91,5 @@ def build(layout: Layout, config: CtrConfig, seed: int) -> CtrModel:
 
 def _joined(found: dict[str, Tensor], tables: tuple[Table, ...], numeric: Tensor, text: Tensor | None = None) -> Tensor:
     """(n, D): embeddings, numbers and text of n items, users or impressions, without the image feature."""
-    parts = [found[table.name] for table in tables if table.name != IMAGE_TABLE] + [numeric]
+    parts = [found[table.name] for table in tables if not table.name.startswith(IMAGE_TABLES)] + [numeric]
     return torch.cat(parts if text is None else [*parts, text], dim=1)

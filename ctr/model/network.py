@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ctr.config import CtrConfig
-from ctr.inputs.encode import HISTORIES, IMAGE_TABLE, Layout
+from ctr.inputs.encode import HISTORIES, IMAGE_TABLES, Layout
 from ctr.inputs.rules import Table
 from ctr.model.attention import HistoryNetwork
 from ctr.model.linear import LinearWithImage
 from ctr.model.match import match_size
-from ctr.model.places import history_columns, item_columns
+from ctr.model.places import cosines_of, impression_columns, item_columns, pair_columns, tier_edges
 
 
 class Layer(nn.Linear):
@@ -64,38 +64,43 @@ class OwnScore(nn.Module):
 class Network(nn.Module):
     """The weights outside the tables.
 
-    The image feature enters in columns of an item or of a pair of target and history item (ctr/model/places.py); every other weight
-    has the same name, shape and initial value in all forms.
+    Image features enter in columns of an item, of a pair of target and history item, or of an impression (ctr/model/places.py); every other
+    weight has the same name, shape and initial value in all forms.
     """
+
+    edges: Tensor
 
     def __init__(self, layout: Layout, config: CtrConfig):
         super().__init__()
         self.layout = layout
+        self.cosines = cosines_of(layout, config)
+        self.register_buffer("edges", tier_edges(layout, config), persistent=False)
         text = config.token_size
         item = _size(layout.item, layout.item_numeric) + text * layout.titles
         sizes: dict[str, Any] = {name: getattr(config, name) for name in ("width", "heads", "pooling", "score_place", "windows")}
         sizes["order"] = config.history_order
         most = dict(zip(HISTORIES, (config.click_items, config.purchase_items, config.cart_items), strict=True))
         self.histories = nn.ModuleDict(
-            {name: HistoryNetwork(item, history_columns(layout, config), most=most[name], **sizes) for name in HISTORIES}
+            {name: HistoryNetwork(item, item_columns(layout, config), pair_columns(layout), most=most[name], **sizes) for name in HISTORIES}
         )
         user = _size(layout.user, layout.user_numeric) + len(HISTORIES) * config.width * (1 + len(config.windows))
         user += layout.log_numbers + (len(HISTORIES) * match_size(layout.matched, len(layout.distances)) if layout.matched else 0)
         other = text * layout.queries + _size(layout.context, layout.context_numeric)
-        self.first = LinearWithImage(user + item + other, item_columns(layout, config), config.hidden[0])
+        image = item_columns(layout, config) + impression_columns(layout, config)
+        self.first = LinearWithImage(user + item + other, image, config.hidden[0])
         self.hidden = nn.ModuleList(Layer(a, b) for a, b in zip(config.hidden, config.hidden[1:], strict=False))
         self.logit = Added(config.hidden[-1], 1) if layout.own_score else nn.Linear(config.hidden[-1], 1)
         self.own = OwnScore(*layout.own_line) if layout.own_score else None
 
-    def mlp(self, parts: list[Tensor], target_image: Tensor | None, own_logit: Tensor | None = None) -> Tensor:
+    def mlp(self, parts: list[Tensor], images: list[Tensor], own_logit: Tensor | None = None) -> Tensor:
         """(B,) logits.
 
         Args:
             parts: (B, n) each: user, histories, target item, query where there is one, context.
-            target_image: (B, F) the target's own image feature, or None.
+            images: (B, n) each: the target's own image features, and those of histories; none in the baseline.
             own_logit: (B,) the user's own model's, or None.
         """
-        x = self.first(torch.cat(parts, dim=1), target_image)
+        x = self.first(torch.cat(parts, dim=1), torch.cat(images, dim=1) if images else None)
         for layer in self.hidden:
             x = layer(torch.relu(x))
         logit = self.logit(torch.relu(x))[:, 0]
@@ -103,4 +108,4 @@ class Network(nn.Module):
 
 
 def _size(tables: tuple[Table, ...], numeric: int) -> int:
-    return sum(table.dim for table in tables if table.name != IMAGE_TABLE) + numeric
+    return sum(table.dim for table in tables if not table.name.startswith(IMAGE_TABLES)) + numeric

@@ -1,20 +1,23 @@
-"""The places where an image feature enters the CTR model (features/forms/form.py), as columns of an item or of a pair.
+"""The places where image features enter the CTR model (features/forms/form.py), as columns of an item, of a pair, or of an impression.
 
-U distinct items, s sessions of a length bucket, P most impressions in a session, L history items, F columns.
+U distinct items, s sessions of a length bucket, P most impressions in a session, L history items, F columns, T tiers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ctr.config import CtrConfig
-from ctr.inputs.encode import Layout
+from ctr.inputs.encode import HISTORIES, Layout
 from ctr.inputs.length_buckets import BucketedHistory, LengthBucket
 from ctr.model.linear import take_rows
-from features.forms.form import ITEM_NUMBERS, ITEM_TABLE, PAIR
+from features.forms.form import ITEM_NUMBERS, ITEM_TABLE, PAIR, PAIR_COUNTS
+
+_BESIDE_COUNTS = 2  # columns beside a history's counts
 
 
 class Cosines(NamedTuple):
@@ -25,66 +28,129 @@ class Cosines(NamedTuple):
     mask_same_item: bool = False
 
 
+class Pairs(NamedTuple):
+    """Targets and history items: s sessions with P targets and L items each."""
+
+    cosine: Tensor  # (s, P, L) of their pictures
+    both: Tensor  # (s, P, L) bool: both have a picture, and the history item is no padding
+    differ: Tensor  # (s, P, L) bool: they are of two items
+    length: Tensor  # (s,) history items
+
+
 def item_columns(layout: Layout, config: CtrConfig) -> int:
     """F of an item: of targets and of history items."""
-    return {ITEM_NUMBERS: layout.vector_size + 1, ITEM_TABLE: config.cluster_size}.get(layout.place, 0)
+    sizes = {ITEM_NUMBERS: lambda image: image.size + 1, ITEM_TABLE: lambda image: config.cluster_size}
+    return sum(sizes[image.place](image) for image in layout.images if image.place in sizes)
 
 
-def history_columns(layout: Layout, config: CtrConfig) -> int:
-    """F of what a history reads: of its items, or of the pairs of target and item."""
-    return 2 if layout.place == PAIR else item_columns(layout, config)
+def pair_columns(layout: Layout) -> int:
+    """F of a pair of target and history item."""
+    return 2 if layout.image(PAIR) is not None else 0
 
 
-def item_feature(layout: Layout, vectors: Tensor | None, present: Tensor, from_table: Tensor | None) -> Tensor | None:
-    """(U, F) the image feature of items; None for a form that does not enter with items.
+def impression_columns(layout: Layout, config: CtrConfig) -> int:
+    """F of an impression, of all histories."""
+    return len(HISTORIES) * (config.tiers + _BESIDE_COUNTS) if layout.image(PAIR_COUNTS) is not None else 0
+
+
+def compares(layout: Layout) -> bool:
+    """Whether the model reads cosines of targets and history items."""
+    return any(image.place in (PAIR, PAIR_COUNTS) for image in layout.images)
+
+
+def cosines_of(layout: Layout, config: CtrConfig) -> Cosines:
+    """How the model reads cosines, by what its forms have learned of them."""
+    image = layout.image(PAIR)
+    if image is None:
+        return Cosines(mask_same_item=config.mask_same_item)
+    return Cosines(image.constants["mean"][0], image.constants["spread"][0], config.mask_same_item)
+
+
+def item_feature(layout: Layout, vectors: Tensor | None, present: Tensor, found: Mapping[str, Tensor]) -> Tensor | None:
+    """(U, F) the image features of items; None where no form enters with items.
 
     Args:
         vectors: (U, D) zero rows without a picture.
         present: (U,) bool.
-        from_table: (U, F) the rows of the image table.
+        found: (U, F) the rows of each image table.
     """
-    if layout.place == ITEM_TABLE:
-        return from_table
-    if layout.place == ITEM_NUMBERS:
-        assert vectors is not None
-        return torch.cat([vectors, present[:, None].to(vectors.dtype)], dim=1)
-    return None
+    parts = []
+    for image in layout.images:
+        if image.place == ITEM_TABLE:
+            parts.append(torch.stack([found[name] for name in image.tables]).sum(0))
+        elif image.place == ITEM_NUMBERS:
+            assert vectors is not None
+            parts += [vectors, present[:, None].to(vectors.dtype)]
+    return torch.cat(parts, dim=1) if parts else None
 
 
-def bucket_pairs(
-    vectors_UD: Tensor, present_U: Tensor, history: BucketedHistory, bucket: LengthBucket, grid_SP: Tensor, cosines: Cosines
-) -> Tensor:
-    """(s, P, L, 2): the pair feature between targets and history items of a bucket's sessions.
+def bucket_pairs(unit_UD: Tensor, present_U: Tensor, history: BucketedHistory, bucket: LengthBucket, grid_SP: Tensor) -> Pairs:
+    """The pairs of targets and history items of a bucket's sessions; in float32 always, because rounding would move pairs between tiers.
 
     Args:
-        vectors_UD: unit rows.
+        unit_UD: unit rows.
         grid_SP: the targets of each session; all pairs of a session are one matrix product.
     """
     item_sL, target_sP = history.item[bucket.item], grid_SP[bucket.session]
-    cosine_sPL = take_rows(vectors_UD, target_sP) @ take_rows(vectors_UD, item_sL).transpose(1, 2)
+    with torch.autocast(unit_UD.device.type, enabled=False):
+        cosine_sPL = take_rows(unit_UD, target_sP).float() @ take_rows(unit_UD, item_sL).float().transpose(1, 2)
     seen_sL = present_U[item_sL] if bucket.real is None else present_U[item_sL] & bucket.real
     both_sPL = present_U[target_sP][:, :, None] & seen_sL[:, None]
-    return pair_feature(cosine_sPL, both_sPL, target_sP[:, :, None] != item_sL[:, None], cosines)
+    length_s = item_sL.new_full(item_sL.shape[:1], item_sL.shape[1]) if bucket.real is None else bucket.real.sum(1)
+    return Pairs(cosine_sPL, both_sPL, target_sP[:, :, None] != item_sL[:, None], length_s)
 
 
-def candidate_pairs(vectors: Tensor, present: Tensor, candidates_C: Tensor, history_L: Tensor, cosines: Cosines) -> Tensor:
-    """(C, L, 2): the pair feature of one user's candidates and history, in which -1 is padding."""
+def candidate_pairs(unit: Tensor, present: Tensor, candidates_C: Tensor, history_L: Tensor) -> Pairs:
+    """The pairs of one user's candidates and history, in which -1 is padding: one session with C targets."""
     history = history_L.clamp(min=0)
     both_CL = present[candidates_C][:, None] & (present[history] & (history_L >= 0))[None]
-    return pair_feature(vectors[candidates_C] @ vectors[history].T, both_CL, candidates_C[:, None] != history_L[None], cosines)
+    cosine_CL, differ_CL = unit[candidates_C] @ unit[history].T, candidates_C[:, None] != history_L[None]
+    return Pairs(cosine_CL[None], both_CL[None], differ_CL[None], (history_L >= 0).sum()[None])
 
 
-def pair_feature(cosine: Tensor, both: Tensor, differ: Tensor, cosines: Cosines) -> Tensor:
-    """(..., 2): standardised cosines, and 1 where both have a picture; else 0 and 0.
+def pair_feature(pairs: Pairs, cosines: Cosines) -> Tensor:
+    """(s, P, L, 2): standardised cosines, and 1 where both have a picture; else 0 and 0.
 
     Where the history item is the target itself, the cosine is 1 whatever the encoder: it would reveal, not how the pictures look, but
     that the user has clicked this very item, which the baseline does not know. Masked, it counts as an average pair.
+    """
+    shown = _compared(pairs, cosines)
+    score = (pairs.cosine - cosines.mean) / cosines.spread * shown
+    return torch.stack([score, pairs.both.to(score.dtype)]).movedim(0, -1)  # one after the other in memory: `with_scores` reads each alone
+
+
+def tier_edges(layout: Layout, config: CtrConfig) -> Tensor:
+    """(T - 1,) float32 ascending cosines between tiers.
+
+    At quantiles, tier k of T begins where a share 1 - (1 - k / T)^2 of the cosines that training meets lie below: the top one holds one
+    in T^2 of them, for the most similar items tell most.
+    """
+    image, steps = layout.image(PAIR_COUNTS), torch.arange(1, config.tiers, dtype=torch.float64) / config.tiers
+    if image is None or config.tier_edges == "equal":
+        return (2 * steps - 1).float()
+    quantiles = torch.tensor(image.constants["quantiles"], dtype=torch.float64)
+    at = (1 - (1 - steps).square()) * (len(quantiles) - 1)
+    below = at.floor().long()
+    return torch.lerp(quantiles[below], quantiles[(below + 1).clamp(max=len(quantiles) - 1)], at - below).float()
+
+
+@torch.no_grad()
+def tier_counts(pairs: Pairs, edges: Tensor, cosines: Cosines) -> Tensor:
+    """(s, P, T + 2): log1p of the number of history items in each tier of cosines with the target; the share with a picture; log1p of L.
+
+    Padding, items without a picture and, masked, the target itself are in no tier (SimTier's published code counts padding among those of
+    cosine 0).
 
     Args:
-        cosine: (...) of two pictures (paper, Eq. 8).
-        both: (...) bool, both have a picture.
-        differ: (...) bool, they are of two items.
+        edges: (T - 1,); a tier holds its lower edge.
     """
-    shown = both & differ if cosines.mask_same_item else both
-    score = (cosine - cosines.mean) / cosines.spread * shown
-    return torch.stack([score, both.to(score.dtype)]).movedim(0, -1)  # in memory one after the other: `with_scores` reads each alone
+    counted_sPL = _compared(pairs, cosines).to(edges.dtype)
+    tier_sPL = torch.bucketize(pairs.cosine.to(edges.dtype), edges, right=True)
+    count_sPT = counted_sPL.new_zeros(*tier_sPL.shape[:2], len(edges) + 1).scatter_add_(2, tier_sPL, counted_sPL)
+    length_s11 = pairs.length[:, None, None].to(edges.dtype)
+    share_sP1 = pairs.both.sum(2, keepdim=True) / length_s11.clamp(min=1)
+    return torch.cat([count_sPT.log1p(), share_sP1, length_s11.log1p().expand_as(share_sP1)], dim=2)
+
+
+def _compared(pairs: Pairs, cosines: Cosines) -> Tensor:
+    return pairs.both & pairs.differ if cosines.mask_same_item else pairs.both

@@ -26,7 +26,7 @@ from run.errors import UserError
 from run.files import naming, read_json, replacing, replacing_folder, write_json
 from run.folder import commit, file_hash
 
-EXPORT_VERSION = 3  # of the format; another is refused
+EXPORT_VERSION = 4  # of the format; another is refused
 _MODEL = "model.pt2"
 _PARTS = (_MODEL, FOLDER, "lookup", "log", "items", "users", "encoder")
 
@@ -100,8 +100,9 @@ def _write_parts(trained_run: TrainedRun, folder: Path, as_of: int | None) -> di
     """Write the model, its rules and the known items and users; returns the entries of meta.json about them."""
     spec, shop = trained_run.spec, trained_run.shop()
     catalogue = trained_run.catalogue(shop)
-    dim = 0 if catalogue.vectors is None else catalogue.vectors.shape[1]
-    program = exported(ServingModel(spec.layout, spec.config, trained_run.weights), dim)
+    pictures = {"vectors": catalogue.vectors, "unit": catalogue.unit}
+    sizes = {name: 0 if array is None else array.shape[1] for name, array in pictures.items()}
+    program = exported(ServingModel(spec.layout, spec.config, trained_run.weights), **sizes)
     with naming(folder / _MODEL):
         torch.export.save(program, folder / _MODEL)
     for file in (trained_run.folder / FOLDER).iterdir():
@@ -109,13 +110,12 @@ def _write_parts(trained_run: TrainedRun, folder: Path, as_of: int | None) -> di
             shutil.copyfile(file, temporary)
     _write_lookups(folder / "lookup", spec.vocabularies)
     item_id, user_id = shop.items["item_id"], shop.users["user_id"]
-    pictures = {"vectors": catalogue.vectors, "present": catalogue.present}
-    _write_rows(folder / "items", item_id, catalogue.items, catalogue.titles, **pictures)
+    _write_rows(folder / "items", item_id, catalogue.items, catalogue.titles, present=catalogue.present, **pictures)
     _write_rows(folder / "users", user_id, catalogue.users)
     moment = _moment(shop, spec.config.lag, as_of)
     write_snapshot(folder / "log", catalogue, shop.items, list(spec.vocabularies.item.categorical), moment)
     return {
-        "version": EXPORT_VERSION, "as_of": moment, "form": spec.layout.form, "dim": dim, "items": len(item_id), "users": len(user_id),
+        "version": EXPORT_VERSION, "as_of": moment, "form": spec.layout.form, "sizes": sizes, "items": len(item_id), "users": len(user_id),
         "text_ids": {"item": is_text(item_id.dtype), "user": is_text(user_id.dtype)},
         "files": {name: file_hash(folder / name) for name in (_MODEL, f"{FOLDER}/vocabulary.json")},
         "versions": {"torch": torch.__version__}, "commit": commit(),

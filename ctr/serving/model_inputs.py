@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ctr.inputs.dense import NEWEST, standardised, together_features
-from ctr.inputs.encode import IMAGE_TABLE
 from ctr.inputs.own_score import logit
 from ctr.inputs.rules import Rules
 from ctr.inputs.vocabulary import Hashed, Ragged, kind_of
@@ -27,7 +26,6 @@ from ctr.serving.request import Id, Item, Request, RequestColumns, RequestError,
 from ctr.serving.snapshot import FOLDER as LOG_FOLDER
 from ctr.serving.snapshot import open_snapshot
 from data.arrays.words import words_of
-from features.forms.form import ITEM_TABLE
 
 
 class RequestNotes(NamedTuple):
@@ -46,7 +44,8 @@ class Stored:
     rows: np.ndarray  # (N, K) int32
     numeric: np.ndarray  # (N, M) float32
     words: Ragged | None  # of items: their titles
-    vectors: np.ndarray | None  # of items: (N, D) float32
+    vectors: np.ndarray | None  # of items: (N, D) float32, of a form that enters as item numbers
+    unit: np.ndarray | None  # of items: (N, D) float32 unit rows, of forms that compare pictures
     present: np.ndarray | None  # of items: (N,) bool
 
 
@@ -64,7 +63,7 @@ class ExportedCatalogue:
         names = sorted(path.name.removesuffix(".hashes.npy") for path in (folder / "lookup").glob("*.hashes.npy"))
         self.lookups = {name: open_lookup(folder / "lookup" / name) for name in names}
         self.log = open_snapshot(folder / LOG_FOLDER)
-        self.dim = meta["dim"]
+        self.sizes = meta["sizes"]
         known, titled = self.spec.vocabularies, {"title": "text"} if self.spec.vocabularies.titles else {}
         text_ids = meta["text_ids"]
         self.item_columns = RequestColumns(kind="item", text_id=text_ids["item"], columns=_kinds(known.item) | titled)
@@ -92,7 +91,7 @@ class ExportedCatalogue:
         numbers = self.items.place(_ids(list(items), self.item_columns))
         things = list(items.values())
         rows, numeric = self._rows(self.spec.vocabularies.item, "item", things, numbers, self.items)
-        vectors, present = self._pictures(things, numbers, given, rows)
+        vectors, unit, present = self._pictures(things, numbers, given, rows)
         words, starts = self._titles(things, numbers)
         place = {item: number for number, item in enumerate(items)}
         user_number = self.users.place(_ids([request.user.id], self.user_columns))
@@ -111,7 +110,7 @@ class ExportedCatalogue:
             raise RequestError("own_score", "missing; the model was trained on top of it, so give your model's probability of a click")
         own = logit(pl.Series(request.own_score or [0.5] * len(candidates), dtype=pl.Float64))
         log_numbers = self._log_numbers(request, codes, candidates, clicks, int(user_number[0]))
-        arrays = (user_rows[0], user_numeric[0], rows, numeric, words, starts, vectors, present, codes[:, : layout.matched])
+        arrays = (user_rows[0], user_numeric[0], rows, numeric, words, starts, vectors, unit, present, codes[:, : layout.matched])
         tensors = (
             *(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays),
             *(places(history) for history in histories),
@@ -120,7 +119,7 @@ class ExportedCatalogue:
             *(torch.from_numpy(array) for array in (query, context_rows, context_numeric, log_numbers, own)),
         )
         unknown = [thing.id for thing, number in zip(things, numbers, strict=True) if number < 0 and thing.overrides is None]
-        bare = [] if not layout.place else [thing.id for thing in request.candidates if not present[place[thing.id]]]
+        bare = [] if not layout.pictured else [thing.id for thing in request.candidates if not present[place[thing.id]]]
         return tensors, RequestNotes(bool(user_number[0] < 0 and request.user.overrides is None), unknown, list(dict.fromkeys(bare)))
 
     def _rows(
@@ -201,30 +200,32 @@ class ExportedCatalogue:
 
     def _pictures(
         self, things: Sequence[Item], numbers: np.ndarray, given: Mapping[Id, np.ndarray], rows: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors (U, D) and presence (U,) of the items' pictures; for a form in an item table, the last column of `rows` is set."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Vectors (U, D), unit rows (U, D) and presence (U,) of the items' pictures; the columns of `rows` for image tables are set."""
         layout, in_store = self.spec.layout, numbers >= 0
-        vectors, present = np.zeros((len(things), self.dim), dtype=np.float32), np.zeros(len(things), dtype=bool)
-        if not layout.place:
-            return vectors, present
+        present, found = np.zeros(len(things), dtype=bool), {}
+        for name, stored in (("vectors", self.items.vectors), ("unit", self.items.unit)):
+            found[name] = np.zeros((len(things), self.sizes[name]), dtype=np.float32)
+            if stored is not None:
+                found[name][in_store] = stored[numbers[in_store]]
+        if not layout.pictured:
+            return found["vectors"], found["unit"], present
         assert self.items.present is not None
         present[in_store] = self.items.present[numbers[in_store]]
-        if self.items.vectors is not None:
-            vectors[in_store] = self.items.vectors[numbers[in_store]]
-        if layout.place == ITEM_TABLE:
-            assert layout.item[-1].name == IMAGE_TABLE
-            rows[:, -1] = layout.item[-1].size - 1
-            rows[in_store, -1] = self.items.rows[numbers[in_store], -1]
+        tables = sum(len(image.tables) for image in layout.images)  # the last ones of the items'
+        first = len(layout.item) - tables
+        rows[:, first:] = [table.size - 1 for table in layout.item[first:]]
+        rows[in_store, first:] = self.items.rows[numbers[in_store], first:]
         places = [number for number, thing in enumerate(things) if thing.id in given]
         if places:
             assert self.spec.rule is not None
             feature = self.spec.rule.feature(np.stack([given[things[number].id] for number in places]))
             present[places] = feature.present
-            if feature.vectors is not None:
-                vectors[places] = feature.vectors
-            if feature.rows is not None:
-                rows[places, -1] = feature.rows
-        return vectors, present
+            for name, values in (("vectors", feature.numbers), ("unit", feature.unit)):
+                if values is not None:
+                    found[name][places] = values
+            rows[np.ix_(places, range(first, len(layout.item)))] = feature.rows
+        return found["vectors"], found["unit"], present
 
 
 def _ages(now: int | None, times: Sequence[int] | None, length: int) -> Tensor:
@@ -280,5 +281,6 @@ def _stored(folder: Path) -> Stored:
         numeric=mapped(folder / "numeric.npy"),
         words=None if start is None else Ragged(rows=mapped(folder / "words.npy"), start=start),
         vectors=where_there("vectors"),
+        unit=where_there("unit"),
         present=where_there("present"),
     )

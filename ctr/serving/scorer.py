@@ -128,7 +128,7 @@ class Scorer:
 
         if not pictures:
             return {}, {}
-        if not self.catalogue.spec.layout.place:
+        if not self.catalogue.spec.layout.pictured:
             return {}, dict.fromkeys(pictures, "the model reads no pictures")
         if self.encoder is None:
             return {}, dict.fromkeys(pictures, "the export holds no encoder; give ctr.export --encoder-run")
@@ -151,15 +151,13 @@ def _no_export(folder: Path) -> str:
 def _check(folder: Path, meta: dict[str, Any]) -> None:
     """Refuse an export of another version or form, or one whose files have changed since."""
     from ctr.serving.exporter import EXPORT_VERSION
-    from features.forms.table import FORM_NAMES, NO_FORM
+    from features.forms.table import FORM_NAMES, forms_of
     from run.folder import file_hash
-
-    forms = (NO_FORM, *FORM_NAMES)
 
     if meta.get("version") != EXPORT_VERSION:
         raise UserError(f"{folder / 'meta.json'}: version {meta.get('version')}, but {EXPORT_VERSION} is read here; export the model again")
-    if meta.get("form") not in forms:
-        raise UserError(f"{folder / 'meta.json'}: form {meta.get('form')!r}; there are {', '.join(forms)}: export the model again")
+    if not set(forms_of(meta.get("form", ""))) <= set(FORM_NAMES):
+        raise UserError(f"{folder / 'meta.json'}: form {meta.get('form')!r}; there are {', '.join(FORM_NAMES)}: export the model again")
     for name, wanted in meta["files"].items():
         if file_hash(folder / name) != wanted:
             raise UserError(f"{folder / name}: missing, or not the file that was exported; export the model again")

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctr.config import CtrConfig
-from ctr.inputs.encode import IMAGE_TABLE, Layout
+from ctr.inputs.encode import IMAGE_TABLES, Layout
 from ctr.inputs.rules import Table
 from ctr.model.attention import HistoryNetwork, SelfAttention, TargetAttention
 from ctr.model.match import candidate_match
 from ctr.model.network import Network
 from ctr.model.order import order_bucket, positions, window_shares
-from ctr.model.places import Cosines, candidate_pairs, item_feature
-from features.forms.form import PAIR
+from ctr.model.places import candidate_pairs, compares, item_feature, pair_feature, tier_counts
+from features.forms.form import PAIR, PAIR_COUNTS
 from run.errors import UserError
 
 
@@ -33,7 +33,8 @@ class ModelInputs(NamedTuple):
     item_numeric: Tensor  # (U, M) float32
     title_words: Tensor  # (T,) int64: table rows of the words of all U titles, end to end
     title_start: Tensor  # (U,) int64: where each title begins
-    vectors: Tensor  # (U, D) float32 zero rows where absent; D = 0 unless the form gives item numbers or pairs
+    vectors: Tensor  # (U, D) float32 zero rows where absent; D = 0 unless a form gives item numbers
+    unit: Tensor  # (U, D) float32 unit rows, zero rows where absent; D = 0 unless a form compares pictures
     present: Tensor  # (U,) bool: the item has a picture
     codes: Tensor  # (U, C) int32: which value of each matched column an item has; 0: missing
     clicks: Tensor  # (L,) int64: which of the U items, oldest first; -1 = padding; an empty history is one -1
@@ -61,7 +62,6 @@ class ServingModel(Network):
 
     def __init__(self, layout: Layout, config: CtrConfig, weights: Mapping[str, Tensor]):
         super().__init__(layout, config)
-        self.cosines = Cosines(layout.pair_mean, layout.pair_spread, config.mask_same_item)
         self.tables = nn.ParameterList(_table(weights, table.name) for table in (*layout.item, *layout.user, *layout.context))
         self.words = nn.Parameter(_table(weights, "word")) if layout.words else None
         network = {name: value for name, value in weights.items() if not name.startswith("tables.")}
@@ -80,6 +80,7 @@ class ServingModel(Network):
         title_words: Tensor,
         title_start: Tensor,
         vectors: Tensor,
+        unit: Tensor,
         present: Tensor,
         codes: Tensor,
         clicks: Tensor,
@@ -99,14 +100,16 @@ class ServingModel(Network):
         of_item, of_user, of_context = self._looked_up(item_rows, user_rows[None], context_rows)
         titles = [self._means(title_words, title_start)] if layout.titles else []
         item_UD = torch.cat([*_others(layout.item, of_item), item_numeric, *titles], dim=1)
-        image_UF = item_feature(
-            layout, vectors, present, dict(zip([table.name for table in layout.item], of_item, strict=True)).get(IMAGE_TABLE)
-        )
+        image_UF = item_feature(layout, vectors, present, dict(zip([table.name for table in layout.item], of_item, strict=True)))
+        images = [] if image_UF is None else [image_UF[candidates]]
         pooled, match = [], []
         histories = zip((clicks, purchases, cart), (click_ages, purchase_ages, cart_ages), strict=True)
         for network, (history_L, age_L) in zip(self.histories.values(), histories, strict=True):
             assert isinstance(network, HistoryNetwork)
-            pair_CLF = candidate_pairs(vectors, present, candidates, history_L, self.cosines) if layout.place == PAIR else None
+            pairs = candidate_pairs(unit, present, candidates, history_L) if compares(layout) else None
+            pair_CLF = None if pairs is None or layout.image(PAIR) is None else pair_feature(pairs, self.cosines)[0]
+            if pairs is not None and layout.image(PAIR_COUNTS) is not None:
+                images.append(tier_counts(pairs, self.edges, self.cosines)[0])
             pooled.append(pool(network, item_UD, image_UF, pair_CLF, history_L, age_L, candidates))
             if layout.matched:
                 match.append(candidate_match(codes, item_numeric, candidates, history_L, age_L, layout.distances))
@@ -116,11 +119,8 @@ class ServingModel(Network):
         if layout.queries:
             start = torch.zeros(1, dtype=torch.int64, device=query_words.device)
             query = [self._means(query_words, start).expand(count, -1)]
-        target_image = None if image_UF is None else image_UF[candidates]
         numbers = [log_numbers] if layout.log_numbers else []
-        return self.mlp(
-            [user, *pooled, item_UD[candidates], *query, *of_context, context_numeric, *match, *numbers], target_image, own_logit
-        )
+        return self.mlp([user, *pooled, item_UD[candidates], *query, *of_context, context_numeric, *match, *numbers], images, own_logit)
 
     def _means(self, words: Tensor, start: Tensor) -> Tensor:
         """(n, dim) the mean embedding of each text's words; zeros for a text without any."""
@@ -147,13 +147,13 @@ def pool(
         x_CLW = x_CLW + F.embedding(bucket_1L, network.order.weight)
     after = network.score_place == "after"
     if pair_CLF is not None and not after:
-        assert network.project.image is not None
-        x_CLW = x_CLW + network.project.image(pair_CLF)
+        assert network.image is not None
+        x_CLW = x_CLW + network.image(pair_CLF)
     if isinstance(network.pool, SelfAttention):
         read_CLR = F.linear(x_CLW, *network.pool.reader())
         if pair_CLF is not None and after:
-            assert network.project.image is not None
-            pooled_CW = network.pool.with_scores(x_CLW, read_CLR, None, pair_CLF[None], network.project.image.weight)[0]
+            assert network.image is not None
+            pooled_CW = network.pool.with_scores(x_CLW, read_CLR, None, pair_CLF[None], network.image.weight)[0]
         else:
             pooled_CW = network.pool(x_CLW, read_CLR, None)
     else:
@@ -174,29 +174,30 @@ def _table(weights: Mapping[str, Tensor], name: str) -> Tensor:
 
 def _others(tables: tuple[Table, ...], found: list[Tensor]) -> list[Tensor]:
     """All embeddings except the image feature's."""
-    return [part for table, part in zip(tables, found, strict=True) if table.name != IMAGE_TABLE]
+    return [part for table, part in zip(tables, found, strict=True) if not table.name.startswith(IMAGE_TABLES)]
 
 
-def exported(model: ServingModel, dim: int) -> torch.export.ExportedProgram:
+def exported(model: ServingModel, *, vectors: int, unit: int) -> torch.export.ExportedProgram:
     """The model as a program of its own, for any number of items, candidates, words and history items.
 
     Args:
-        dim: D, length of an embedding; 0 unless the form gives item numbers or pairs.
+        vectors: D of what a form gives as item numbers; 0 without one.
+        unit: D of what forms compare; 0 without any.
     """
     sizes = {name: torch.export.Dim(name, min=0) for name in ("words", "query_length")}
     sizes |= {name: torch.export.Dim(name, min=1) for name in ("items", "click_length", "purchase_length", "cart_length", "count")}
     first = {
-        "item_rows": "items", "item_numeric": "items", "title_words": "words", "title_start": "items", "vectors": "items",
+        "item_rows": "items", "item_numeric": "items", "title_words": "words", "title_start": "items", "vectors": "items", "unit": "items",
         "present": "items", "clicks": "click_length", "purchases": "purchase_length", "cart": "cart_length", "candidates": "count",
         "query_words": "query_length", "codes": "items", "click_ages": "click_length", "purchase_ages": "purchase_length",
         "cart_ages": "cart_length", "log_numbers": "count", "own_logit": "count", "context_rows": "count", "context_numeric": "count",
     }  # fmt: skip
     shapes = {name: {0: sizes[first[name]]} if name in first else None for name in ModelInputs._fields}
     with torch.no_grad():
-        return torch.export.export(model, tuple(_sample(model.layout, dim)), dynamic_shapes=shapes)
+        return torch.export.export(model, tuple(_sample(model.layout, vectors, unit)), dynamic_shapes=shapes)
 
 
-def _sample(layout: Layout, dim: int) -> ModelInputs:
+def _sample(layout: Layout, vectors: int, unit: int) -> ModelInputs:
     """Any inputs with 2 or more of everything: sizes of 0 and 1 would become constants of the program."""
     ids, numbers = torch.int64, torch.float32
     return ModelInputs(
@@ -206,7 +207,8 @@ def _sample(layout: Layout, dim: int) -> ModelInputs:
         item_numeric=torch.zeros(7, layout.item_numeric, dtype=numbers),
         title_words=torch.zeros(11, dtype=ids),
         title_start=torch.arange(7),
-        vectors=torch.zeros(7, dim, dtype=numbers),
+        vectors=torch.zeros(7, vectors, dtype=numbers),
+        unit=torch.zeros(7, unit, dtype=numbers),
         present=torch.ones(7, dtype=torch.bool),
         codes=torch.ones(7, layout.matched, dtype=torch.int32),
         clicks=torch.arange(3),

@@ -60,7 +60,7 @@ class TrainedRun:
         from features.embeddings import read_embeddings
         from features.image_feature import no_image
 
-        if not self.spec.layout.place:
+        if not self.spec.layout.pictured:
             return no_image(len(item_id))
         if self.spec.rule is None or self.embeddings is None:
             raise UserError(f"{self.folder}: has no rule for its image feature; train the model again")
@@ -110,7 +110,7 @@ def open_run(folder: Path, *, data: str = "", flag: str = "--data", embeddings: 
         source = SourceConfig(data=data, allow_unordered_split=True)
     elif (folder / SETTINGS).exists():
         trained_on = read_json(folder / SETTINGS).get("shop", "")
-    if not spec.layout.place:
+    if not spec.layout.pictured:
         embeddings = None
     elif embeddings is None:
         embeddings = _own_embeddings(folder, settings)

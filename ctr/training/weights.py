@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctr.inputs.encode import IMAGE_TABLE, Inputs
+from ctr.inputs.encode import IMAGE_TABLES, Inputs
 from ctr.model.linear import ImagePart
 from ctr.training.sharding import TableShard
 from run.checkpoint import write_weights
@@ -90,10 +90,10 @@ def warm_start(model: nn.Module, network: Mapping[str, nn.Parameter], parts: Seq
             return file.get_slice(name)[begin:end]
 
         for name, weight in network.items():
-            if same_form or not _of_image(name):
+            if same_form or not of_image(name):
                 weight.copy_(rows(name, weight.shape))
         for part in parts:
-            if same_form or not _of_image(part.name):
+            if same_form or not of_image(part.name):
                 part.weight.copy_(rows(part.name, part.shape, part.first, part.first + len(part.weight)))
     if not same_form:
         for part in model.modules():
@@ -104,7 +104,7 @@ def warm_start(model: nn.Module, network: Mapping[str, nn.Parameter], parts: Seq
 def vocabulary_hash(inputs: Inputs) -> str:
     """A hash of the assignment of table rows to items, users and words; the image feature is left out."""
     digest = hashlib.sha256()
-    items = inputs.items.rows[[table.name != IMAGE_TABLE for table in inputs.items.tables]]
+    items = inputs.items.rows[[not table.name.startswith(IMAGE_TABLES) for table in inputs.items.tables]]
     for rows in (items, inputs.users.rows):
         digest.update(rows.tobytes())
     for texts in (inputs.titles, inputs.queries):
@@ -113,5 +113,10 @@ def vocabulary_hash(inputs: Inputs) -> str:
     return digest.hexdigest()[:16]
 
 
-def _of_image(name: str) -> bool:
-    return any(part in ("image", IMAGE_TABLE) for part in name.split("."))
+def of_image(name: str) -> bool:
+    """Whether a weight belongs to the image feature: to its tables, or to what reads it.
+
+    >>> of_image("first.image.weight"), of_image("first.base.weight")
+    (True, False)
+    """
+    return any(part == "image" or part.startswith(IMAGE_TABLES) for part in name.split("."))

@@ -16,7 +16,7 @@ from eval.rows import BASELINE, Row, encoder_of, is_control
 from eval.stages import Comparison, ctr_stage, feature_of
 from features.encoder_stages import encoder_stage
 from features.forms.form import ITEM_TABLE
-from features.forms.table import place_of
+from features.forms.table import places_of
 from pretrain.methods.table import attended_history, method_of, with_own_settings
 from pretrain.page_views import newest
 from run.folder import read_metrics
@@ -58,7 +58,7 @@ def cluster_examples(
     comparison: Comparison, shop: Shop, store: Pictures, encoder: str, rows: Sequence[Row]
 ) -> tuple[list[ClusterPictures], str]:
     """Pictures of an encoder's clusters; or none, and a sentence that says why."""
-    row = next((row for row in rows if row[0] == encoder and place_of(row[1]) == ITEM_TABLE), None)
+    row = next((row for row in rows if row[0] == encoder and ITEM_TABLE in places_of(row[1])), None)
     if row is None:
         return [], "No clusters are shown: no image feature was made of clusters."
     cluster, clusters = clusters_of(feature_of(comparison, shop, row, 0))

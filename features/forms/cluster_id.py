@@ -29,7 +29,9 @@ class ClusterId(Form):
     place = ITEM_TABLE
     settings = ClusterIdSettings
 
-    def learn(self, vectors: np.ndarray, settings: ClusterIdSettings, *, seed: int) -> dict[str, np.ndarray]:
+    def learn(
+        self, vectors: np.ndarray, settings: ClusterIdSettings, *, seed: int, cosines: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """centres (C, D) float32; if there are fewer than wanted, stderr says why."""
         from features.clustering import fit_centres
 
@@ -44,4 +46,4 @@ class ClusterId(Form):
         from features.clustering import assigned
 
         centres = constants["centres"]
-        return PlaceValues(rows=assigned(vectors, centres), table_size=len(centres) + 1)
+        return PlaceValues(rows=assigned(vectors, centres)[:, None], table_sizes=(len(centres) + 1,))

@@ -15,7 +15,7 @@ class SimScore(Form):
 
     place = PAIR
 
-    def learn(self, vectors: np.ndarray, settings: Any, *, seed: int) -> dict[str, np.ndarray]:
+    def learn(self, vectors: np.ndarray, settings: Any, *, seed: int, cosines: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """cosine_mean () and cosine_spread () of two pictures."""
         import numpy as np
 
@@ -25,7 +25,7 @@ class SimScore(Form):
     def values(self, vectors: np.ndarray, constants: dict[str, np.ndarray]) -> PlaceValues:
         """The embeddings unchanged."""
         mean, spread = float(constants["cosine_mean"]), float(constants["cosine_spread"])
-        return PlaceValues(vectors=vectors, pair_mean=mean, pair_spread=spread)
+        return PlaceValues(unit=vectors, constants={"mean": (mean,), "spread": (spread,)})
 
 
 def cosine_moments(unit: np.ndarray) -> tuple[float, float]:

@@ -5,17 +5,21 @@ A new form is a file here and an entry in FORMS.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import Any
 
 from features.forms.cluster_id import ClusterId
 from features.forms.form import Form
 from features.forms.sim_score import SimScore
+from features.forms.sim_tier import SimTier
 from features.forms.vector import Vector
+from run.errors import SettingError
 
-FORMS: dict[str, Form] = {"cluster_id": ClusterId(), "sim_score": SimScore(), "vector": Vector()}
+FORMS: dict[str, Form] = {"cluster_id": ClusterId(), "sim_score": SimScore(), "sim_tier": SimTier(), "vector": Vector()}
 FORM_NAMES = tuple(FORMS)
 NO_FORM = "none"  # the baseline: no picture is fed
+JOIN = "+"  # between the forms that one model is fed
 
 
 _SETTINGS: Any = tuple(dict.fromkeys(form.settings for form in FORMS.values() if form.settings is not None))
@@ -26,17 +30,46 @@ class FormSettings(*_SETTINGS):
     """The settings of all forms: flags of ctr.train and eval.compare."""
 
 
-def place_of(form: str) -> str:
-    """The place of a form in the CTR model; "" for the baseline."""
-    return "" if form == NO_FORM else FORMS[form].place
+def forms_of(name: str) -> tuple[str, ...]:
+    """The forms that a name means, none for the baseline's.
+
+    >>> forms_of("sim_tier+cluster_id"), forms_of("none")
+    (('sim_tier', 'cluster_id'), ())
+    """
+    return () if name == NO_FORM else tuple(name.split(JOIN))
 
 
-def settings_of(form: str, settings: FormSettings) -> dict[str, object]:
-    """The settings that a form reads, which its results depend on."""
-    own = None if form == NO_FORM else FORMS[form].settings
-    return {name: getattr(settings, name) for name in getattr(own, "__dataclass_fields__", ())}
+def check_form(setting: str, name: str) -> None:
+    """Refuse a name that is neither a form nor several, each once, joined by "+".
+
+    Raises:
+        SettingError: names the unknown form, and those that are known.
+    """
+    for form in forms_of(name):
+        if form not in FORMS:
+            near = difflib.get_close_matches(form, FORMS, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise SettingError(setting, name, f"no form {form!r}{meant} There are {', '.join(FORMS)}, and any of them joined by {JOIN}")
+    if len(set(forms_of(name))) < len(forms_of(name)):
+        raise SettingError(setting, name, "a form is named twice; name each once")
 
 
-def module_of(form: str) -> str:
-    """The dotted name of the module that holds a form."""
-    return type(FORMS[form]).__module__
+def places_of(name: str) -> tuple[str, ...]:
+    """The places of forms in the CTR model, one for each form."""
+    return tuple(FORMS[form].place for form in forms_of(name))
+
+
+def settings_of(name: str, settings: FormSettings) -> dict[str, object]:
+    """The settings that the forms read, which their results depend on."""
+    own = [FORMS[form].settings for form in forms_of(name)]
+    return {key: getattr(settings, key) for kind in own for key in getattr(kind, "__dataclass_fields__", ())}
+
+
+def form_modules(name: str) -> tuple[str, ...]:
+    """The dotted names of the modules that hold the forms."""
+    return tuple(type(FORMS[form]).__module__ for form in forms_of(name))
+
+
+def reads_pairs(name: str) -> bool:
+    """Whether one of the forms learns from items shown and clicked before."""
+    return any(FORMS[form].reads_pairs for form in forms_of(name))

@@ -17,7 +17,7 @@ class Vector(Form):
 
     place = ITEM_NUMBERS
 
-    def learn(self, vectors: np.ndarray, settings: Any, *, seed: int) -> dict[str, np.ndarray]:
+    def learn(self, vectors: np.ndarray, settings: Any, *, seed: int, cosines: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """middle (D,) float32, the mean row; spread (), the standard deviation, 1 if rows do not differ."""
         import numpy as np
 
@@ -29,4 +29,4 @@ class Vector(Form):
         """Standardised rows; zeros without a picture."""
         present = vectors.any(axis=1, keepdims=True)
         standard = (vectors - constants["middle"]) / float(constants["spread"]) * present
-        return PlaceValues(vectors=standard.astype("float32"))
+        return PlaceValues(numbers=standard.astype("float32"))
