@@ -105,6 +105,9 @@ def _values(form: str, vectors: np.ndarray, present: np.ndarray, style: np.ndarr
     if form == "cluster_id":
         clusters = int(style.max()) + 1
         return PlaceValues(rows=np.where(present, style, clusters).astype(np.int64)[:, None], table_sizes=(clusters + 1,))
+    if form == "semantic_id":
+        coarse, fine = np.where(present, style % 2, 3), np.where(present, np.minimum(style, 2), 4)
+        return PlaceValues(rows=np.stack([coarse, fine], axis=1).astype(np.int64), table_sizes=(4, 5))
     if form == "vector":
         return PlaceValues(numbers=vectors)
     known = {"sim_score": {"mean": (0.0,), "spread": (1.0,)}, "sim_tier": {"quantiles": tuple(np.linspace(-0.4, 1, 11) ** 3)}}

@@ -135,7 +135,7 @@ def test_copies_of_one_placeholder_leave_as_many_clusters_as_distinct_pictures_c
     for centre in (False, True):
         feature = image_feature("cluster_id", vectors, FormSettings(clusters=40), seed=0, centre=centre)
         assert feature.parts["cluster_id"].table_sizes[0] - 1 == 40
-        assert share == 0 or len(set(feature.rows[: share * 10])) == 1
+        assert share == 0 or len(set(feature.rows[: share * 10, 0])) == 1
     assert capsys.readouterr().err == ""
 
 

@@ -11,12 +11,19 @@ from typing import Any
 
 from features.forms.cluster_id import ClusterId
 from features.forms.form import Form
+from features.forms.semantic_id import SemanticId
 from features.forms.sim_score import SimScore
 from features.forms.sim_tier import SimTier
 from features.forms.vector import Vector
 from run.errors import SettingError
 
-FORMS: dict[str, Form] = {"cluster_id": ClusterId(), "sim_score": SimScore(), "sim_tier": SimTier(), "vector": Vector()}
+FORMS: dict[str, Form] = {
+    "cluster_id": ClusterId(),
+    "semantic_id": SemanticId(),
+    "sim_score": SimScore(),
+    "sim_tier": SimTier(),
+    "vector": Vector(),
+}
 FORM_NAMES = tuple(FORMS)
 NO_FORM = "none"  # the baseline: no picture is fed
 JOIN = "+"  # between the forms that one model is fed
@@ -28,6 +35,10 @@ _SETTINGS: Any = tuple(dict.fromkeys(form.settings for form in FORMS.values() if
 @dataclass(frozen=True, kw_only=True)
 class FormSettings(*_SETTINGS):
     """The settings of all forms: flags of ctr.train and eval.compare."""
+
+    def __post_init__(self):
+        for kind in _SETTINGS:
+            kind.__post_init__(self)
 
 
 def forms_of(name: str) -> tuple[str, ...]:
