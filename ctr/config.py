@@ -16,6 +16,7 @@ SCHEDULES = ("constant", "cosine")
 ORDERS = ("none", "position", "gap")
 HISTORY_SCOPES = ("all", "category")
 SCORE_PLACES = ("before", "after")
+SIMILARITY_PLACES = ("logits", "buckets")
 TIER_EDGES = ("quantiles", "equal")
 PRECISIONS = ("32-true", "bf16-mixed")  # no loss scaling, which tables do not support
 TABLE_OPTIMIZERS = ("adagrad", "rowwise_adagrad", "sgd")
@@ -72,10 +73,12 @@ class CtrConfig:
     pooling: str = "self"  # "self": self-attention and mean (the paper's); "target": DIN's attention by the target item
     # sim_score enters "before" the self-attention, in the item (the paper's), or "after" it, which is read once per session
     score_place: str = "before"
-    tiers: int = 20  # sim_tier: tiers that cosines are counted in
-    # sim_tier: quantiles (of cosines that training meets, finer at the top) | equal (equally wide from -1 to 1, the paper's)
+    tiers: int = 20  # tiers of cosines in which sim_tier counts, or whose rows sim_attention adds (similarity_place buckets)
+    # where tiers begin: quantiles (of cosines that training meets, finer at the top) | equal (equally wide from -1 to 1, the paper's)
     tier_edges: str = "quantiles"
-    mask_same_item: bool = True  # sim_score, sim_tier: ignore a target's cosine with itself in its history (off: as in Eq. 8)
+    # how cosines enter the attention of sim_attention: logits (MUSE) | buckets (of keys and values: DMF)
+    similarity_place: str = "logits"
+    mask_same_item: bool = True  # sim_*: ignore a target's cosine with itself in its history (off: as in Eq. 8)
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 
     epochs: int = 4  # passes over the train split at most; training stops before if validation does not improve (patience)
@@ -145,6 +148,7 @@ class CtrConfig:
         one_of("score_place", self.score_place, SCORE_PLACES)
         if self.score_place == "after" and self.pooling != "self":
             raise SettingError("score_place", self.score_place, "needs pooling self: other pooling has no self-attention to come after")
+        one_of("similarity_place", self.similarity_place, SIMILARITY_PLACES)
         one_of("tier_edges", self.tier_edges, TIER_EDGES)
         one_of("history_scope", self.history_scope, HISTORY_SCOPES)
         one_of("history_order", self.history_order, ORDERS)

@@ -48,6 +48,11 @@ def _logit(model: CtrModel, inputs: Inputs, row: int) -> Tensor:
     images = [] if (own := _image(model, inputs, target)) is None else [own]
     if "sim_tier" in model.layout.form:
         images += [tiers(model, inputs, target, window_of(history, shop, session)) for history in inputs.histories]
+    if "sim_attention" in model.layout.form:
+        images += [
+            _similar(network, model, inputs, target, window_of(history, shop, session))
+            for network, history in zip(model.histories.values(), inputs.histories, strict=True)
+        ]
     x = _with_image(model.first, torch.cat(parts), torch.cat(images) if images else None)
     for layer in model.hidden:
         x = layer.weight @ torch.relu(x) + layer.bias
@@ -142,6 +147,36 @@ def tiers(model: CtrModel, inputs: Inputs, target: int, items: list[int]) -> Ten
         if not (model.cosines.mask_same_item and item == target):
             count[sum(float(inputs.unit[target] @ inputs.unit[item]) >= edge for edge in edges)] += 1
     return torch.tensor([*(math.log(1 + n) for n in count), len(pictured) / len(items), math.log(1 + len(items))])
+
+
+def _similar(network, model: CtrModel, inputs: Inputs, target: int, items: list[int]) -> Tensor:
+    """What the attention that knows cosines gives of one history, head by head and item by item."""
+    attention, width = network.image_attention, network.out.out_features
+    if not items:
+        return torch.zeros(width)
+
+    def read(item: int) -> Tensor:
+        return _with_image(network.project, _item(model, inputs, item), _image(model, inputs, item))
+
+    query, size, out = attention.query(read(target)), width // attention.heads, []
+    for head in range(attention.heads):
+        part, logits, values = slice(head * size, (head + 1) * size), [], []
+        for item in items:
+            key, value = attention.key(read(item))[part], attention.value(read(item))[part]
+            counts = inputs.present[target] and inputs.present[item] and not (model.cosines.mask_same_item and item == target)
+            cosine = float(inputs.unit[target] @ inputs.unit[item]) if counts else 0.0
+            if attention.mix is None:
+                tier = sum(cosine >= edge for edge in model.edges.tolist()) if counts else len(model.edges) + 1
+                key, value = key + attention.of_keys.weight[tier, part], value + attention.of_values.weight[tier, part]
+            logit = query[part] @ key / math.sqrt(size)
+            if attention.mix is not None:
+                g = attention.mix.weight[head]
+                logit = g[0] * logit + g[1] * cosine + g[2] * logit * cosine
+            logits.append(logit)
+            values.append(value)
+        shares = torch.softmax(torch.stack(logits), dim=0)
+        out.append(sum(share * value for share, value in zip(shares, values, strict=True)))
+    return torch.cat(out)
 
 
 def _image(model: CtrModel, inputs: Inputs, item: int) -> Tensor | None:

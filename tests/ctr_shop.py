@@ -110,8 +110,8 @@ def _values(form: str, vectors: np.ndarray, present: np.ndarray, style: np.ndarr
         return PlaceValues(rows=np.stack([coarse, fine], axis=1).astype(np.int64), table_sizes=(4, 5))
     if form == "vector":
         return PlaceValues(numbers=vectors)
-    known = {"sim_score": {"mean": (0.0,), "spread": (1.0,)}, "sim_tier": {"quantiles": tuple(np.linspace(-0.4, 1, 11) ** 3)}}
-    return PlaceValues(unit=vectors, constants=known[form])
+    scale, tiers = {"mean": (0.0,), "spread": (1.0,)}, {"quantiles": tuple(np.linspace(-0.4, 1, 11) ** 3)}
+    return PlaceValues(unit=vectors, constants=scale if form == "sim_score" else tiers)
 
 
 def items_of(history: BucketedHistory, session: int) -> list[int]:
@@ -135,6 +135,11 @@ def ages_of(history: BucketedHistory, session: int) -> Tensor:
 def begun_at_zero(model: CtrModel) -> None:
     """Draw the weights that begin as zeros, those of the image feature and of places in histories, so that they matter."""
     for name, weight in model.named_parameters():
-        if {"image", "order"} & set(name.split(".")):
+        if {"image", "order", "of_keys", "of_values"} & set(name.split(".")):
             generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
             weight.copy_((torch.rand(weight.shape, generator=generator) - 0.5) * 0.6)
+
+
+def placed(place: str) -> dict[str, str]:
+    """The setting of a CTR model that "before", "after" or "buckets" is a value of."""
+    return {"similarity_place": place} if place == "buckets" else {"score_place": place}

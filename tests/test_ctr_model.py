@@ -16,15 +16,18 @@ from ctr.training.weights import of_image
 from features.forms.table import FORM_NAMES
 from run.errors import SettingError
 from tests.ctr_naive import naive_logits, window_of
-from tests.ctr_shop import begun_at_zero, items_of, make_shop, pictures
+from tests.ctr_shop import begun_at_zero, items_of, make_shop, pictures, placed
 
 FORMS = ("none", *FORM_NAMES, "sim_tier+cluster_id", "vector+sim_score+sim_tier")
-KINDS = [(form, pooling, "before") for form in FORMS for pooling in ("self", "target")] + [("sim_score", "self", "after")]
+KINDS = [(form, pooling, "before") for form in FORMS for pooling in ("self", "target")] + [
+    ("sim_score", "self", "after"),
+    ("sim_attention", "self", "buckets"),
+]
 
 
-def setting(form="none", pooling="self", score_place="before", **shop_settings):
+def setting(form="none", pooling="self", place="before", **shop_settings):
     shop, style = make_shop(**shop_settings)
-    config = CtrConfig(**PRESETS["tiny"], pooling=pooling, score_place=score_place)
+    config = CtrConfig(**PRESETS["tiny"], pooling=pooling, **placed(place))
     inputs = encode(shop, pictures(style, form), config)
     model = build(inputs.layout, config, seed=3).eval()
     with torch.no_grad():
@@ -38,9 +41,9 @@ def by_row(model, batch):
     return dict(zip(batch.row.tolist(), model(batch).tolist(), strict=True))
 
 
-@pytest.mark.parametrize(("form", "pooling", "score_place"), KINDS)
-def test_users_without_any_history_have_finite_logits_and_gradients(form, pooling, score_place):
-    shop, inputs, model = setting(form, pooling, score_place, events=0)
+@pytest.mark.parametrize(("form", "pooling", "place"), KINDS)
+def test_users_without_any_history_have_finite_logits_and_gradients(form, pooling, place):
+    shop, inputs, model = setting(form, pooling, place, events=0)
     batch = assemble(inputs, split_sessions(shop, "train"), np.arange(20))
     assert all(run.item.numel() == 0 for history in batch.histories for run in history.buckets)
     logits = model(batch)
@@ -49,11 +52,11 @@ def test_users_without_any_history_have_finite_logits_and_gradients(form, poolin
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize(("form", "pooling", "score_place"), KINDS)
+@pytest.mark.parametrize(("form", "pooling", "place"), KINDS)
 @pytest.mark.parametrize("call", [100, 40_000], ids=["many buckets", "few buckets"])
-def test_loss_and_gradients_are_those_of_impressions_read_one_by_one(form, pooling, score_place, call, monkeypatch):
+def test_loss_and_gradients_are_those_of_impressions_read_one_by_one(form, pooling, place, call, monkeypatch):
     monkeypatch.setattr(length_module, "_CALL", call)
-    shop, inputs, model = setting(form, pooling, score_place)
+    shop, inputs, model = setting(form, pooling, place)
     batch = assemble(inputs, split_sessions(shop, "train"), np.arange(15))
     lengths = [len(items_of(history, session)) for history in batch.histories for session in range(15)]
     assert {0, 1, 2, 3} < set(lengths)
@@ -72,9 +75,9 @@ def test_loss_and_gradients_are_those_of_impressions_read_one_by_one(form, pooli
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize(("form", "pooling", "score_place"), KINDS)
-def test_bf16_changes_the_logits_by_its_rounding_alone(form, pooling, score_place):
-    shop, inputs, model = setting(form, pooling, score_place)
+@pytest.mark.parametrize(("form", "pooling", "place"), KINDS)
+def test_bf16_changes_the_logits_by_its_rounding_alone(form, pooling, place):
+    shop, inputs, model = setting(form, pooling, place)
     batch = assemble(inputs, split_sessions(shop, "train"), np.arange(25))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(batch)

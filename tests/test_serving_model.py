@@ -13,10 +13,13 @@ from ctr.inputs.sampler import split_sessions
 from ctr.model.ctr_model import build
 from ctr.serving.serving_model import ModelInputs, ServingModel, exported
 from run.errors import UserError
-from tests.ctr_shop import ages_of, begun_at_zero, items_of, make_shop, pictures
+from tests.ctr_shop import ages_of, begun_at_zero, items_of, make_shop, pictures, placed
 from tests.exports import FORMS
 
-KINDS = [(form, pooling, "before") for form in FORMS for pooling in ("self", "target")] + [("sim_score", "self", "after")]
+KINDS = [(form, pooling, "before") for form in FORMS for pooling in ("self", "target")] + [
+    ("sim_score", "self", "after"),
+    ("sim_attention", "self", "buckets"),
+]
 
 
 def history_places(history):
@@ -58,10 +61,10 @@ def serving_inputs(inputs, batch):
     )
 
 
-@pytest.mark.parametrize(("form", "pooling", "score_place"), KINDS)
-def test_the_exported_program_gives_the_trained_models_logits(form, pooling, score_place):
+@pytest.mark.parametrize(("form", "pooling", "place"), KINDS)
+def test_the_exported_program_gives_the_trained_models_logits(form, pooling, place):
     shop, style = make_shop()
-    config = CtrConfig(**PRESETS["tiny"], pooling=pooling, score_place=score_place)
+    config = CtrConfig(**PRESETS["tiny"], pooling=pooling, **placed(place))
     inputs = encode(shop, pictures(style, form), config)
     model = build(inputs.layout, config, seed=3).eval()
     with torch.no_grad():

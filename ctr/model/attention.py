@@ -20,6 +20,8 @@ from ctr.model.order import order_bucket, order_buckets, positions, window_share
 
 if TYPE_CHECKING:
     from ctr.inputs.batches import Batch
+    from ctr.model.places import Cosines, Pairs
+    from ctr.model.similar_attention import SimilarAttention
 
 _AT_ONCE = 1 << 20  # places in histories (impressions x L) that are read for their target at once
 
@@ -119,15 +121,17 @@ class HistoryNetwork(nn.Module):
         pair_size: columns of the image feature of a pair of target and item; 0: none.
         pooling: "self" or "target".
         score_place: where a pair feature enters: "before" the attention, in the item, or "after" it, before the layer norm.
+        similar: the attention of a form that has one of its own.
     """
 
     def __init__(
         self, item_size: int, image_size: int, pair_size: int = 0, *, width: int, heads: int, pooling: str, score_place: str = "before",
-        order: str = "none", windows: Sequence[int] = (), most: int = 0,
+        order: str = "none", windows: Sequence[int] = (), most: int = 0, similar: SimilarAttention | None = None,
     ):  # fmt: skip
         super().__init__()
         self.project = LinearWithImage(item_size, image_size, width)
         self.image = ImagePart(pair_size, width) if pair_size else None
+        self.image_attention = similar
         self.pool = SelfAttention(width, heads) if pooling == "self" else TargetAttention(width)
         self.out = nn.Linear(width, width)
         self.score_place, self.history_order, self.windows = score_place, order, tuple(windows)
@@ -172,6 +176,25 @@ class HistoryNetwork(nn.Module):
         if not self.windows:
             return out
         return torch.cat([out, take_rows(put(torch.cat(windows), sessions, len(batch.grid)), batch.session)], dim=1)
+
+    def similar(
+        self, item_UD: Tensor, image_UF: Tensor | None, pairs: Sequence[Pairs], history: BucketedHistory, batch: Batch, edges: Tensor,
+        cosines: Cosines,
+    ) -> Tensor:  # fmt: skip
+        """(B, W): what the attention that knows cosines gives; zeros for an empty history. It reads items without their order.
+
+        Args:
+            pairs: targets and items of each length bucket.
+            edges, cosines: as `SimilarAttention`'s.
+        """
+        assert self.image_attention is not None
+        projected_nW = self._project(item_UD, image_UF, history.item)
+        found = []
+        for bucket, of_bucket in zip(history.buckets, pairs, strict=True):
+            target_sPW = self._project(item_UD, image_UF, batch.grid[bucket.session])
+            out_sPW = self.image_attention(take_rows(projected_nW, bucket.item), bucket.real, target_sPW, of_bucket, edges, cosines)
+            found.append(out_sPW[bucket.row, batch.slot[bucket.impression]])
+        return put(torch.cat(found), [bucket.impression for bucket in history.buckets], len(batch.target))
 
     def _ordered(self, x_sLW: Tensor, read_sLR: Tensor, position_sL: Tensor, age_sL: Tensor) -> tuple[Tensor, Tensor]:
         """Items and what attention reads of them, with what their places add to both."""

@@ -18,7 +18,7 @@ from ctr.model.match import history_match
 from ctr.model.network import Network
 from ctr.model.places import Pairs, bucket_pairs, compares, item_feature, pair_feature, tier_counts
 from ctr.model.tables import EmbeddingTables
-from features.forms.form import PAIR, PAIR_COUNTS
+from features.forms.form import PAIR, PAIR_ATTENTION, PAIR_COUNTS
 from run.randomness import keyed_init
 
 
@@ -51,6 +51,11 @@ class CtrModel(Network):
         images = [] if image_UF is None else [take_rows(image_UF, batch.target)]
         if pairs is not None and self.layout.image(PAIR_COUNTS) is not None:
             images += [self._counts(of_history, history, batch) for of_history, history in zip(pairs, batch.histories, strict=True)]
+        if pairs is not None and self.layout.image(PAIR_ATTENTION) is not None:
+            images += [
+                network.similar(item_UD, image_UF, of_history, history, batch, self.edges, self.cosines)
+                for network, of_history, history in zip(self.histories.values(), pairs, batch.histories, strict=True)
+            ]
         with torch.no_grad():
             match = [history_match(batch, history, self.layout.distances) for history in batch.histories if self.layout.matched]
         numbers = [batch.log_numbers] if self.layout.log_numbers else []

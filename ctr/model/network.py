@@ -17,6 +17,8 @@ from ctr.model.attention import HistoryNetwork
 from ctr.model.linear import LinearWithImage
 from ctr.model.match import match_size
 from ctr.model.places import cosines_of, impression_columns, item_columns, pair_columns, tier_edges
+from ctr.model.similar_attention import SimilarAttention
+from features.forms.form import PAIR_ATTENTION
 
 
 class Layer(nn.Linear):
@@ -80,8 +82,9 @@ class Network(nn.Module):
         sizes: dict[str, Any] = {name: getattr(config, name) for name in ("width", "heads", "pooling", "score_place", "windows")}
         sizes["order"] = config.history_order
         most = dict(zip(HISTORIES, (config.click_items, config.purchase_items, config.cart_items), strict=True))
+        columns = item_columns(layout, config), pair_columns(layout)
         self.histories = nn.ModuleDict(
-            {name: HistoryNetwork(item, item_columns(layout, config), pair_columns(layout), most=most[name], **sizes) for name in HISTORIES}
+            {name: HistoryNetwork(item, *columns, most=most[name], similar=_similar(layout, config), **sizes) for name in HISTORIES}
         )
         user = _size(layout.user, layout.user_numeric) + len(HISTORIES) * config.width * (1 + len(config.windows))
         user += layout.log_numbers + (len(HISTORIES) * match_size(layout.matched, len(layout.distances)) if layout.matched else 0)
@@ -105,6 +108,13 @@ class Network(nn.Module):
             x = layer(torch.relu(x))
         logit = self.logit(torch.relu(x))[:, 0]
         return logit if self.own is None or own_logit is None else logit + self.own(own_logit)
+
+
+def _similar(layout: Layout, config: CtrConfig) -> SimilarAttention | None:
+    """The attention of a form that has one of its own; one for each history."""
+    if layout.image(PAIR_ATTENTION) is None:
+        return None
+    return SimilarAttention(config.width, config.heads, place=config.similarity_place, tiers=config.tiers)
 
 
 def _size(tables: tuple[Table, ...], numeric: int) -> int:

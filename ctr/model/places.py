@@ -15,7 +15,7 @@ from ctr.config import CtrConfig
 from ctr.inputs.encode import HISTORIES, Layout
 from ctr.inputs.length_buckets import BucketedHistory, LengthBucket
 from ctr.model.linear import take_rows
-from features.forms.form import ITEM_NUMBERS, ITEM_TABLE, PAIR, PAIR_COUNTS
+from features.forms.form import ITEM_NUMBERS, ITEM_TABLE, PAIR, PAIR_ATTENTION, PAIR_COUNTS
 
 _BESIDE_COUNTS = 2  # columns beside a history's counts
 
@@ -50,12 +50,13 @@ def pair_columns(layout: Layout) -> int:
 
 def impression_columns(layout: Layout, config: CtrConfig) -> int:
     """F of an impression, of all histories."""
-    return len(HISTORIES) * (config.tiers + _BESIDE_COUNTS) if layout.image(PAIR_COUNTS) is not None else 0
+    sizes = {PAIR_COUNTS: config.tiers + _BESIDE_COUNTS, PAIR_ATTENTION: config.width}
+    return len(HISTORIES) * sum(size for place, size in sizes.items() if layout.image(place) is not None)
 
 
 def compares(layout: Layout) -> bool:
     """Whether the model reads cosines of targets and history items."""
-    return any(image.place in (PAIR, PAIR_COUNTS) for image in layout.images)
+    return any(image.place in (PAIR, PAIR_COUNTS, PAIR_ATTENTION) for image in layout.images)
 
 
 def cosines_of(layout: Layout, config: CtrConfig) -> Cosines:
@@ -114,7 +115,7 @@ def pair_feature(pairs: Pairs, cosines: Cosines) -> Tensor:
     Where the history item is the target itself, the cosine is 1 whatever the encoder: it would reveal, not how the pictures look, but
     that the user has clicked this very item, which the baseline does not know. Masked, it counts as an average pair.
     """
-    shown = _compared(pairs, cosines)
+    shown = compared(pairs, cosines)
     score = (pairs.cosine - cosines.mean) / cosines.spread * shown
     return torch.stack([score, pairs.both.to(score.dtype)]).movedim(0, -1)  # one after the other in memory: `with_scores` reads each alone
 
@@ -125,7 +126,10 @@ def tier_edges(layout: Layout, config: CtrConfig) -> Tensor:
     At quantiles, tier k of T begins where a share 1 - (1 - k / T)^2 of the cosines that training meets lie below: the top one holds one
     in T^2 of them, for the most similar items tell most.
     """
-    image, steps = layout.image(PAIR_COUNTS), torch.arange(1, config.tiers, dtype=torch.float64) / config.tiers
+    image, steps = (
+        layout.image(PAIR_COUNTS) or layout.image(PAIR_ATTENTION),
+        torch.arange(1, config.tiers, dtype=torch.float64) / config.tiers,
+    )
     if image is None or config.tier_edges == "equal":
         return (2 * steps - 1).float()
     quantiles = torch.tensor(image.constants["quantiles"], dtype=torch.float64)
@@ -144,7 +148,7 @@ def tier_counts(pairs: Pairs, edges: Tensor, cosines: Cosines) -> Tensor:
     Args:
         edges: (T - 1,); a tier holds its lower edge.
     """
-    counted_sPL = _compared(pairs, cosines).to(edges.dtype)
+    counted_sPL = compared(pairs, cosines).to(edges.dtype)
     tier_sPL = torch.bucketize(pairs.cosine.to(edges.dtype), edges, right=True)
     count_sPT = counted_sPL.new_zeros(*tier_sPL.shape[:2], len(edges) + 1).scatter_add_(2, tier_sPL, counted_sPL)
     length_s11 = pairs.length[:, None, None].to(edges.dtype)
@@ -152,5 +156,6 @@ def tier_counts(pairs: Pairs, edges: Tensor, cosines: Cosines) -> Tensor:
     return torch.cat([count_sPT.log1p(), share_sP1, length_s11.log1p().expand_as(share_sP1)], dim=2)
 
 
-def _compared(pairs: Pairs, cosines: Cosines) -> Tensor:
+def compared(pairs: Pairs, cosines: Cosines) -> Tensor:
+    """(s, P, L) bool: pairs whose cosine counts."""
     return pairs.both & pairs.differ if cosines.mask_same_item else pairs.both

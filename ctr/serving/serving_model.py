@@ -102,14 +102,19 @@ class ServingModel(Network):
         item_UD = torch.cat([*_others(layout.item, of_item), item_numeric, *titles], dim=1)
         image_UF = item_feature(layout, vectors, present, dict(zip([table.name for table in layout.item], of_item, strict=True)))
         images = [] if image_UF is None else [image_UF[candidates]]
-        pooled, match = [], []
+        pooled, match, counts, similar = [], [], [], []
         histories = zip((clicks, purchases, cart), (click_ages, purchase_ages, cart_ages), strict=True)
         for network, (history_L, age_L) in zip(self.histories.values(), histories, strict=True):
             assert isinstance(network, HistoryNetwork)
             pairs = candidate_pairs(unit, present, candidates, history_L) if compares(layout) else None
             pair_CLF = None if pairs is None or layout.image(PAIR) is None else pair_feature(pairs, self.cosines)[0]
             if pairs is not None and layout.image(PAIR_COUNTS) is not None:
-                images.append(tier_counts(pairs, self.edges, self.cosines)[0])
+                counts.append(tier_counts(pairs, self.edges, self.cosines)[0])
+            if pairs is not None and network.image_attention is not None:
+                projected_UW = network.project(item_UD, image_UF)
+                x_1LW, target_1CW = projected_UW[history_L.clamp(min=0)][None], projected_UW[candidates][None]
+                found_CW = network.image_attention(x_1LW, None, target_1CW, pairs, self.edges, self.cosines)[0]
+                similar.append(found_CW * (history_L >= 0).any())
             pooled.append(pool(network, item_UD, image_UF, pair_CLF, history_L, age_L, candidates))
             if layout.matched:
                 match.append(candidate_match(codes, item_numeric, candidates, history_L, age_L, layout.distances))
@@ -120,7 +125,8 @@ class ServingModel(Network):
             start = torch.zeros(1, dtype=torch.int64, device=query_words.device)
             query = [self._means(query_words, start).expand(count, -1)]
         numbers = [log_numbers] if layout.log_numbers else []
-        return self.mlp([user, *pooled, item_UD[candidates], *query, *of_context, context_numeric, *match, *numbers], images, own_logit)
+        parts = [user, *pooled, item_UD[candidates], *query, *of_context, context_numeric, *match, *numbers]
+        return self.mlp(parts, [*images, *counts, *similar], own_logit)
 
     def _means(self, words: Tensor, start: Tensor) -> Tensor:
         """(n, dim) the mean embedding of each text's words; zeros for a text without any."""

@@ -9,8 +9,6 @@ from features.forms.form import PAIR_COUNTS, Form, PlaceValues
 if TYPE_CHECKING:
     import numpy as np
 
-_GRID = 1000  # quantiles that are kept: the CTR model cuts its tiers from them (--ctr.tiers)
-
 
 class SimTier(Form):
     """Unit rows, whose cosines with a history the CTR model counts in tiers.
@@ -23,12 +21,10 @@ class SimTier(Form):
     reads_pairs = True
 
     def learn(self, vectors: np.ndarray, settings: Any, *, seed: int, cosines: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """quantiles (1001,) of the cosines of shown and earlier clicked items, evenly spaced from -1 to 1 where none are known."""
-        import numpy as np
+        """quantiles (1001,) of the cosines of shown and earlier clicked items."""
+        from features.cosine_quantiles import cosine_quantiles
 
-        if cosines is None or not len(cosines):
-            return {"quantiles": np.linspace(-1, 1, _GRID + 1)}
-        return {"quantiles": np.quantile(cosines.astype(np.float64), np.linspace(0, 1, _GRID + 1))}
+        return {"quantiles": cosine_quantiles(cosines)}
 
     def values(self, vectors: np.ndarray, constants: dict[str, np.ndarray]) -> PlaceValues:
         """The embeddings unchanged."""

@@ -12,6 +12,7 @@ from typing import Any
 from features.forms.cluster_id import ClusterId
 from features.forms.form import Form
 from features.forms.semantic_id import SemanticId
+from features.forms.sim_attention import SimAttention
 from features.forms.sim_score import SimScore
 from features.forms.sim_tier import SimTier
 from features.forms.vector import Vector
@@ -20,6 +21,7 @@ from run.errors import SettingError
 FORMS: dict[str, Form] = {
     "cluster_id": ClusterId(),
     "semantic_id": SemanticId(),
+    "sim_attention": SimAttention(),
     "sim_score": SimScore(),
     "sim_tier": SimTier(),
     "vector": Vector(),
