@@ -260,7 +260,7 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
     table = Table(name="item", size=items, dim=ITEM)
     layout = Layout(
         item=(table,), user=(), context=(), item_numeric=0, user_numeric=0, context_numeric=0, words=0, titles=False, queries=False,
-        form=form, matched=COLUMNS if numbers else 0, log_numbers=STATISTICS if numbers else 0, distances=(),
+        form=form, group=-1, matched=COLUMNS if numbers else 0, log_numbers=STATISTICS if numbers else 0, distances=(),
         own_score=False,
         own_line=(1.0, 0.0),
     )  # fmt: skip

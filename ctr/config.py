@@ -17,6 +17,7 @@ ORDERS = ("none", "position", "gap")
 HISTORY_SCOPES = ("all", "category")
 SCORE_PLACES = ("before", "after")
 SIMILARITY_PLACES = ("logits", "buckets")
+RETRIEVALS = ("cosine", "category")
 TIER_EDGES = ("quantiles", "equal")
 PRECISIONS = ("32-true", "bf16-mixed")  # no loss scaling, which tables do not support
 TABLE_OPTIMIZERS = ("adagrad", "rowwise_adagrad", "sgd")
@@ -78,6 +79,9 @@ class CtrConfig:
     tier_edges: str = "quantiles"
     # how cosines enter the attention of sim_attention: logits (MUSE) | buckets (of keys and values: DMF)
     similarity_place: str = "logits"
+    retrieve: int = 0  # history items that attention reads, those most like the target, in their order; 0: all of them
+    # what is most alike: cosine (of pictures; of a model without them, the newest) | category (the same one); ties go to the newest
+    retrieve_by: str = "cosine"
     mask_same_item: bool = True  # sim_*: ignore a target's cosine with itself in its history (off: as in Eq. 8)
     hidden: tuple[int, ...] = (128, 64, 32, 16)  # the MLP's hidden layers; the logit is one layer more
 
@@ -121,6 +125,7 @@ class CtrConfig:
     def __post_init__(self):
         for name in (
             "click_items", "purchase_items", "cart_items", "checkpoint_seconds", "weight_decay", "threads", "hash_ids", "least_steps",
+            "retrieve",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
@@ -149,6 +154,7 @@ class CtrConfig:
         if self.score_place == "after" and self.pooling != "self":
             raise SettingError("score_place", self.score_place, "needs pooling self: other pooling has no self-attention to come after")
         one_of("similarity_place", self.similarity_place, SIMILARITY_PLACES)
+        one_of("retrieve_by", self.retrieve_by, RETRIEVALS)
         one_of("tier_edges", self.tier_edges, TIER_EDGES)
         one_of("history_scope", self.history_scope, HISTORY_SCOPES)
         one_of("history_order", self.history_order, ORDERS)

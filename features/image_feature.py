@@ -28,7 +28,7 @@ class ImageRule:
         """The feature of pictures by their (P, D) unit embeddings, zero rows where there is no picture."""
         vectors = without_common(np.ascontiguousarray(vectors, dtype=np.float32), self.common)
         parts = {form: FORMS[form].values(vectors, self.constants[form]) for form in forms_of(self.form)}
-        return ImageFeature(form=self.form, present=np.any(vectors, axis=1), parts=parts, rule=self)
+        return ImageFeature(form=self.form, present=np.any(vectors, axis=1), unit=vectors, parts=parts, rule=self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class ImageFeature:
 
     form: str
     present: np.ndarray  # (N,) bool: the item has a picture
+    unit: np.ndarray | None = None  # (N, D) float32 unit embeddings, zero rows without a picture; None for the baseline
     parts: dict[str, PlaceValues] = field(default_factory=dict)  # of each form, in the order of their names
     rule: ImageRule | None = None  # gives new pictures the same feature; None for the baseline
 
@@ -44,11 +45,6 @@ class ImageFeature:
     def numbers(self) -> np.ndarray | None:
         """(N, D) float32 of the form that enters as item numbers."""
         return next((part.numbers for part in self.parts.values() if part.numbers is not None), None)
-
-    @property
-    def unit(self) -> np.ndarray | None:
-        """(N, D) float32 unit rows, of the forms that compare pictures."""
-        return next((part.unit for part in self.parts.values() if part.unit is not None), None)
 
     @property
     def rows(self) -> np.ndarray:

@@ -103,6 +103,8 @@ def _history(network, model: CtrModel, inputs: Inputs, target: int, items: list[
     scored = network.image is not None
     x = torch.stack([_with_image(network.project, _item(model, inputs, i), o) for i, o in zip(items, own, strict=True)])
     windows = [x[-size:].mean(0) for size in network.windows]
+    kept = _kept(model, inputs, target, items)
+    x, cosines, ages = x[kept], [cosines[place] for place in kept], [ages[place] for place in kept]
     if scored and network.score_place == "before":
         x = x + torch.stack(cosines) @ network.image.weight.T
     if network.order is not None:
@@ -120,6 +122,25 @@ def _history(network, model: CtrModel, inputs: Inputs, target: int, items: list[
         weights = [pool.last(torch.relu(pool.first(torch.cat([h, t, h - t, h * t])))) for h in x]
         pooled = sum(weight * h for weight, h in zip(weights, x, strict=True))
     return torch.cat([network.out.weight @ pooled + network.out.bias, *windows])
+
+
+def _kept(model: CtrModel, inputs: Inputs, target: int, items: list[int]) -> list[int]:
+    """The places of the items that are retrieved for a target."""
+    if not model.retrieve:
+        return list(range(len(items)))
+
+    def likeness(item: int) -> float:
+        if model.layout.group >= 0:
+            category = inputs.codes[:, model.layout.group]
+            return float(category[item] == category[target] > 0)
+        if inputs.unit is None:
+            return 0.0
+        if not (inputs.present[target] and inputs.present[item]) or (model.cosines.mask_same_item and item == target):
+            return -2.0
+        return round(float(inputs.unit[target] @ inputs.unit[item]), 5)
+
+    by_likeness = sorted(range(len(items)), key=lambda place: (likeness(items[place]), place))
+    return sorted(by_likeness[-model.retrieve :])
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -158,6 +179,7 @@ def _similar(network, model: CtrModel, inputs: Inputs, target: int, items: list[
     def read(item: int) -> Tensor:
         return _with_image(network.project, _item(model, inputs, item), _image(model, inputs, item))
 
+    items = [items[place] for place in _kept(model, inputs, target, items)]
     query, size, out = attention.query(read(target)), width // attention.heads, []
     for head in range(attention.heads):
         part, logits, values = slice(head * size, (head + 1) * size), [], []

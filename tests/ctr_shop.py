@@ -12,12 +12,13 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from ctr.config import POOLINGS
 from ctr.inputs.length_buckets import BucketedHistory
 from ctr.model.ctr_model import CtrModel
 from data.log.events import ACTIONS, EventRows, by_action
 from data.log.shop_folder import SPLITS, Events, Shop, load_shop
 from features.forms.form import PlaceValues
-from features.forms.table import forms_of
+from features.forms.table import FORM_NAMES, forms_of
 from features.image_feature import ImageFeature, no_image
 
 DIM = 8
@@ -98,7 +99,9 @@ def pictures(style: np.ndarray, form: str, *, seed: int = 0, missing: float = 0.
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     present = rng.random(len(style)) >= missing
     vectors[~present] = 0
-    return ImageFeature(form=form, present=present, parts={name: _values(name, vectors, present, style) for name in forms_of(form)})
+    return ImageFeature(
+        form=form, present=present, unit=vectors, parts={name: _values(name, vectors, present, style) for name in forms_of(form)}
+    )
 
 
 def _values(form: str, vectors: np.ndarray, present: np.ndarray, style: np.ndarray) -> PlaceValues:
@@ -111,7 +114,7 @@ def _values(form: str, vectors: np.ndarray, present: np.ndarray, style: np.ndarr
     if form == "vector":
         return PlaceValues(numbers=vectors)
     scale, tiers = {"mean": (0.0,), "spread": (1.0,)}, {"quantiles": tuple(np.linspace(-0.4, 1, 11) ** 3)}
-    return PlaceValues(unit=vectors, constants=scale if form == "sim_score" else tiers)
+    return PlaceValues(constants=scale if form == "sim_score" else tiers)
 
 
 def items_of(history: BucketedHistory, session: int) -> list[int]:
@@ -140,6 +143,25 @@ def begun_at_zero(model: CtrModel) -> None:
             weight.copy_((torch.rand(weight.shape, generator=generator) - 0.5) * 0.6)
 
 
-def placed(place: str) -> dict[str, str]:
-    """The setting of a CTR model that "before", "after" or "buckets" is a value of."""
-    return {"similarity_place": place} if place == "buckets" else {"score_place": place}
+PLACES = {  # by name: settings of a CTR model
+    "before": {},
+    "after": {"score_place": "after"},
+    "buckets": {"similarity_place": "buckets"},
+    "retrieve": {"retrieve": 3},
+    "retrieve after": {"retrieve": 3, "score_place": "after"},
+    "retrieve by category": {"retrieve": 3, "retrieve_by": "category"},
+}
+FORMS = ("none", *FORM_NAMES, "sim_tier+cluster_id", "vector+sim_score+sim_tier")
+KINDS = (  # form, pooling, place
+    *(
+        (form, pooling, "before")
+        for form in ("none", *FORM_NAMES, "sim_tier+cluster_id", "vector+sim_score+sim_tier")
+        for pooling in POOLINGS
+    ),
+    ("sim_score", "self", "after"),
+    ("sim_attention", "self", "buckets"),
+    *((form, "self", "retrieve") for form in ("none", "vector", "sim_score", "sim_attention", "sim_tier")),
+    ("sim_score", "self", "retrieve after"),
+    *((form, "target", "retrieve") for form in ("none", "sim_score", "cluster_id")),
+    *((form, "self", "retrieve by category") for form in ("none", "sim_score")),
+)

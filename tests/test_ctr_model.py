@@ -11,23 +11,16 @@ from ctr.inputs.batches import assemble
 from ctr.inputs.encode import encode
 from ctr.inputs.sampler import SplitSessions, split_sessions
 from ctr.model.ctr_model import build
-from ctr.model.places import Cosines
+from ctr.model.places import Cosines, Reading, pair_feature, pairs_of
 from ctr.training.weights import of_image
-from features.forms.table import FORM_NAMES
 from run.errors import SettingError
 from tests.ctr_naive import naive_logits, window_of
-from tests.ctr_shop import begun_at_zero, items_of, make_shop, pictures, placed
-
-FORMS = ("none", *FORM_NAMES, "sim_tier+cluster_id", "vector+sim_score+sim_tier")
-KINDS = [(form, pooling, "before") for form in FORMS for pooling in ("self", "target")] + [
-    ("sim_score", "self", "after"),
-    ("sim_attention", "self", "buckets"),
-]
+from tests.ctr_shop import FORMS, KINDS, PLACES, begun_at_zero, items_of, make_shop, pictures
 
 
 def setting(form="none", pooling="self", place="before", **shop_settings):
     shop, style = make_shop(**shop_settings)
-    config = CtrConfig(**PRESETS["tiny"], pooling=pooling, **placed(place))
+    config = CtrConfig(**PRESETS["tiny"], pooling=pooling, **PLACES[place])
     inputs = encode(shop, pictures(style, form), config)
     model = build(inputs.layout, config, seed=3).eval()
     with torch.no_grad():
@@ -140,7 +133,7 @@ def test_sim_score_is_equation_8_for_every_pair_and_zero_without_a_picture(mask,
     batch = assemble(inputs, split_sessions(shop, "train"), np.arange(30))
     missing = repeats = seen = 0
     for log, history in zip(inputs.histories, batch.histories, strict=True):
-        for run, pairs in zip(history.buckets, model._pair_features(model._pairs(batch, history)), strict=True):
+        for run, pairs in zip(history.buckets, pairs_of(batch.unit, batch.present, Reading(history, batch.grid, batch.slot)), strict=True):
             for place, row in zip(run.impression.tolist(), run.row.tolist(), strict=True):
                 shown = int(batch.row[place])
                 window = window_of(log, shop, shop.session[shown])
@@ -155,7 +148,7 @@ def test_sim_score_is_equation_8_for_every_pair_and_zero_without_a_picture(mask,
                         repeats += same
                     else:
                         missing += 1
-                np.testing.assert_allclose(pairs[row, batch.slot[place]].numpy(), wanted, atol=1e-6)
+                np.testing.assert_allclose(pair_feature(pairs, model.cosines)[row, batch.slot[place]].numpy(), wanted, atol=1e-6)
                 seen += len(window)
     assert seen > 100
     assert missing > 0

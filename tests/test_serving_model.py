@@ -13,13 +13,7 @@ from ctr.inputs.sampler import split_sessions
 from ctr.model.ctr_model import build
 from ctr.serving.serving_model import ModelInputs, ServingModel, exported
 from run.errors import UserError
-from tests.ctr_shop import ages_of, begun_at_zero, items_of, make_shop, pictures, placed
-from tests.exports import FORMS
-
-KINDS = [(form, pooling, "before") for form in FORMS for pooling in ("self", "target")] + [
-    ("sim_score", "self", "after"),
-    ("sim_attention", "self", "buckets"),
-]
+from tests.ctr_shop import KINDS, PLACES, ages_of, begun_at_zero, items_of, make_shop, pictures
 
 
 def history_places(history):
@@ -48,6 +42,7 @@ def serving_inputs(inputs, batch):
         unit=torch.zeros(items, 0) if batch.unit is None else batch.unit,
         present=batch.present,
         codes=batch.codes,
+        group=torch.zeros(items, dtype=torch.int32) if batch.group is None else batch.group,
         **{name: ages_of(history, 0) for name, history in zip(("click_ages", "purchase_ages", "cart_ages"), batch.histories, strict=True)},
         clicks=history_places(batch.histories[0]),
         purchases=history_places(batch.histories[1]),
@@ -64,7 +59,7 @@ def serving_inputs(inputs, batch):
 @pytest.mark.parametrize(("form", "pooling", "place"), KINDS)
 def test_the_exported_program_gives_the_trained_models_logits(form, pooling, place):
     shop, style = make_shop()
-    config = CtrConfig(**PRESETS["tiny"], pooling=pooling, **placed(place))
+    config = CtrConfig(**PRESETS["tiny"], pooling=pooling, **PLACES[place])
     inputs = encode(shop, pictures(style, form), config)
     model = build(inputs.layout, config, seed=3).eval()
     with torch.no_grad():

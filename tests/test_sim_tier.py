@@ -15,7 +15,7 @@ from data.log.events import CLICK
 from features.image_feature import image_feature
 from features.shown_and_clicked import cosines_of, shown_and_clicked
 from pretrain.similarity import normalise
-from tests.ctr_shop import make_shop, pictures
+from tests.ctr_shop import make_shop
 
 TINY = CtrConfig(**PRESETS["tiny"])
 EDGES = torch.tensor([-0.5, 0.0, 0.25, 0.5, 0.9])
@@ -115,10 +115,3 @@ def test_pairs_without_pictures_are_left_out():
 def test_impossible_tiers_are_refused(settings, fix):
     with pytest.raises(Exception, match=fix):
         CtrConfig(**settings)
-
-
-def test_pictures_of_two_forms_are_one_array():
-    _, style = make_shop()
-    feature = pictures(style, "sim_score+sim_tier")
-    assert feature.unit is feature.parts["sim_score"].unit
-    assert feature.rows.shape == (len(style), 0)

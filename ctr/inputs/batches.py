@@ -35,6 +35,7 @@ class Batch(NamedTuple):
     log_numbers: Tensor  # (B, K) statistics and co-occurrence, standardised
     own_logit: Tensor | None  # (B,) float32 of the user's own model
     codes: Tensor  # (U, C) int32: which value of each matched column an item has; 0 where it is missing
+    group: Tensor | None  # (U,) int32: the category of an item; 0 where it is missing; None: it is not read
     vectors: Tensor | None  # (U, D) zero rows where absent: the form that enters as item numbers
     unit: Tensor | None  # (U, D) unit rows, zero rows where absent: forms that compare pictures
     present: Tensor  # (U,) bool
@@ -98,6 +99,7 @@ def assemble(inputs: Inputs, part: SplitSessions, places: np.ndarray, id_dropout
         log_numbers=torch.from_numpy(inputs.log_numbers[rows]),
         own_logit=None if inputs.own_logit is None else torch.from_numpy(inputs.own_logit[rows]),
         codes=torch.from_numpy(inputs.codes[items, : inputs.layout.matched]),
+        group=None if inputs.layout.group < 0 else torch.from_numpy(inputs.codes[items, inputs.layout.group]),
         vectors=None if inputs.vectors is None else torch.from_numpy(inputs.vectors[items]),
         unit=None if inputs.unit is None else torch.from_numpy(inputs.unit[items]),
         present=torch.from_numpy(inputs.present[items]),

@@ -23,10 +23,10 @@ from data.log.histories import History, cart_history, click_history, purchase_hi
 from data.log.shop_folder import Shop
 from data.log.tables import index_of
 from data.origin import is_sampled
-from features.forms.form import PAIR
+from features.forms.form import COMPARING, PAIR
 from features.forms.table import NO_FORM, places_of
 from features.image_feature import ImageFeature
-from run.errors import DataError, UserError
+from run.errors import DataError, SettingError, UserError
 
 HISTORIES = ("clicks", "purchases", "cart")
 IMAGE_TABLES = "image:"  # how the names of the item tables that forms fill begin, in weights files too
@@ -63,6 +63,7 @@ class Layout:
     user_numeric: int
     context_numeric: int
     log_numbers: int  # K statistics and co-occurrence of an impression
+    group: int  # which of these columns tells what is retrieved for a target; -1: none does
     matched: int  # C columns whose values are compared with those of history items; 0: match is off
     own_score: bool  # logits start from those of the user's own model
     own_line: tuple[float, float]  # scale and bias of its logit at the start
@@ -92,7 +93,7 @@ class EncodedCatalogue:
     users: EncodedColumns
     titles: Ragged | None  # of items
     vectors: np.ndarray | None  # (N, D) float32, zero rows where absent; of a form that enters as item numbers
-    unit: np.ndarray | None  # (N, D) float32 unit rows, zero rows where absent; of forms that compare pictures
+    unit: np.ndarray | None  # (N, D) float32 unit rows, zero rows where absent; None if no pictures are compared
     present: np.ndarray  # (N,) bool
     codes: np.ndarray  # (N, C) int32: which item it is, and which value of each categorical column it has, from 1 on; 0: missing
     log_features: LogFeatures  # what the log says of items and users
@@ -157,12 +158,26 @@ def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConf
         item=item, user=vocabularies.user.tables(config), context=vocabularies.context.tables(config),
         item_numeric=vocabularies.item.numbers, user_numeric=vocabularies.user.numbers, context_numeric=vocabularies.context.numbers,
         log_numbers=len(vocabularies.log_numbers), matched=1 + len(vocabularies.item.categorical) if config.match else 0,
+        group=_group(vocabularies.item, config),
         own_score=vocabularies.own_score,
         own_line=vocabularies.own_line,
         distances=value_places(vocabularies.item) if config.match else (),
         words=0 if vocabularies.words is None else vocabularies.words.size, titles=vocabularies.titles, queries=vocabularies.queries,
         form=feature.form, images=images,
     )  # fmt: skip
+
+
+def _group(items: Rules, config: CtrConfig) -> int:
+    """The number of the column `category` among the codes of items, if histories are retrieved by it.
+
+    Raises:
+        SettingError: items have no such column.
+    """
+    if not config.retrieve or config.retrieve_by != "category":
+        return -1
+    if "category" not in items.categorical:
+        raise SettingError("retrieve_by", config.retrieve_by, "items.parquet has no column 'category': add it, or give cosine")
+    return 1 + list(items.categorical).index("category")
 
 
 def image_layouts(feature: ImageFeature) -> tuple[ImageLayout, ...]:
@@ -212,12 +227,18 @@ def encode_catalogue(
         users=encode_columns(vocabularies.user, shop.users, config),
         titles=encode_titles(vocabularies, shop.items, config),
         vectors=feature.numbers,
-        unit=feature.unit,
+        unit=feature.unit if reads_cosines(layout, config) else None,
         present=feature.present,
         codes=value_numbers(shop.items, list(vocabularies.item.categorical)),
         log_features=features or features_of(shop, config, vocabularies),
         feature=feature,
     )
+
+
+def reads_cosines(layout: Layout, config: CtrConfig) -> bool:
+    """Whether a model compares the pictures of targets and history items."""
+    places = {image.place for image in layout.images}
+    return bool(places & COMPARING) or bool(places and config.retrieve and config.retrieve_by == "cosine")
 
 
 def encode_log(
@@ -249,10 +270,15 @@ def encode_log(
             purchase_history(shop, max_items=config.purchase_items),
             cart_history(shop, max_items=config.cart_items),
         ),
-        each_impression=config.pooling == "target" or (catalogue.layout.image(PAIR) is not None and config.score_place == "before"),
+        each_impression=_each_impression(catalogue.layout, config),
         shop=shop,
         vocabularies=vocabularies,
     )
+
+
+def _each_impression(layout: Layout, config: CtrConfig) -> bool:
+    scored_before = layout.image(PAIR) is not None and config.score_place == "before"
+    return config.pooling == "target" or config.retrieve > 0 or scored_before
 
 
 def encode_columns(rules: Rules, frame: Frame, config: CtrConfig, *, file: str = "") -> EncodedColumns:

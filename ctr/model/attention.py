@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from ctr.inputs.length_buckets import BucketedHistory, LengthBucket
 from ctr.model.linear import ImagePart, LinearWithImage, put, take_rows
 from ctr.model.order import order_bucket, order_buckets, positions, window_shares
+from ctr.model.places import Reading
 
 if TYPE_CHECKING:
     from ctr.inputs.batches import Batch
@@ -143,58 +144,62 @@ class HistoryNetwork(nn.Module):
         return self.out.out_features * (1 + len(self.windows))
 
     def forward(
-        self, item_UD: Tensor, image_UF: Tensor | None, pairs: Sequence[Tensor] | None, history: BucketedHistory, batch: Batch
-    ) -> Tensor:
+        self, item_UD: Tensor, image_UF: Tensor | None, pairs: Sequence[Tensor] | None, history: BucketedHistory, batch: Batch,
+        read: Reading | None = None,
+    ) -> Tensor:  # fmt: skip
         """(B, size): the pooled history, then each window; zeros for an empty history.
 
         Args:
             image_UF: the image features of items, or None.
-            pairs: for each length bucket the image feature (s, P, L, F) of (target, history item), or None.
+            pairs: for each length bucket of what is read the image feature (s, P, L, F) of (target, history item), or None.
+            read: what attention reads of the history for each target; None: all of it. Windows are of all of it.
         """
+        shared = pairs is None and read is None and isinstance(self.pool, SelfAttention)
+        read = read or Reading(history, batch.grid, batch.slot)
         projected_nW = self._project(item_UD, image_UF, history.item)
         read_nR = F.linear(projected_nW, *self.pool.reader())
-        shared = pairs is None and isinstance(self.pool, SelfAttention)
         target_BW = self._project(item_UD, image_UF, batch.target) if isinstance(self.pool, TargetAttention) else None
-        pooled, windows = [], []
-        for number, bucket in enumerate(history.buckets):
+        pooled = []
+        for number, bucket in enumerate(read.history.buckets):
             x_sLW, read_sLR = take_rows(projected_nW, bucket.item), take_rows(read_nR, bucket.item)
-            position_sL = positions(bucket.item, bucket.real)
-            if self.windows:
-                windows.append((window_shares(position_sL, bucket.real, self.windows).to(x_sLW.dtype) @ x_sLW).flatten(1))
             if self.order is not None:
-                x_sLW, read_sLR = self._ordered(x_sLW, read_sLR, position_sL, bucket.age)
+                x_sLW, read_sLR = self._ordered(x_sLW, read_sLR, positions(bucket.item, bucket.real), bucket.age)
             if shared:
                 pooled.append(self.pool(x_sLW, read_sLR, bucket.real))
             else:
-                pooled.append(self._for_targets(x_sLW, read_sLR, bucket, None if pairs is None else pairs[number], target_BW, batch.slot))
-        sessions = [bucket.session for bucket in history.buckets]
+                pooled.append(self._for_targets(x_sLW, read_sLR, bucket, None if pairs is None else pairs[number], target_BW, read.slot))
         out = self.out(torch.cat(pooled))
         if shared:
-            out = take_rows(put(out, sessions, len(batch.grid)), batch.session)
+            out = take_rows(put(out, [bucket.session for bucket in history.buckets], len(batch.grid)), batch.session)
         else:
-            out = put(out, [bucket.impression for bucket in history.buckets], len(batch.target))
-        if not self.windows:
-            return out
-        return torch.cat([out, take_rows(put(torch.cat(windows), sessions, len(batch.grid)), batch.session)], dim=1)
+            out = put(out, [bucket.impression for bucket in read.history.buckets], len(batch.target))
+        return torch.cat([out, self._windows(projected_nW, history, batch)], dim=1) if self.windows else out
+
+    def _windows(self, projected_nW: Tensor, history: BucketedHistory, batch: Batch) -> Tensor:
+        """(B, W times windows): the mean of each window's items."""
+        means = []
+        for bucket in history.buckets:
+            share_sVL = window_shares(positions(bucket.item, bucket.real), bucket.real, self.windows)
+            means.append((share_sVL.to(projected_nW.dtype) @ take_rows(projected_nW, bucket.item)).flatten(1))
+        return take_rows(put(torch.cat(means), [bucket.session for bucket in history.buckets], len(batch.grid)), batch.session)
 
     def similar(
-        self, item_UD: Tensor, image_UF: Tensor | None, pairs: Sequence[Pairs], history: BucketedHistory, batch: Batch, edges: Tensor,
-        cosines: Cosines,
-    ) -> Tensor:  # fmt: skip
+        self, item_UD: Tensor, image_UF: Tensor | None, pairs: Sequence[Pairs], read: Reading, edges: Tensor, cosines: Cosines
+    ) -> Tensor:
         """(B, W): what the attention that knows cosines gives; zeros for an empty history. It reads items without their order.
 
         Args:
-            pairs: targets and items of each length bucket.
+            pairs: targets and items of each length bucket of what is read.
             edges, cosines: as `SimilarAttention`'s.
         """
         assert self.image_attention is not None
-        projected_nW = self._project(item_UD, image_UF, history.item)
+        projected_nW, grid_SPW = (self._project(item_UD, image_UF, index) for index in (read.history.item, read.grid))
         found = []
-        for bucket, of_bucket in zip(history.buckets, pairs, strict=True):
-            target_sPW = self._project(item_UD, image_UF, batch.grid[bucket.session])
-            out_sPW = self.image_attention(take_rows(projected_nW, bucket.item), bucket.real, target_sPW, of_bucket, edges, cosines)
-            found.append(out_sPW[bucket.row, batch.slot[bucket.impression]])
-        return put(torch.cat(found), [bucket.impression for bucket in history.buckets], len(batch.target))
+        for bucket, of_bucket in zip(read.history.buckets, pairs, strict=True):
+            x_sLW, target_sPW = take_rows(projected_nW, bucket.item), take_rows(grid_SPW, bucket.session)
+            out_sPW = self.image_attention(x_sLW, bucket.real, target_sPW, of_bucket, edges, cosines)
+            found.append(out_sPW[bucket.row, read.slot[bucket.impression]])
+        return put(torch.cat(found), [bucket.impression for bucket in read.history.buckets], len(read.slot))
 
     def _ordered(self, x_sLW: Tensor, read_sLR: Tensor, position_sL: Tensor, age_sL: Tensor) -> tuple[Tensor, Tensor]:
         """Items and what attention reads of them, with what their places add to both."""

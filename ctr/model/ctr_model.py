@@ -11,12 +11,12 @@ from torch import Tensor
 from ctr.config import CtrConfig
 from ctr.inputs.batches import Batch
 from ctr.inputs.encode import IMAGE_TABLES, Layout
-from ctr.inputs.length_buckets import BucketedHistory
 from ctr.inputs.rules import Table
 from ctr.model.linear import put, take_rows
 from ctr.model.match import history_match
 from ctr.model.network import Network
-from ctr.model.places import Pairs, bucket_pairs, compares, item_feature, pair_feature, tier_counts
+from ctr.model.places import Pairs, Reading, item_feature, pair_feature, pairs_of, tier_counts
+from ctr.model.retrieval import likeness_of_groups, likeness_of_pictures, retrieved
 from ctr.model.tables import EmbeddingTables
 from features.forms.form import PAIR, PAIR_ATTENTION, PAIR_COUNTS
 from run.randomness import keyed_init
@@ -41,25 +41,28 @@ class CtrModel(Network):
         item_UD = _joined(found, self.layout.item, batch.item_numeric, titles)
         image_UF = item_feature(self.layout, batch.vectors, batch.present, found)
         user = take_rows(_joined(found, self.layout.user, batch.user_numeric), batch.session)
-        pairs = [self._pairs(batch, history) for history in batch.histories] if compares(self.layout) else None
-        histories = [
-            network(item_UD, image_UF, None if pairs is None else self._pair_features(pairs[number]), history, batch)
-            for number, (network, history) in enumerate(zip(self.histories.values(), batch.histories, strict=True))
-        ]
+        histories, counts, similar = [], [], []
+        for network, history in zip(self.histories.values(), batch.histories, strict=True):
+            full = Reading(history, batch.grid, batch.slot)
+            pairs = None if batch.unit is None else pairs_of(batch.unit, batch.present, full)
+            if pairs is not None and self.layout.image(PAIR_COUNTS) is not None:
+                counts.append(self._counts(pairs, full))
+            read = full
+            if self.retrieve:
+                read = retrieved(full, self._likeness(full, pairs, batch), batch.target, self.retrieve)
+                pairs = None if batch.unit is None else pairs_of(batch.unit, batch.present, read)
+            if pairs is not None and self.layout.image(PAIR_ATTENTION) is not None:
+                similar.append(network.similar(item_UD, image_UF, pairs, read, self.edges, self.cosines))
+            scores = None if pairs is None or self.layout.image(PAIR) is None else [pair_feature(each, self.cosines) for each in pairs]
+            histories.append(network(item_UD, image_UF, scores, history, batch, read if self.retrieve else None))
         query = [] if queries is None else [take_rows(queries, batch.query)]
         context = _joined(found, self.layout.context, batch.context_numeric)
         images = [] if image_UF is None else [take_rows(image_UF, batch.target)]
-        if pairs is not None and self.layout.image(PAIR_COUNTS) is not None:
-            images += [self._counts(of_history, history, batch) for of_history, history in zip(pairs, batch.histories, strict=True)]
-        if pairs is not None and self.layout.image(PAIR_ATTENTION) is not None:
-            images += [
-                network.similar(item_UD, image_UF, of_history, history, batch, self.edges, self.cosines)
-                for network, of_history, history in zip(self.histories.values(), pairs, batch.histories, strict=True)
-            ]
         with torch.no_grad():
             match = [history_match(batch, history, self.layout.distances) for history in batch.histories if self.layout.matched]
         numbers = [batch.log_numbers] if self.layout.log_numbers else []
-        return self.mlp([user, *histories, take_rows(item_UD, batch.target), *query, context, *match, *numbers], images, batch.own_logit)
+        parts = [user, *histories, take_rows(item_UD, batch.target), *query, context, *match, *numbers]
+        return self.mlp(parts, [*images, *counts, *similar], batch.own_logit)
 
     def _texts(self, texts: Tensor | None, items: int) -> tuple[Tensor | None, Tensor | None]:
         """Titles (U, W) and queries (Q, W), one after the other."""
@@ -68,22 +71,21 @@ class CtrModel(Network):
         cut = items if self.layout.titles else 0
         return (texts[:cut] if self.layout.titles else None), (texts[cut:] if self.layout.queries else None)
 
-    def _pairs(self, batch: Batch, history: BucketedHistory) -> list[Pairs]:
-        """Targets and history items of each length bucket."""
-        assert batch.unit is not None
-        return [bucket_pairs(batch.unit, batch.present, history, bucket, batch.grid) for bucket in history.buckets]
+    def _likeness(self, reading: Reading, pairs: list[Pairs] | None, batch: Batch) -> list[Tensor]:
+        """For each length bucket (s, P, L), how like each target every history item is; all alike where the model cannot tell."""
+        if pairs is not None and self.layout.group < 0:
+            return [likeness_of_pictures(of_bucket, self.cosines) for of_bucket in pairs]
+        group_U = torch.zeros_like(batch.present, dtype=torch.int32) if batch.group is None else batch.group
+        buckets = reading.history.buckets
+        return [likeness_of_groups(group_U[reading.grid[each.session]], group_U[reading.history.item[each.item]]) for each in buckets]
 
-    def _pair_features(self, pairs: list[Pairs]) -> list[Tensor] | None:
-        """For each length bucket (s, P, L, 2); None where no form enters with pairs."""
-        return None if self.layout.image(PAIR) is None else [pair_feature(of_bucket, self.cosines) for of_bucket in pairs]
-
-    def _counts(self, pairs: list[Pairs], history: BucketedHistory, batch: Batch) -> Tensor:
+    def _counts(self, pairs: list[Pairs], reading: Reading) -> Tensor:
         """(B, T + 2): `tier_counts` of one history; zeros where it is empty."""
         rows = []
-        for of_bucket, bucket in zip(pairs, history.buckets, strict=True):
+        for of_bucket, bucket in zip(pairs, reading.history.buckets, strict=True):
             count_sPF = tier_counts(of_bucket, self.edges, self.cosines)
-            rows.append(count_sPF[bucket.row, batch.slot[bucket.impression]])
-        return put(torch.cat(rows), [bucket.impression for bucket in history.buckets], len(batch.target))
+            rows.append(count_sPF[bucket.row, reading.slot[bucket.impression]])
+        return put(torch.cat(rows), [bucket.impression for bucket in reading.history.buckets], len(reading.slot))
 
 
 def build(layout: Layout, config: CtrConfig, seed: int) -> CtrModel:

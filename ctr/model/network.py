@@ -74,7 +74,7 @@ class Network(nn.Module):
 
     def __init__(self, layout: Layout, config: CtrConfig):
         super().__init__()
-        self.layout = layout
+        self.layout, self.retrieve = layout, config.retrieve
         self.cosines = cosines_of(layout, config)
         self.register_buffer("edges", tier_edges(layout, config), persistent=False)
         text = config.token_size

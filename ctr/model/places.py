@@ -28,6 +28,14 @@ class Cosines(NamedTuple):
     mask_same_item: bool = False
 
 
+class Reading(NamedTuple):
+    """A history as it is read: for the targets of each session, or, where items are retrieved, for one target alone."""
+
+    history: BucketedHistory
+    grid: Tensor  # (S, P) int64: the targets of each session
+    slot: Tensor  # (B,) int64: the impression's place in its row of `grid`
+
+
 class Pairs(NamedTuple):
     """Targets and history items: s sessions with P targets and L items each."""
 
@@ -52,11 +60,6 @@ def impression_columns(layout: Layout, config: CtrConfig) -> int:
     """F of an impression, of all histories."""
     sizes = {PAIR_COUNTS: config.tiers + _BESIDE_COUNTS, PAIR_ATTENTION: config.width}
     return len(HISTORIES) * sum(size for place, size in sizes.items() if layout.image(place) is not None)
-
-
-def compares(layout: Layout) -> bool:
-    """Whether the model reads cosines of targets and history items."""
-    return any(image.place in (PAIR, PAIR_COUNTS, PAIR_ATTENTION) for image in layout.images)
 
 
 def cosines_of(layout: Layout, config: CtrConfig) -> Cosines:
@@ -85,28 +88,32 @@ def item_feature(layout: Layout, vectors: Tensor | None, present: Tensor, found:
     return torch.cat(parts, dim=1) if parts else None
 
 
-def bucket_pairs(unit_UD: Tensor, present_U: Tensor, history: BucketedHistory, bucket: LengthBucket, grid_SP: Tensor) -> Pairs:
-    """The pairs of targets and history items of a bucket's sessions; in float32 always, because rounding would move pairs between tiers.
+def pairs_of(unit_UD: Tensor, present_U: Tensor, reading: Reading) -> list[Pairs]:
+    """The pairs of targets and history items of each length bucket; all pairs of a session are one matrix product.
 
     Args:
         unit_UD: unit rows.
-        grid_SP: the targets of each session; all pairs of a session are one matrix product.
     """
-    item_sL, target_sP = history.item[bucket.item], grid_SP[bucket.session]
+    return [_bucket_pairs(unit_UD, present_U, reading, bucket) for bucket in reading.history.buckets]
+
+
+def _bucket_pairs(unit_UD: Tensor, present_U: Tensor, reading: Reading, bucket: LengthBucket) -> Pairs:
+    item_sL, target_sP = reading.history.item[bucket.item], reading.grid[bucket.session]
+    return compare(unit_UD, present_U, target_sP, item_sL, bucket.real)
+
+
+def compare(unit_UD: Tensor, present_U: Tensor, target_sP: Tensor, item_sL: Tensor, real_sL: Tensor | None) -> Pairs:
+    """Targets and history items of each session, as numbers of distinct items; in float32 always: rounding would move pairs between tiers.
+
+    Args:
+        real_sL: bool, False is padding; None: there is none.
+    """
     with torch.autocast(unit_UD.device.type, enabled=False):
         cosine_sPL = take_rows(unit_UD, target_sP).float() @ take_rows(unit_UD, item_sL).float().transpose(1, 2)
-    seen_sL = present_U[item_sL] if bucket.real is None else present_U[item_sL] & bucket.real
+    seen_sL = present_U[item_sL] if real_sL is None else present_U[item_sL] & real_sL
     both_sPL = present_U[target_sP][:, :, None] & seen_sL[:, None]
-    length_s = item_sL.new_full(item_sL.shape[:1], item_sL.shape[1]) if bucket.real is None else bucket.real.sum(1)
+    length_s = item_sL.new_full(item_sL.shape[:1], item_sL.shape[1]) if real_sL is None else real_sL.sum(1)
     return Pairs(cosine_sPL, both_sPL, target_sP[:, :, None] != item_sL[:, None], length_s)
-
-
-def candidate_pairs(unit: Tensor, present: Tensor, candidates_C: Tensor, history_L: Tensor) -> Pairs:
-    """The pairs of one user's candidates and history, in which -1 is padding: one session with C targets."""
-    history = history_L.clamp(min=0)
-    both_CL = present[candidates_C][:, None] & (present[history] & (history_L >= 0))[None]
-    cosine_CL, differ_CL = unit[candidates_C] @ unit[history].T, candidates_C[:, None] != history_L[None]
-    return Pairs(cosine_CL[None], both_CL[None], differ_CL[None], (history_L >= 0).sum()[None])
 
 
 def pair_feature(pairs: Pairs, cosines: Cosines) -> Tensor:

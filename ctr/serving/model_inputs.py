@@ -109,8 +109,9 @@ class ExportedCatalogue:
         if layout.own_score and request.own_score is None:
             raise RequestError("own_score", "missing; the model was trained on top of it, so give your model's probability of a click")
         own = logit(pl.Series(request.own_score or [0.5] * len(candidates), dtype=pl.Float64))
+        group = codes[:, layout.group] if layout.group >= 0 else np.zeros(len(things), np.int32)
         log_numbers = self._log_numbers(request, codes, candidates, clicks, int(user_number[0]))
-        arrays = (user_rows[0], user_numeric[0], rows, numeric, words, starts, vectors, unit, present, codes[:, : layout.matched])
+        arrays = (user_rows[0], user_numeric[0], rows, numeric, words, starts, vectors, unit, present, codes[:, : layout.matched], group)
         tensors = (
             *(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays),
             *(places(history) for history in histories),

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctr.config import CtrConfig
-from ctr.inputs.encode import IMAGE_TABLES, Layout
+from ctr.inputs.encode import IMAGE_TABLES, Layout, reads_cosines
 from ctr.inputs.rules import Table
 from ctr.model.attention import HistoryNetwork, SelfAttention, TargetAttention
 from ctr.model.match import candidate_match
 from ctr.model.network import Network
 from ctr.model.order import order_bucket, positions, window_shares
-from ctr.model.places import candidate_pairs, compares, item_feature, pair_feature, tier_counts
+from ctr.model.places import Pairs, compare, item_feature, pair_feature, tier_counts
+from ctr.model.retrieval import likeness_of_groups, likeness_of_pictures, most_alike
 from features.forms.form import PAIR, PAIR_COUNTS
 from run.errors import UserError
 
@@ -37,6 +38,7 @@ class ModelInputs(NamedTuple):
     unit: Tensor  # (U, D) float32 unit rows, zero rows where absent; D = 0 unless a form compares pictures
     present: Tensor  # (U,) bool: the item has a picture
     codes: Tensor  # (U, C) int32: which value of each matched column an item has; 0: missing
+    group: Tensor  # (U,) int32: the category of an item, if histories are retrieved by it; 0: missing
     clicks: Tensor  # (L,) int64: which of the U items, oldest first; -1 = padding; an empty history is one -1
     purchases: Tensor  # (L',) likewise
     cart: Tensor  # (L'',) likewise
@@ -51,6 +53,15 @@ class ModelInputs(NamedTuple):
     own_logit: Tensor  # (C,) float32 of the user's own model; zeros where the model does not start from it
 
 
+class View(NamedTuple):
+    """What is read of one user's history: by all candidates alike (r = 1, P = C), or by each alone (r = C, P = 1)."""
+
+    target: Tensor  # (r, P) int64: candidates, as distinct items
+    item: Tensor  # (r, L) int64 distinct items
+    real: Tensor  # (r, L) bool; a row is padding alone where the history is empty
+    age: Tensor  # (r, L)
+
+
 class ServingModel(Network):
     """(C,) logits of a `ModelInputs`'s candidates: those of `CtrModel` for one session.
 
@@ -62,6 +73,7 @@ class ServingModel(Network):
 
     def __init__(self, layout: Layout, config: CtrConfig, weights: Mapping[str, Tensor]):
         super().__init__(layout, config)
+        self.compares = reads_cosines(layout, config)
         self.tables = nn.ParameterList(_table(weights, table.name) for table in (*layout.item, *layout.user, *layout.context))
         self.words = nn.Parameter(_table(weights, "word")) if layout.words else None
         network = {name: value for name, value in weights.items() if not name.startswith("tables.")}
@@ -83,6 +95,7 @@ class ServingModel(Network):
         unit: Tensor,
         present: Tensor,
         codes: Tensor,
+        group: Tensor,
         clicks: Tensor,
         purchases: Tensor,
         cart: Tensor,
@@ -106,16 +119,21 @@ class ServingModel(Network):
         histories = zip((clicks, purchases, cart), (click_ages, purchase_ages, cart_ages), strict=True)
         for network, (history_L, age_L) in zip(self.histories.values(), histories, strict=True):
             assert isinstance(network, HistoryNetwork)
-            pairs = candidate_pairs(unit, present, candidates, history_L) if compares(layout) else None
-            pair_CLF = None if pairs is None or layout.image(PAIR) is None else pair_feature(pairs, self.cosines)[0]
+            read = View(candidates[None], history_L.clamp(min=0)[None], (history_L >= 0)[None], age_L[None])
+            pairs = self._pairs(unit, present, read)
             if pairs is not None and layout.image(PAIR_COUNTS) is not None:
-                counts.append(tier_counts(pairs, self.edges, self.cosines)[0])
+                counts.append(tier_counts(pairs, self.edges, self.cosines).flatten(0, 1))
+            projected_UW = network.project(item_UD, image_UF)
+            windows = newest(network, projected_UW, read)
+            if self.retrieve:
+                read = self._retrieved(read, pairs, group)
+                pairs = self._pairs(unit, present, read)
             if pairs is not None and network.image_attention is not None:
-                projected_UW = network.project(item_UD, image_UF)
-                x_1LW, target_1CW = projected_UW[history_L.clamp(min=0)][None], projected_UW[candidates][None]
-                found_CW = network.image_attention(x_1LW, None, target_1CW, pairs, self.edges, self.cosines)[0]
-                similar.append(found_CW * (history_L >= 0).any())
-            pooled.append(pool(network, item_UD, image_UF, pair_CLF, history_L, age_L, candidates))
+                similar.append(self._similar(network, projected_UW, read, pairs))
+            scores = None if pairs is None or layout.image(PAIR) is None else pair_feature(pairs, self.cosines)
+            count = candidates.shape[0]
+            own = pool(network, projected_UW, read, scores).expand(count, -1)
+            pooled.append(torch.cat([own, *(window.expand(count, -1) for window in windows)], dim=1))
             if layout.matched:
                 match.append(candidate_match(codes, item_numeric, candidates, history_L, age_L, layout.distances))
         count = candidates.shape[0]
@@ -128,6 +146,28 @@ class ServingModel(Network):
         parts = [user, *pooled, item_UD[candidates], *query, *of_context, context_numeric, *match, *numbers]
         return self.mlp(parts, [*images, *counts, *similar], own_logit)
 
+    def _pairs(self, unit: Tensor, present: Tensor, read: View) -> Pairs | None:
+        return compare(unit, present, read.target, read.item, read.real) if self.compares else None
+
+    def _retrieved(self, read: View, pairs: Pairs | None, group: Tensor) -> View:
+        """The items most like each candidate. There is padding after the newest, so that there are always enough to choose from."""
+        if pairs is not None and self.layout.group < 0:
+            likeness_CL = likeness_of_pictures(pairs, self.cosines)[0]
+        else:
+            likeness_CL = likeness_of_groups(group[read.target], group[read.item])[0]
+        item_1L, real_1L, age_1L = (F.pad(part, (0, self.retrieve)) for part in (read.item, read.real, read.age))
+        count = likeness_CL.shape[0]
+        place_CK = most_alike(F.pad(likeness_CL, (0, self.retrieve)), real_1L.expand(count, -1), self.retrieve)
+        # padding is the least alike and the newest: in ascending order it comes last, as in a batch
+        return View(read.target[0, :, None], *(part[0][place_CK] for part in (item_1L, real_1L, age_1L)))
+
+    def _similar(self, network: HistoryNetwork, projected_UW: Tensor, read: View, pairs: Pairs) -> Tensor:
+        """(C, W): what the attention that knows cosines gives; zeros for an empty history."""
+        assert network.image_attention is not None
+        real, any_real = _at_least_one(read.real)
+        out = network.image_attention(projected_UW[read.item], real, projected_UW[read.target], pairs, self.edges, self.cosines)
+        return (out * any_real[:, None, None]).flatten(0, 1)
+
     def _means(self, words: Tensor, start: Tensor) -> Tensor:
         """(n, dim) the mean embedding of each text's words; zeros for a text without any."""
         assert self.words is not None
@@ -139,35 +179,46 @@ class ServingModel(Network):
         return [[F.embedding(column, next(tables)) for column in part.unbind(1)] for part in rows]
 
 
-def pool(
-    network: HistoryNetwork, item_UD: Tensor, image_UF: Tensor | None, pair_CLF: Tensor | None, history_L: Tensor, age_L: Tensor,
-    candidates_C: Tensor,
-) -> Tensor:  # fmt: skip
-    """(C, size) one user's history for each candidate: `HistoryNetwork` of one session; a history is either all padding or has none."""
-    projected_UW = network.project(item_UD, image_UF)
-    x_CLW, any_real = projected_UW[history_L.clamp(min=0)][None], (history_L >= 0).any()
-    position_1L = positions(history_L[None], None)
-    windows = [(window_shares(position_1L, None, network.windows) @ x_CLW).flatten(1)] if network.windows else []
+def newest(network: HistoryNetwork, projected_UW: Tensor, read: View) -> list[Tensor]:
+    """[(1, W times windows)] the means of the newest items of one user's history; [] where the model reads none."""
+    if not network.windows:
+        return []
+    share_1VL = window_shares(positions(read.item, None), None, network.windows)
+    return [(share_1VL @ projected_UW[read.item]).flatten(1) * read.real.any()]
+
+
+def pool(network: HistoryNetwork, projected_UW: Tensor, read: View, score_rPLF: Tensor | None) -> Tensor:
+    """(C, W) what is read of one user's history for each candidate, or (1, W) if it is the same for all; zeros of an empty history."""
+    real_rL, any_real = _at_least_one(read.real)
+    x_rLW = projected_UW[read.item]
     if network.order is not None:
-        bucket_1L = order_bucket(network.history_order, position_1L, age_L[None])
-        x_CLW = x_CLW + F.embedding(bucket_1L, network.order.weight)
-    after = network.score_place == "after"
-    if pair_CLF is not None and not after:
+        bucket_rL = order_bucket(network.history_order, positions(read.item, real_rL), read.age)
+        x_rLW = x_rLW + F.embedding(bucket_rL, network.order.weight)
+    if score_rPLF is not None and network.score_place == "after":
+        assert isinstance(network.pool, SelfAttention)
         assert network.image is not None
-        x_CLW = x_CLW + network.image(pair_CLF)
-    if isinstance(network.pool, SelfAttention):
-        read_CLR = F.linear(x_CLW, *network.pool.reader())
-        if pair_CLF is not None and after:
+        read_rLR = F.linear(x_rLW, *network.pool.reader())
+        pooled = network.pool.with_scores(x_rLW, read_rLR, real_rL, score_rPLF, network.image.weight).flatten(0, 1)
+        return network.out(pooled) * any_real.any()
+    target = None
+    if score_rPLF is not None or isinstance(network.pool, TargetAttention):  # each candidate reads for itself
+        rows, targets = read.target.shape
+        x_rLW = x_rLW[:, None].expand(-1, targets, -1, -1)
+        if score_rPLF is not None:
             assert network.image is not None
-            pooled_CW = network.pool.with_scores(x_CLW, read_CLR, None, pair_CLF[None], network.image.weight)[0]
-        else:
-            pooled_CW = network.pool(x_CLW, read_CLR, None)
-    else:
-        assert isinstance(network.pool, TargetAttention)
-        x_CLW = x_CLW.expand(candidates_C.shape[0], -1, -1)
-        pooled_CW = network.pool(x_CLW, F.linear(x_CLW, *network.pool.reader()), None, projected_UW[candidates_C])
-    count = candidates_C.shape[0]
-    return torch.cat([part.expand(count, -1) for part in (network.out(pooled_CW), *windows)], dim=1) * any_real
+            x_rLW = x_rLW + network.image(score_rPLF)
+        x_rLW, real_rL = x_rLW.flatten(0, 1), real_rL[:, None].expand(rows, targets, -1).flatten(0, 1)
+        target = projected_UW[read.target.flatten()]
+    read_rLR = F.linear(x_rLW, *network.pool.reader())
+    pooled = network.pool(x_rLW, read_rLR, real_rL, target if isinstance(network.pool, TargetAttention) else None)
+    return network.out(pooled) * any_real.any()
+
+
+def _at_least_one(real_rL: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with one real item in each row at least, without which a softmax is undefined; and (r,) whether there was one."""
+    any_real = real_rL.any(1)
+    first = torch.arange(real_rL.shape[1], device=real_rL.device) == 0
+    return real_rL | (first & ~any_real[:, None]), any_real
 
 
 def _table(weights: Mapping[str, Tensor], name: str) -> Tensor:
@@ -193,7 +244,8 @@ def exported(model: ServingModel, *, vectors: int, unit: int) -> torch.export.Ex
     sizes = {name: torch.export.Dim(name, min=0) for name in ("words", "query_length")}
     sizes |= {name: torch.export.Dim(name, min=1) for name in ("items", "click_length", "purchase_length", "cart_length", "count")}
     first = {
-        "item_rows": "items", "item_numeric": "items", "title_words": "words", "title_start": "items", "vectors": "items", "unit": "items",
+        "item_rows": "items", "item_numeric": "items", "title_words": "words", "title_start": "items", "vectors": "items",
+        "unit": "items", "group": "items",
         "present": "items", "clicks": "click_length", "purchases": "purchase_length", "cart": "cart_length", "candidates": "count",
         "query_words": "query_length", "codes": "items", "click_ages": "click_length", "purchase_ages": "purchase_length",
         "cart_ages": "cart_length", "log_numbers": "count", "own_logit": "count", "context_rows": "count", "context_numeric": "count",
@@ -217,6 +269,7 @@ def _sample(layout: Layout, vectors: int, unit: int) -> ModelInputs:
         unit=torch.zeros(7, unit, dtype=numbers),
         present=torch.ones(7, dtype=torch.bool),
         codes=torch.ones(7, layout.matched, dtype=torch.int32),
+        group=torch.ones(7, dtype=torch.int32),
         clicks=torch.arange(3),
         purchases=torch.arange(4),
         cart=torch.arange(5),

@@ -19,6 +19,7 @@ PAIR = "pair"  # the cosine of each pair of target and history item, with a flag
 PAIR_COUNTS = "pair counts"  # for each history, how many of its items are how similar to the target: dense columns of the impression
 PAIR_ATTENTION = "pair attention"  # for each history, what an attention that knows these cosines gives: dense columns of the impression
 PLACES = (ITEM_NUMBERS, ITEM_TABLE, PAIR, PAIR_COUNTS, PAIR_ATTENTION)
+COMPARING = frozenset({PAIR, PAIR_COUNTS, PAIR_ATTENTION})  # places that read cosines of unit embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,6 @@ class PlaceValues:
     """A form's input to the CTR model for P pictures; which fields are set depends on the place."""
 
     numbers: np.ndarray | None = None  # item numbers: (P, D) float32, zero rows without a picture
-    unit: np.ndarray | None = None  # pair, pair counts, pair attention: (P, D) float32 unit rows; the same in every form
     rows: np.ndarray | None = None  # item table: (P, T) int64, one of each of T tables; the last row of a table means "no picture"
     table_sizes: tuple[int, ...] = ()  # item table: rows of each of the T tables
     constants: dict[str, tuple[float, ...]] = field(default_factory=dict)  # what else the CTR model must know, by the place's names

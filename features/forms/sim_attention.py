@@ -26,5 +26,5 @@ class SimAttention(Form):
         return {"quantiles": cosine_quantiles(cosines)}
 
     def values(self, vectors: np.ndarray, constants: dict[str, np.ndarray]) -> PlaceValues:
-        """The embeddings unchanged."""
-        return PlaceValues(unit=vectors, constants={"quantiles": tuple(float(value) for value in constants["quantiles"])})
+        """Nothing but constants: the CTR model compares the embeddings themselves."""
+        return PlaceValues(constants={"quantiles": tuple(float(value) for value in constants["quantiles"])})

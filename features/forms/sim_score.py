@@ -23,9 +23,9 @@ class SimScore(Form):
         return {"cosine_mean": np.array(mean), "cosine_spread": np.array(spread)}
 
     def values(self, vectors: np.ndarray, constants: dict[str, np.ndarray]) -> PlaceValues:
-        """The embeddings unchanged."""
+        """Nothing but constants: the CTR model compares the embeddings themselves."""
         mean, spread = float(constants["cosine_mean"]), float(constants["cosine_spread"])
-        return PlaceValues(unit=vectors, constants={"mean": (mean,), "spread": (spread,)})
+        return PlaceValues(constants={"mean": (mean,), "spread": (spread,)})
 
 
 def cosine_moments(unit: np.ndarray) -> tuple[float, float]:
