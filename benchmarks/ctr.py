@@ -75,6 +75,10 @@ def training(length: int, checkout: Path | None, *, rounds: int) -> list[dict[st
     if longest:
         ours[f"train L={length}, sim_score"] = Ours(length, 10, form="sim_score")
         ours[f"train L={length}, sim_score after"] = Ours(length, 10, form="sim_score", score_place="after")
+        ours[f"train L={length}, sim_score, 50 retrieved"] = Ours(length, 10, form="sim_score", retrieve=50)
+        ours |= {
+            f"train L={length}, {form}": Ours(length, 10, form=form) for form in ("vector", "sim_tier", "semantic_id", "sim_attention")
+        }
     jobs: dict[str, Job] = {what: lambda side=side: side.take(steps) for what, side in ours.items()}
     jobs["peak"] = matmul
     if checkout is not None:
@@ -185,14 +189,14 @@ class Ours:
     """
 
     def __init__(
-        self, length: int, per_session: int, *, items: int = MILLION, form: str = "none", score_place: str = "before",
+        self, length: int, per_session: int, *, items: int = MILLION, form: str = "none", score_place: str = "before", retrieve: int = 0,
         numbers: bool = False, order: str = "none", windows: tuple[int, ...] = (),
     ):  # fmt: skip
         from ctr.config import CtrConfig
         from ctr.inputs.sampler import SplitSessions
 
         config = CtrConfig(
-            click_items=length, id_size=ITEM, width=WIDTH, heads=HEADS, hidden=HIDDEN, ema=0, score_place=score_place,
+            click_items=length, id_size=ITEM, width=WIDTH, heads=HEADS, hidden=HIDDEN, ema=0, score_place=score_place, retrieve=retrieve,
             table_optimizer="rowwise_adagrad", match=numbers, history_order=order, windows=windows,
         )  # fmt: skip
         self.sessions = -(-BATCH // per_session)
@@ -230,11 +234,12 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
     """A log in memory: items drawn uniformly for histories of `length` clicks and for sessions; half of the impressions are clicked."""
     import polars as pl
 
-    from ctr.inputs.encode import EncodedColumns, Inputs, Layout
+    from ctr.inputs.encode import EncodedColumns, Inputs, Layout, image_layouts
     from ctr.inputs.rules import Table
     from data.log.histories import History
     from data.log.shop_folder import SPLITS, Shop
-    from features.image_feature import no_image
+    from features.forms.table import NO_FORM
+    from features.image_feature import learned_rule, no_image
 
     rng = np.random.default_rng(0)
     impressions = sessions * per_session
@@ -257,32 +262,38 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
         History(name="purchases", item=nothing, time=no_time, start=none, end=none, gone=None),
         History(name="cart", item=nothing, time=no_time, start=none, end=none, gone=None),
     )
-    table = Table(name="item", size=items, dim=ITEM)
+    feature = no_image(items)
+    if form != NO_FORM:
+        unit = rng.random((items, VECTOR), dtype=np.float32) - 0.5
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        feature = learned_rule(form, unit[:5000], seed=0).feature(unit)
+    images = image_layouts(feature)
+    sizes = [size for part in feature.parts.values() for size in part.table_sizes]
+    names = [name for image in images for name in image.tables]
+    tables = (
+        Table(name="item", size=items, dim=ITEM), *(Table(name=name, size=size, dim=16) for name, size in zip(names, sizes, strict=True))
+    )  # fmt: skip
     layout = Layout(
-        item=(table,), user=(), context=(), item_numeric=0, user_numeric=0, context_numeric=0, words=0, titles=False, queries=False,
-        form=form, group=-1, matched=COLUMNS if numbers else 0, log_numbers=STATISTICS if numbers else 0, distances=(),
+        item=tables, user=(), context=(), item_numeric=0, user_numeric=0, context_numeric=0, words=0, titles=False, queries=False,
+        form=form, images=images, group=-1, matched=COLUMNS if numbers else 0, log_numbers=STATISTICS if numbers else 0, distances=(),
         own_score=False,
         own_line=(1.0, 0.0),
     )  # fmt: skip
-    vectors = None
-    if form == "sim_score":
-        vectors = rng.random((items, VECTOR), dtype=np.float32) - 0.5
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def columns(tables: tuple[Table, ...], rows: np.ndarray, lines: int) -> EncodedColumns:
         return EncodedColumns(tables=tables, rows=rows, numeric=np.zeros((lines, 0), np.float32))
 
     return Inputs(
-        layout=layout, items=columns((table,), np.arange(items, dtype=np.int32)[None], items),
+        layout=layout, items=columns(tables, np.concatenate([np.arange(items)[None], feature.rows.T]).astype(np.int32), items),
         users=columns((), np.zeros((0, sessions), np.int32), sessions),
         context=columns((), np.zeros((0, impressions), np.int32), impressions), titles=None, queries=None,
-        query=np.zeros(impressions, np.int64), histories=histories, each_impression=False, vectors=vectors,
-        present=np.ones(items, bool), shop=shop,
+        query=np.zeros(impressions, np.int64), histories=histories, each_impression=False, vectors=feature.numbers,
+        unit=feature.unit, present=np.ones(items, bool), shop=shop,
         codes=rng.integers(1, 50, size=(items, COLUMNS), dtype=np.int32),
         log_numbers=rng.random((impressions, STATISTICS if numbers else 0), dtype=np.float32),
         own_logit=None,
         log_features=None,  # type: ignore[arg-type]  # likewise
-        feature=no_image(items), vocabularies=None,  # type: ignore[arg-type]  # not read in training
+        feature=feature, vocabularies=None,  # type: ignore[arg-type]  # not read in training
     )  # fmt: skip
 
 

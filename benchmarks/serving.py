@@ -21,7 +21,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 ITEMS, USERS, CANDIDATES, PICTURES = 20_000, 1_000, 500, 10
 LENGTHS = {"clicks": 1000, "purchases": 1000, "cart": 200}
 NOW = 1_800_000_000  # Unix s of a request
-FORMS = (("none", "before"), ("cluster_id", "before"), ("vector", "before"), ("sim_score", "after"), ("sim_score", "before"))  # score place
+FORMS = {  # what is served -> the form, and settings of the CTR model
+    **{form: (form, {}) for form in ("none", "cluster_id", "semantic_id", "vector", "sim_tier", "sim_attention")},
+    "sim_attention, buckets": ("sim_attention", {"similarity_place": "buckets"}),
+    "sim_score, after the attention": ("sim_score", {"score_place": "after"}),
+    "sim_score, before the attention, 50 retrieved": ("sim_score", {"retrieve": 50}),
+    "target attention, 50 retrieved": ("none", {"pooling": "target", "retrieve": 50}),
+    "sim_score, before the attention": ("sim_score", {}),
+}
 
 
 def main() -> None:
@@ -36,10 +43,9 @@ def main() -> None:
     torch.set_num_threads(1)
     lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for form, place in FORMS:
-            scorer, eager = exported(Path(folder) / f"{form} {place}", form, place)
-            slow = form == "sim_score" and place == "before"  # attention over a history per candidate: seconds per request
-            name = f"{form}, {place} the attention" if form == "sim_score" else form
+        for name, (form, settings) in FORMS.items():
+            scorer, eager = exported(Path(folder) / name, form, settings)
+            slow = form == "sim_score" and not settings  # attention over a history per candidate: seconds per request
             requests = (3 if slow else 100) if options.quick else (30 if slow else 400)
             for pictures in (0,) if form == "none" or slow else (0, PICTURES):
                 seconds = latency(scorer, requests, pictures)
@@ -102,7 +108,7 @@ def jpeg(seed: int) -> bytes:
     return content.getvalue()
 
 
-def exported(folder: Path, form: str, place: str) -> tuple[Any, Any]:
+def exported(folder: Path, form: str, settings: dict[str, Any]) -> tuple[Any, Any]:
     """A scorer of an exported model with random weights, and the same model unexported."""
     import polars as pl
     from safetensors.torch import save_file
@@ -153,7 +159,7 @@ def exported(folder: Path, form: str, place: str) -> tuple[Any, Any]:
         }
     ).write_parquet(folder / "shop/impressions.parquet")
     shop = load_shop(folder / "shop")
-    config = CtrConfig(click_items=1000, purchase_items=1000, cart_items=200, score_place=place)
+    config = CtrConfig(click_items=1000, purchase_items=1000, cart_items=200, **settings)
     encoder = PretrainConfig()
     net = backbone(encoder.backbone, dim=encoder.dim, seed=0)
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, folder / "encoder/best.safetensors")
