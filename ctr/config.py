@@ -18,6 +18,7 @@ HISTORY_SCOPES = ("all", "category")
 SCORE_PLACES = ("before", "after")
 SIMILARITY_PLACES = ("logits", "buckets")
 RETRIEVALS = ("cosine", "category")
+ADAPTERS = ("linear", "mlp", "gated")
 TIER_EDGES = ("quantiles", "equal")
 PRECISIONS = ("32-true", "bf16-mixed")  # no loss scaling, which tables do not support
 TABLE_OPTIMIZERS = ("adagrad", "rowwise_adagrad", "sgd")
@@ -74,6 +75,9 @@ class CtrConfig:
     pooling: str = "self"  # "self": self-attention and mean (the paper's); "target": DIN's attention by the target item
     # sim_score enters "before" the self-attention, in the item (the paper's), or "after" it, which is read once per session
     score_place: str = "before"
+    # vector: what a picture's numbers pass through before they are added to an item: linear (nothing but the layer that adds them) | mlp |
+    # gated (a linear map, each output times a gate of the picture)
+    adapter: str = "linear"
     tiers: int = 20  # tiers of cosines in which sim_tier counts, or whose rows sim_attention adds (similarity_place buckets)
     # where tiers begin: quantiles (of cosines that training meets, finer at the top) | equal (equally wide from -1 to 1, the paper's)
     tier_edges: str = "quantiles"
@@ -155,6 +159,7 @@ class CtrConfig:
             raise SettingError("score_place", self.score_place, "needs pooling self: other pooling has no self-attention to come after")
         one_of("similarity_place", self.similarity_place, SIMILARITY_PLACES)
         one_of("retrieve_by", self.retrieve_by, RETRIEVALS)
+        one_of("adapter", self.adapter, ADAPTERS)
         one_of("tier_edges", self.tier_edges, TIER_EDGES)
         one_of("history_scope", self.history_scope, HISTORY_SCOPES)
         one_of("history_order", self.history_order, ORDERS)

@@ -205,7 +205,12 @@ def _image(model: CtrModel, inputs: Inputs, item: int) -> Tensor | None:
     parts, tables, names = [], dict(model.tables.named_tables()), [table.name for table in inputs.items.tables]
     for image in model.layout.images:
         if image.form == "vector":
-            parts += [torch.from_numpy(inputs.vectors[item]), torch.tensor([float(inputs.present[item])])]
+            vector, adapter = torch.from_numpy(inputs.vectors[item]), model.image_adapter
+            if hasattr(adapter, "gate"):
+                vector = adapter.value(vector) / (1 + torch.exp(-adapter.gate(vector)))
+            elif adapter is not None:
+                vector = adapter.outward(F.gelu(adapter.inward(vector)))
+            parts += [vector * float(inputs.present[item]), torch.tensor([float(inputs.present[item])])]
         rows = [tables[name][int(inputs.items.rows[names.index(name), item])] for name in image.tables]
         parts += [sum(rows)] if rows else []
     return torch.cat(parts) if parts else None

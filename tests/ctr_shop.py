@@ -145,6 +145,8 @@ def begun_at_zero(model: CtrModel) -> None:
 
 PLACES = {  # by name: settings of a CTR model
     "before": {},
+    "mlp": {"adapter": "mlp"},
+    "gated": {"adapter": "gated"},
     "after": {"score_place": "after"},
     "buckets": {"similarity_place": "buckets"},
     "retrieve": {"retrieve": 3},
@@ -160,6 +162,8 @@ KINDS = (  # form, pooling, place
     ),
     ("sim_score", "self", "after"),
     ("sim_attention", "self", "buckets"),
+    ("vector", "self", "mlp"),
+    ("vector+cluster_id", "self", "gated"),
     *((form, "self", "retrieve") for form in ("none", "vector", "sim_score", "sim_attention", "sim_tier")),
     ("sim_score", "self", "retrieve after"),
     *((form, "target", "retrieve") for form in ("none", "sim_score", "cluster_id")),

@@ -39,7 +39,7 @@ class CtrModel(Network):
         found, texts = self.tables(batch.ids, batch.words)
         titles, queries = self._texts(texts, len(batch.present))
         item_UD = _joined(found, self.layout.item, batch.item_numeric, titles)
-        image_UF = item_feature(self.layout, batch.vectors, batch.present, found)
+        image_UF = item_feature(self.layout, batch.vectors, batch.present, found, self.image_adapter)
         user = take_rows(_joined(found, self.layout.user, batch.user_numeric), batch.session)
         histories, counts, similar = [], [], []
         for network, history in zip(self.histories.values(), batch.histories, strict=True):

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from ctr.config import CtrConfig
 from ctr.inputs.encode import HISTORIES, IMAGE_TABLES, Layout
 from ctr.inputs.rules import Table
+from ctr.model.adapter import new_adapter
 from ctr.model.attention import HistoryNetwork
 from ctr.model.linear import LinearWithImage
 from ctr.model.match import match_size
 from ctr.model.places import cosines_of, impression_columns, item_columns, pair_columns, tier_edges
 from ctr.model.similar_attention import SimilarAttention
-from features.forms.form import PAIR_ATTENTION
+from features.forms.form import ITEM_NUMBERS, PAIR_ATTENTION
 
 
 class Layer(nn.Linear):
@@ -78,6 +79,8 @@ class Network(nn.Module):
         self.cosines = cosines_of(layout, config)
         self.register_buffer("edges", tier_edges(layout, config), persistent=False)
         text = config.token_size
+        numbers = layout.image(ITEM_NUMBERS)
+        self.image_adapter = None if numbers is None else new_adapter(config.adapter, numbers.size, config.width)
         item = _size(layout.item, layout.item_numeric) + text * layout.titles
         sizes: dict[str, Any] = {name: getattr(config, name) for name in ("width", "heads", "pooling", "score_place", "windows")}
         sizes["order"] = config.history_order

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctr.config import CtrConfig
 from ctr.inputs.encode import HISTORIES, Layout
@@ -47,8 +47,9 @@ class Pairs(NamedTuple):
 
 def item_columns(layout: Layout, config: CtrConfig) -> int:
     """F of an item: of targets and of history items."""
-    sizes = {ITEM_NUMBERS: lambda image: image.size + 1, ITEM_TABLE: lambda image: config.cluster_size}
-    return sum(sizes[image.place](image) for image in layout.images if image.place in sizes)
+    numbers = {image.place: image.size if config.adapter == "linear" else config.width for image in layout.images}
+    sizes = {ITEM_NUMBERS: numbers.get(ITEM_NUMBERS, 0) + 1, ITEM_TABLE: config.cluster_size}
+    return sum(sizes.get(image.place, 0) for image in layout.images)
 
 
 def pair_columns(layout: Layout) -> int:
@@ -70,13 +71,16 @@ def cosines_of(layout: Layout, config: CtrConfig) -> Cosines:
     return Cosines(image.constants["mean"][0], image.constants["spread"][0], config.mask_same_item)
 
 
-def item_feature(layout: Layout, vectors: Tensor | None, present: Tensor, found: Mapping[str, Tensor]) -> Tensor | None:
+def item_feature(
+    layout: Layout, vectors: Tensor | None, present: Tensor, found: Mapping[str, Tensor], adapter: nn.Module | None
+) -> Tensor | None:
     """(U, F) the image features of items; None where no form enters with items.
 
     Args:
         vectors: (U, D) zero rows without a picture.
         present: (U,) bool.
         found: (U, F) the rows of each image table.
+        adapter: of vectors, or None. An item without a picture has zeros, whatever it makes of them.
     """
     parts = []
     for image in layout.images:
@@ -84,7 +88,8 @@ def item_feature(layout: Layout, vectors: Tensor | None, present: Tensor, found:
             parts.append(torch.stack([found[name] for name in image.tables]).sum(0))
         elif image.place == ITEM_NUMBERS:
             assert vectors is not None
-            parts += [vectors, present[:, None].to(vectors.dtype)]
+            flag_U1 = present[:, None].to(vectors.dtype)
+            parts += [vectors if adapter is None else adapter(vectors) * flag_U1, flag_U1]
     return torch.cat(parts, dim=1) if parts else None
 
 

@@ -113,7 +113,8 @@ class ServingModel(Network):
         of_item, of_user, of_context = self._looked_up(item_rows, user_rows[None], context_rows)
         titles = [self._means(title_words, title_start)] if layout.titles else []
         item_UD = torch.cat([*_others(layout.item, of_item), item_numeric, *titles], dim=1)
-        image_UF = item_feature(layout, vectors, present, dict(zip([table.name for table in layout.item], of_item, strict=True)))
+        by_name = dict(zip([table.name for table in layout.item], of_item, strict=True))
+        image_UF = item_feature(layout, vectors, present, by_name, self.image_adapter)
         images = [] if image_UF is None else [image_UF[candidates]]
         pooled, match, counts, similar = [], [], [], []
         histories = zip((clicks, purchases, cart), (click_ages, purchase_ages, cart_ages), strict=True)

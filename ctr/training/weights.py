@@ -119,4 +119,4 @@ def of_image(name: str) -> bool:
     >>> of_image("first.image.weight"), of_image("first.base.weight")
     (True, False)
     """
-    return any(part in ("image", "image_attention") or part.startswith(IMAGE_TABLES) for part in name.split("."))
+    return any(part == "image" or part.startswith(("image_", IMAGE_TABLES)) for part in name.split("."))
