@@ -91,6 +91,8 @@ class CtrConfig:
 
     epochs: int = 4  # passes over the train split at most; training stops before if validation does not improve (patience)
     start_epochs: int = 1  # of them, those of the baseline that a comparison's rows go on from (eval.compare --start warm)
+    # a small version of MAKE: before these, epochs in which only the image branch learns and the trained model that it joins is held
+    picture_epochs: int = 0
     batch_sessions: int = 64  # sessions in a batch at most, each complete
     least_steps: int = 400  # of an epoch: a log too small for them has smaller batches, of 8 sessions or more; 0: always batch_sessions
     learning_rate: float = 2e-3  # peak, of AdamW, for everything except the tables
@@ -129,7 +131,7 @@ class CtrConfig:
     def __post_init__(self):
         for name in (
             "click_items", "purchase_items", "cart_items", "checkpoint_seconds", "weight_decay", "threads", "hash_ids", "least_steps",
-            "retrieve",
+            "retrieve", "picture_epochs",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise SettingError(name, getattr(self, name), "give 0 or more")

@@ -89,6 +89,8 @@ class CompareConfig:
             raise SettingError("seeds", self.seeds, f"give at most {MOST_SEEDS}")
         one_of("gauc_weight", self.gauc_weight, ("session", "impression"))
         one_of("gauc_key", self.gauc_key, ("session", "user"))
+        if self.start == "cold" and self.ctr.picture_epochs:
+            raise SettingError("ctr.picture_epochs", self.ctr.picture_epochs, "needs a trained baseline to hold: --start warm")
         if self.jobs < 0:
             raise SettingError("jobs", self.jobs, "give 0 or more")
 

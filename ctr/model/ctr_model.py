@@ -31,12 +31,16 @@ class CtrModel(Network):
 
     def __init__(self, layout: Layout, config: CtrConfig, **of_tables: str):
         super().__init__(layout, config)
+        self.pictures_alone = False  # no gradient reaches the tables, except for those that forms fill
         tables = (*layout.item, *layout.user, *layout.context)
         self.tables = EmbeddingTables(tables, words=layout.words, word_dim=config.token_size, **of_tables)
 
     def forward(self, batch: Batch) -> Tensor:
         """(B,) logits."""
         found, texts = self.tables(batch.ids, batch.words)
+        if self.pictures_alone:
+            found = {name: rows if name.startswith(IMAGE_TABLES) else rows.detach() for name, rows in found.items()}
+            texts = None if texts is None else texts.detach()
         titles, queries = self._texts(texts, len(batch.present))
         item_UD = _joined(found, self.layout.item, batch.item_numeric, titles)
         image_UF = item_feature(self.layout, batch.vectors, batch.present, found, self.image_adapter)

@@ -28,7 +28,7 @@ from features.image_feature import ImageFeature, digest
 from run.checkpoint import refuse_other_settings
 from run.devices import set_up
 from run.distributed import summed
-from run.errors import Stopped, UserError
+from run.errors import SettingError, Stopped, UserError
 from run.files import read_json, write_json
 from run.folder import MetricsLog, file_hash
 from run.prefetch import prefetch
@@ -65,7 +65,8 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
     check_trainable(shop, config)
     inputs = encode(shop, feature, config)
     train = split_sessions(shop, "train")
-    config = replace(config, batch_sessions=batch_of(config, len(train.sessions)))
+    alone = picture_epochs(config, feature)
+    config = replace(config, batch_sessions=batch_of(config, len(train.sessions)), epochs=config.epochs + alone)
     steps = config.epochs * batches_per_epoch(train, config)
     settings = settings_of(config, inputs.layout, seed)
     settings |= {"shop": shop_fingerprint(shop.folder), "embeddings": digest(feature), "init_from": str(file_hash(config.start))}
@@ -75,6 +76,7 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
             remove(folder)  # left by a kill just before this step
         return done
     run = prepare(inputs, config, seed=seed, steps=steps, fabric=fabric, settings=settings)
+    run.alone = alone * batches_per_epoch(train, config)
     resumed = load(run, folder)
     log = MetricsLog(folder, resume_step=run.state.step if resumed else None) if fabric.is_global_zero else None
     if resumed and log:
@@ -104,7 +106,7 @@ def take_steps(run: Training, inputs: Inputs, train: SplitSessions, log: Metrics
         if begins_trained(run, inputs) and state.step == 0 and not math.isfinite(state.best_log_loss):
             validate(run, inputs, log)
             save(run, folder)
-        while state.step < run.steps and state.worse < config.patience:
+        while state.step < run.steps and (state.worse < config.patience or state.step < run.alone):
             before = state.impressions
             value = take_step(run, next(ready))
             bar.advance(state.impressions - before, note=f"loss {value:.4f}")
@@ -112,6 +114,8 @@ def take_steps(run: Training, inputs: Inputs, train: SplitSessions, log: Metrics
             note_loss(run, value, log, write=validation)
             if validation:
                 validate(run, inputs, log)
+            if state.step == run.alone:
+                state.worse = 0
             stop, due = summed(fabric, asked_to_stop(), time.monotonic() - last_save >= config.checkpoint_seconds)
             if validation or stop or due:
                 last_save = time.monotonic()
@@ -128,6 +132,19 @@ def order_seed(seed: int, *, warm: bool) -> int:
     (5, False)
     """
     return integer_seed(seed, "ctr warm order") if warm else seed
+
+
+def picture_epochs(config: CtrConfig, feature: ImageFeature) -> int:
+    """The epochs in which the image branch alone is trained; the baseline has none.
+
+    Raises:
+        SettingError: the model begins at random, so that nothing trained could be held.
+    """
+    if feature.form == NO_FORM or not config.picture_epochs:
+        return 0
+    if config.start is None:
+        raise SettingError("picture_epochs", config.picture_epochs, "needs a trained model: --init-from (eval.compare: --start warm)")
+    return config.picture_epochs
 
 
 def batch_of(config: CtrConfig, sessions: int) -> int:

@@ -20,7 +20,7 @@ from ctr.inputs.encode import Inputs, Layout
 from ctr.inputs.feed import Share
 from ctr.model.ctr_model import CtrModel
 from ctr.training.sharding import TableShard, draw_shards, like, local_shards, network_of, set_table_rate, shard
-from ctr.training.weights import warm_start
+from ctr.training.weights import of_image, warm_start
 from run.distributed import join_group, sum_gradients, summed
 from run.errors import UserError
 from run.randomness import keyed_init
@@ -62,6 +62,7 @@ class Training:
     optimizer: torch.optim.Optimizer  # AdamW, of the network
     average: dict[str, Tensor]  # the average of each weight that has one: network's by name, tables' as (name, first row)
     settings: dict[str, str]  # see `settings_of`
+    alone: int = 0  # first steps, in which the image branch alone is trained (see `take_step`)
     began_after: int = 0  # steps that the initial weights count as in the average
     state: State = field(default_factory=State)
 
@@ -125,11 +126,17 @@ def take_step(run: Training, taken: Share) -> float:
 
     Tables are updated inside the backward pass, so the loss is checked before it.
 
+    In the first `run.alone` steps everything but the image branch is held: a small version of MAKE (Sheng et al. 2024, arXiv:2407.19467),
+    in which pictures learn for several epochs, and IDs, which overfit after one, do not. There the branch is a model of its own before it
+    joins; here it learns from the first what the trained baseline leaves.
+
     Raises:
         UserError: the loss is not a number.
     """
     set_rates(run)
     run.model.train()
+    alone = run.state.step < run.alone
+    run.model.module.pictures_alone = alone
     with run.fabric.autocast():
         logits = run.model(run.fabric.to_device(taken.batch))
     own = F.binary_cross_entropy_with_logits(logits.float(), taken.batch.click.to(logits.device), reduction="sum")
@@ -139,9 +146,13 @@ def take_step(run: Training, taken: Share) -> float:
         raise UserError(f"ctr {run.form}: loss {value} at step {run.state.step}; lower the learning rates")
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    for weight in run.network.values():  # a weight may have a gradient on another rank only; all must send the same sizes
+    trained = [weight for name, weight in run.network.items() if of_image(name) or not alone]
+    for weight in trained:  # one may have a gradient on another rank only; all must send the same sizes
         weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-    sum_gradients(run.fabric, list(run.network.values()))
+    sum_gradients(run.fabric, trained)
+    if alone:  # without a gradient, the optimizer leaves a weight and what it remembers of it alone
+        for name, weight in run.network.items():
+            weight.grad = weight.grad if of_image(name) else None
     run.optimizer.step()
     follow(run)
     run.state.step += 1
