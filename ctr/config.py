@@ -19,6 +19,7 @@ SCORE_PLACES = ("before", "after")
 SIMILARITY_PLACES = ("logits", "buckets")
 RETRIEVALS = ("cosine", "category")
 ADAPTERS = ("linear", "mlp", "gated")
+ID_STARTS = ("none", "ridge")
 TIER_EDGES = ("quantiles", "equal")
 PRECISIONS = ("32-true", "bf16-mixed")  # no loss scaling, which tables do not support
 TABLE_OPTIMIZERS = ("adagrad", "rowwise_adagrad", "sgd")
@@ -91,6 +92,9 @@ class CtrConfig:
 
     epochs: int = 4  # passes over the train split at most; training stops before if validation does not improve (patience)
     start_epochs: int = 1  # of them, those of the baseline that a comparison's rows go on from (eval.compare --start warm)
+    # ridge: an item whose ID is not known also has what its picture says of it, at first by a ridge regression from the pictures to the
+    # trained IDs of known items; of trained weights that go on, as picture_epochs
+    id_start: str = "none"
     # a small version of MAKE: before these, epochs in which only the image branch learns and the trained model that it joins is held
     picture_epochs: int = 0
     batch_sessions: int = 64  # sessions in a batch at most, each complete
@@ -162,6 +166,9 @@ class CtrConfig:
         one_of("similarity_place", self.similarity_place, SIMILARITY_PLACES)
         one_of("retrieve_by", self.retrieve_by, RETRIEVALS)
         one_of("adapter", self.adapter, ADAPTERS)
+        one_of("id_start", self.id_start, ID_STARTS)
+        if self.id_start != "none" and self.hash_ids:
+            raise SettingError("id_start", self.id_start, "a hashed ID is always known: give no hash_ids")
         one_of("tier_edges", self.tier_edges, TIER_EDGES)
         one_of("history_scope", self.history_scope, HISTORY_SCOPES)
         one_of("history_order", self.history_order, ORDERS)

@@ -89,8 +89,9 @@ class CompareConfig:
             raise SettingError("seeds", self.seeds, f"give at most {MOST_SEEDS}")
         one_of("gauc_weight", self.gauc_weight, ("session", "impression"))
         one_of("gauc_key", self.gauc_key, ("session", "user"))
-        if self.start == "cold" and self.ctr.picture_epochs:
-            raise SettingError("ctr.picture_epochs", self.ctr.picture_epochs, "needs a trained baseline to hold: --start warm")
+        for name, none in (("picture_epochs", 0), ("id_start", "none")):
+            if self.start == "cold" and getattr(self.ctr, name) != none:
+                raise SettingError(f"ctr.{name}", getattr(self.ctr, name), "needs a trained baseline: --start warm")
         if self.jobs < 0:
             raise SettingError("jobs", self.jobs, "give 0 or more")
 

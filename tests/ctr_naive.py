@@ -218,6 +218,11 @@ def _image(model: CtrModel, inputs: Inputs, item: int) -> Tensor | None:
 
 def _item(model: CtrModel, inputs: Inputs, item: int) -> Tensor:
     columns = _columns(model, inputs.items, item)
+    names = [table.name for table in inputs.items.tables]
+    if model.image_id is not None and inputs.present[item] and inputs.items.rows[names.index("item"), item] == 0:
+        size = model.image_id.out_features
+        assert names[0] == "item"
+        columns = torch.cat([columns[:size] + model.image_id(torch.from_numpy(inputs.unit[item])), columns[size:]])
     return columns if inputs.titles is None else torch.cat([columns, _text(model, inputs.titles, item)])
 
 

@@ -73,6 +73,7 @@ class Layout:
     queries: bool
     form: str  # of the image feature: one, several joined by "+", or "none"
     images: tuple[ImageLayout, ...] = ()  # of each form
+    unit: int = 0  # D of unit embeddings, where the model reads them
 
     @property
     def pictured(self) -> bool:
@@ -154,7 +155,7 @@ def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConf
     sizes = [size for part in feature.parts.values() for size in part.table_sizes]
     names = [name for image in images for name in image.tables]
     item = (*item, *(Table(name=name, size=size, dim=config.cluster_size) for name, size in zip(names, sizes, strict=True)))
-    return Layout(
+    layout = Layout(
         item=item, user=vocabularies.user.tables(config), context=vocabularies.context.tables(config),
         item_numeric=vocabularies.item.numbers, user_numeric=vocabularies.user.numbers, context_numeric=vocabularies.context.numbers,
         log_numbers=len(vocabularies.log_numbers), matched=1 + len(vocabularies.item.categorical) if config.match else 0,
@@ -165,6 +166,7 @@ def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConf
         words=0 if vocabularies.words is None else vocabularies.words.size, titles=vocabularies.titles, queries=vocabularies.queries,
         form=feature.form, images=images,
     )  # fmt: skip
+    return replace(layout, unit=feature.unit.shape[1]) if feature.unit is not None and reads_units(layout, config) else layout
 
 
 def _group(items: Rules, config: CtrConfig) -> int:
@@ -227,7 +229,7 @@ def encode_catalogue(
         users=encode_columns(vocabularies.user, shop.users, config),
         titles=encode_titles(vocabularies, shop.items, config),
         vectors=feature.numbers,
-        unit=feature.unit if reads_cosines(layout, config) else None,
+        unit=feature.unit if layout.unit else None,
         present=feature.present,
         codes=value_numbers(shop.items, list(vocabularies.item.categorical)),
         log_features=features or features_of(shop, config, vocabularies),
@@ -235,10 +237,15 @@ def encode_catalogue(
     )
 
 
-def reads_cosines(layout: Layout, config: CtrConfig) -> bool:
-    """Whether a model compares the pictures of targets and history items."""
+def compares(layout: Layout, config: CtrConfig) -> bool:
+    """Whether a model reads cosines of targets and history items."""
     places = {image.place for image in layout.images}
     return bool(places & COMPARING) or bool(places and config.retrieve and config.retrieve_by == "cosine")
+
+
+def reads_units(layout: Layout, config: CtrConfig) -> bool:
+    """Whether a model reads unit embeddings."""
+    return compares(layout, config) or (layout.pictured and config.id_start != "none")
 
 
 def encode_log(

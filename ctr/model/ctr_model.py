@@ -41,6 +41,8 @@ class CtrModel(Network):
         if self.pictures_alone:
             found = {name: rows if name.startswith(IMAGE_TABLES) else rows.detach() for name, rows in found.items()}
             texts = None if texts is None else texts.detach()
+        if self.image_id is not None:
+            found |= {"item": self.known_by_picture(found["item"], batch.ids["item"].values(), batch.unit, batch.present)}
         titles, queries = self._texts(texts, len(batch.present))
         item_UD = _joined(found, self.layout.item, batch.item_numeric, titles)
         image_UF = item_feature(self.layout, batch.vectors, batch.present, found, self.image_adapter)
@@ -48,13 +50,13 @@ class CtrModel(Network):
         histories, counts, similar = [], [], []
         for network, history in zip(self.histories.values(), batch.histories, strict=True):
             full = Reading(history, batch.grid, batch.slot)
-            pairs = None if batch.unit is None else pairs_of(batch.unit, batch.present, full)
+            pairs = self._pairs(batch, full)
             if pairs is not None and self.layout.image(PAIR_COUNTS) is not None:
                 counts.append(self._counts(pairs, full))
             read = full
             if self.retrieve:
                 read = retrieved(full, self._likeness(full, pairs, batch), batch.target, self.retrieve)
-                pairs = None if batch.unit is None else pairs_of(batch.unit, batch.present, read)
+                pairs = self._pairs(batch, read)
             if pairs is not None and self.layout.image(PAIR_ATTENTION) is not None:
                 similar.append(network.similar(item_UD, image_UF, pairs, read, self.edges, self.cosines))
             scores = None if pairs is None or self.layout.image(PAIR) is None else [pair_feature(each, self.cosines) for each in pairs]
@@ -74,6 +76,10 @@ class CtrModel(Network):
             return None, None
         cut = items if self.layout.titles else 0
         return (texts[:cut] if self.layout.titles else None), (texts[cut:] if self.layout.queries else None)
+
+    def _pairs(self, batch: Batch, reading: Reading) -> list[Pairs] | None:
+        """Targets and history items of each length bucket; None where their pictures are not compared."""
+        return pairs_of(batch.unit, batch.present, reading) if self.compares and batch.unit is not None else None
 
     def _likeness(self, reading: Reading, pairs: list[Pairs] | None, batch: Batch) -> list[Tensor]:
         """For each length bucket (s, P, L), how like each target every history item is; all alike where the model cannot tell."""

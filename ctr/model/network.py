@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ctr.config import CtrConfig
-from ctr.inputs.encode import HISTORIES, IMAGE_TABLES, Layout
+from ctr.inputs.encode import HISTORIES, IMAGE_TABLES, Layout, compares
 from ctr.inputs.rules import Table
 from ctr.model.adapter import new_adapter
 from ctr.model.attention import HistoryNetwork
@@ -75,12 +75,13 @@ class Network(nn.Module):
 
     def __init__(self, layout: Layout, config: CtrConfig):
         super().__init__()
-        self.layout, self.retrieve = layout, config.retrieve
+        self.layout, self.retrieve, self.compares = layout, config.retrieve, compares(layout, config)
         self.cosines = cosines_of(layout, config)
         self.register_buffer("edges", tier_edges(layout, config), persistent=False)
         text = config.token_size
         numbers = layout.image(ITEM_NUMBERS)
         self.image_adapter = None if numbers is None else new_adapter(config.adapter, numbers.size, config.width)
+        self.image_id = nn.Linear(layout.unit, config.id_size) if layout.pictured and config.id_start != "none" else None
         item = _size(layout.item, layout.item_numeric) + text * layout.titles
         sizes: dict[str, Any] = {name: getattr(config, name) for name in ("width", "heads", "pooling", "score_place", "windows")}
         sizes["order"] = config.history_order
@@ -97,6 +98,13 @@ class Network(nn.Module):
         self.hidden = nn.ModuleList(Layer(a, b) for a, b in zip(config.hidden, config.hidden[1:], strict=False))
         self.logit = Added(config.hidden[-1], 1) if layout.own_score else nn.Linear(config.hidden[-1], 1)
         self.own = OwnScore(*layout.own_line) if layout.own_score else None
+
+    def known_by_picture(self, id_UE: Tensor, row_U: Tensor, unit_UD: Tensor | None, present_U: Tensor) -> Tensor:
+        """(U, E) embeddings of IDs; to that of unknown ones (row 0) is added what their pictures say of them."""
+        if self.image_id is None or unit_UD is None:
+            return id_UE
+        unknown_U1 = ((row_U == 0) & present_U)[:, None]
+        return id_UE + self.image_id(unit_UD) * unknown_U1
 
     def mlp(self, parts: list[Tensor], images: list[Tensor], own_logit: Tensor | None = None) -> Tensor:
         """(B,) logits.

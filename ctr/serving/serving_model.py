@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctr.config import CtrConfig
-from ctr.inputs.encode import IMAGE_TABLES, Layout, reads_cosines
+from ctr.inputs.encode import IMAGE_TABLES, Layout
 from ctr.inputs.rules import Table
 from ctr.model.attention import HistoryNetwork, SelfAttention, TargetAttention
 from ctr.model.match import candidate_match
@@ -73,7 +73,6 @@ class ServingModel(Network):
 
     def __init__(self, layout: Layout, config: CtrConfig, weights: Mapping[str, Tensor]):
         super().__init__(layout, config)
-        self.compares = reads_cosines(layout, config)
         self.tables = nn.ParameterList(_table(weights, table.name) for table in (*layout.item, *layout.user, *layout.context))
         self.words = nn.Parameter(_table(weights, "word")) if layout.words else None
         network = {name: value for name, value in weights.items() if not name.startswith("tables.")}
@@ -111,6 +110,9 @@ class ServingModel(Network):
     ) -> Tensor:
         layout = self.layout
         of_item, of_user, of_context = self._looked_up(item_rows, user_rows[None], context_rows)
+        if self.image_id is not None:
+            at = [table.name for table in layout.item].index("item")
+            of_item[at] = self.known_by_picture(of_item[at], item_rows[:, at], unit, present)
         titles = [self._means(title_words, title_start)] if layout.titles else []
         item_UD = torch.cat([*_others(layout.item, of_item), item_numeric, *titles], dim=1)
         by_name = dict(zip([table.name for table in layout.item], of_item, strict=True))

@@ -66,6 +66,8 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
     inputs = encode(shop, feature, config)
     train = split_sessions(shop, "train")
     alone = picture_epochs(config, feature)
+    if feature.form != NO_FORM and config.id_start != "none" and config.start is None:
+        raise SettingError("id_start", config.id_start, "needs a trained model: --init-from (eval.compare: --start warm)")
     config = replace(config, batch_sessions=batch_of(config, len(train.sessions)), epochs=config.epochs + alone)
     steps = config.epochs * batches_per_epoch(train, config)
     settings = settings_of(config, inputs.layout, seed)

@@ -20,7 +20,7 @@ from ctr.inputs.encode import Inputs, Layout
 from ctr.inputs.feed import Share
 from ctr.model.ctr_model import CtrModel
 from ctr.training.sharding import TableShard, draw_shards, like, local_shards, network_of, set_table_rate, shard
-from ctr.training.weights import of_image, warm_start
+from ctr.training.weights import begin_ids_from_pictures, of_image, warm_start
 from run.distributed import join_group, sum_gradients, summed
 from run.errors import UserError
 from run.randomness import keyed_init
@@ -81,6 +81,8 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
     draw_shards(parts, seed)
     if config.start is not None:
         warm_start(sharded.module, network, parts, config.start, inputs)
+        if isinstance(sharded.module.image_id, nn.Linear):
+            begin_ids_from_pictures(sharded.module.image_id, config.start, inputs)
     elif config.click_rate_start and not inputs.layout.own_score:
         begin_at_click_rate(network["logit.bias"], inputs.shop.click[inputs.shop.rows("train")])
     optimizer = torch.optim.AdamW(parameter_groups(network), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)

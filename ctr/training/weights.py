@@ -101,6 +101,45 @@ def warm_start(model: nn.Module, network: Mapping[str, nn.Parameter], parts: Seq
                 nn.init.zeros_(part.weight)
 
 
+@torch.no_grad()
+def begin_ids_from_pictures(image_id: nn.Linear, path: Path, inputs: Inputs) -> None:
+    """Set the linear map from pictures to IDs by ridge regression: the trained rows of known items less that of unknown ones.
+
+    Args:
+        image_id: (D) -> (E).
+        path: of trained weights, as `warm_start`'s.
+    """
+    table = next(value for name, value in read_weights(path)[0].items() if name.startswith("tables.") and name.endswith(".item.weight"))
+    at = [one.name for one in inputs.items.tables].index("item")
+    row = torch.from_numpy(inputs.items.rows[at].astype("int64"))
+    known = (row > 0) & torch.from_numpy(inputs.present)
+    assert inputs.unit is not None
+    weight, bias = ridge(torch.from_numpy(inputs.unit)[known].double(), (table[row[known]] - table[0]).double())
+    image_id.weight.copy_(weight)
+    image_id.bias.copy_(bias)
+
+
+def ridge(x_ND: Tensor, y_NE: Tensor) -> tuple[Tensor, Tensor]:
+    """(E, D) weights and (E,) bias of a ridge regression, whose strength is the one of nine with the least leave-one-out error.
+
+    With the singular values s of the centred x, the leave-one-out residual of row i is its residual over 1 - h_i, where h_i is the diagonal
+    of x (x'x + k)^-1 x' + 1 / N. Zeros where there are fewer than two rows.
+    """
+    if len(x_ND) < 2:
+        return x_ND.new_zeros(y_NE.shape[1], x_ND.shape[1]), x_ND.new_zeros(y_NE.shape[1])
+    x_D, y_E = x_ND.mean(0), y_NE.mean(0)
+    left_NK, s_K, right_KD = torch.linalg.svd(x_ND - x_D, full_matrices=False)
+    on_left_KE, best, weight_ED = left_NK.T @ (y_NE - y_E), float("inf"), x_ND.new_zeros(y_NE.shape[1], x_ND.shape[1])
+    for power in range(-4, 5):
+        strength = float(s_K.square().mean()) * 10.0**power
+        shrunk_K = s_K.square() / (s_K.square() + strength)
+        leverage_N = (left_NK.square() * shrunk_K).sum(1) + 1 / len(x_ND)
+        residual_NE = (y_NE - y_E - left_NK @ (shrunk_K[:, None] * on_left_KE)) / (1 - leverage_N).clamp(min=1e-9)[:, None]
+        if (error := float(residual_NE.square().sum())) < best:
+            best, weight_ED = error, ((shrunk_K / s_K.clamp(min=1e-12))[:, None] * on_left_KE).T @ right_KD
+    return weight_ED, y_E - weight_ED @ x_D
+
+
 def vocabulary_hash(inputs: Inputs) -> str:
     """A hash of the assignment of table rows to items, users and words; the image feature is left out."""
     digest = hashlib.sha256()
