@@ -162,6 +162,7 @@ def _table_row(comparison: Comparison, measured: Measured, baseline: Measured, s
     encoder, form = measured.row
     wanted = settings_of(form, comparison.forms).get("clusters")
     clusters = {"wanted": wanted, "found": [result["clusters"] for result in measured.trained]}
+    codes = [result["codes"] for result in measured.trained if "codes" in result]
     return {
         "encoder": encoder,
         "image_feature": form,
@@ -173,6 +174,7 @@ def _table_row(comparison: Comparison, measured: Measured, baseline: Measured, s
         "valid_gauc": measured.valid_gauc,
         **measured.steps,
         **({"clusters": clusters} if wanted else {}),
+        **({"codes": codes} if codes else {}),
         "seconds": _seconds(comparison, measured, seeds),
     }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,5 +38,16 @@ def row_feature(
 
 def clusters_of(feature: ImageFeature) -> tuple[np.ndarray | None, int]:
     """Each item's cluster, (N,) in [0, C) if it has a picture, and the number C of clusters; (None, 0) for a form without clusters."""
-    part = next((part for part in feature.parts.values() if part.rows is not None), None)
+    tables = [part for part in feature.parts.values() if part.rows is not None]
+    part = min(tables, key=lambda part: len(part.table_sizes), default=None)
     return (None, 0) if part is None or part.rows is None else (part.rows[:, 0], part.table_sizes[0] - 1)
+
+
+def code_quality_of(feature: ImageFeature) -> dict[str, Any] | None:
+    """How good the codes of the items' pictures are, where a form gives them any (features/residual_codes.py)."""
+    from features.residual_codes import levels_in, quality
+
+    for constants in {} if feature.rule is None else feature.rule.constants.values():
+        if (levels := levels_in(constants)) and feature.unit is not None and feature.present.any():
+            return asdict(quality(feature.unit[feature.present], levels))
+    return None

@@ -185,7 +185,7 @@ def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:
     if stage.done:
         return
     from ctr.training.loop import train_ctr
-    from eval.row_feature import clusters_of
+    from eval.row_feature import clusters_of, code_quality_of
 
     shop = comparison.source.shop(comparison.root)
     if row == BOOSTED:
@@ -206,7 +206,8 @@ def make_ctr_model(comparison: Comparison, row: Row, seed: int) -> None:
                 init_from=ctr_stage(comparison, WARM, seed).folder / "best.safetensors",
             )
         train_ctr(shop, feature, config, seed=ctr_seed(row, seed), folder=stage.folder)
-    stage.finish({**read_json(result), "clusters": clusters_of(feature)[1]})
+    codes = code_quality_of(feature)
+    stage.finish({**read_json(result), "clusters": clusters_of(feature)[1], **({} if codes is None else {"codes": codes})})
 
 
 def feature_of(comparison: Comparison, shop, row: Row, seed: int):

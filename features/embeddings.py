@@ -1,6 +1,7 @@
 """An embeddings folder: `vectors.npy` (N, D), `items.parquet` (item_id, row), `meta.json`.
 
-`features.cluster` adds `clusters.parquet` (item_id, cluster) and `centres.npz` (centres (C, D), common (D,)), which nothing here reads.
+`features.cluster` adds `clusters.parquet` (item_id, cluster) and `centres.npz` (centres (C, D), common (D,)), or `semantic_ids.parquet` and
+`semantic_ids.npz`, which nothing here reads.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def write_embeddings(folder: Path, item_id: pl.Series, vectors: np.ndarray, meta
         np.save(file, np.ascontiguousarray(as_float32(vectors)))
     with replacing(folder / "items.parquet") as temporary, open(temporary, "wb") as file:
         table.write_parquet(file)
-    for stale in ("clusters.parquet", "centres.npz"):  # features.cluster's, for the replaced embeddings
+    for stale in ("clusters.parquet", "centres.npz", "semantic_ids.parquet", "semantic_ids.npz"):  # features.cluster's, for the replaced embeddings
         (folder / stale).unlink(missing_ok=True)
     write_json(folder / "meta.json", {**meta, "items": len(vectors), "dim": int(vectors.shape[1])})
 

@@ -5,6 +5,7 @@ M pictures, D embedding length, L levels, C codes of a level.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,12 @@ def prefixes_of(codes: np.ndarray, levels: list[np.ndarray]) -> np.ndarray:
     for level, centres in enumerate(levels):
         out[:, level] = (out[:, level - 1] * len(centres) if level else 0) + codes[:, level]
     return out
+
+
+def levels_in(constants: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The centres of each level among a form's constants, centres-0, centres-1, ...; [] where it has none."""
+    count = sum(name.startswith("centres-") for name in constants)
+    return [constants[f"centres-{level}"] for level in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from features.clustering import nearest
 from features.embeddings import write_embeddings
 from features.forms.table import FormSettings
 from features.image_feature import image_feature, items_shown_before
+from features.residual_codes import codes_of, quality
 from pretrain.similarity import normalise
 from tests.shops import write_shop
 
@@ -55,8 +56,30 @@ def test_the_centres_give_the_cluster_of_any_picture(vectors, embeddings, centre
     assert (nearest(normalise(vectors[present] - common), centres) == cluster[present]).all()
 
 
+def test_semantic_ids_are_those_of_the_ctr_model_and_their_quality_is_shown(shop, vectors, embeddings, capsys):
+    words = ["--embeddings", str(embeddings), "--data", str(shop.folder), "--clusters", "4", "--levels", "3", "--seed", "2"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    known = items_shown_before(shop, "valid")
+    feature = image_feature("semantic_id", vectors, FormSettings(codes=4, levels=3), seed=2, fit_on=known, centre=True)
+    table = pl.read_parquet(embeddings / "semantic_ids.parquet")
+    assert table["item_id"].equals(shop.items["item_id"])
+    assert table["codes"][5] is None
+    with np.load(embeddings / "semantic_ids.npz", allow_pickle=False) as arrays:
+        levels, common = [arrays[f"centres-{level}"] for level in range(3)], arrays["common"]
+    present = np.arange(len(vectors)) != 5
+    codes = codes_of(normalise(vectors[present] - common), levels)
+    assert table["codes"].drop_nulls().to_list() == codes.tolist()
+    sizes = feature.parts["semantic_id"].table_sizes
+    assert [len(set(map(tuple, codes[:, : level + 1]))) for level in range(3)] <= list(sizes)
+    assert "1 items without a picture have none" in printed
+    assert f"{quality(feature.unit[present], levels).unique:.1%} of the pictures have codes that no other has" in printed
+    assert len([line for line in printed.splitlines() if line.startswith("level ")]) == 3
+
+
 def test_new_embeddings_remove_the_clusters_of_the_old_ones(shop, vectors, embeddings):
     assert main(["--embeddings", str(embeddings), "--clusters", "7"]) == 0
+    assert main(["--embeddings", str(embeddings), "--clusters", "7", "--levels", "2"]) == 0
     write_embeddings(embeddings, shop.items["item_id"], -vectors, {"encoder": "another"})
     assert sorted(path.name for path in embeddings.iterdir()) == ["items.parquet", "meta.json", "vectors.npy"]
 

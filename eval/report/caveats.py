@@ -26,7 +26,11 @@ def caveats(results: Results) -> list[str]:
 def notes(results: Results) -> list[str]:
     """The report's notes: the caveats, and how forms are selected and intervals computed."""
     seeds = " and seeds" * (len(results["seeds"]) > 1)
-    return [*caveats(results), f"A form is selected by its GAUC in validation sessions. Intervals: paired bootstrap over users{seeds}."]
+    return [
+        *caveats(results),
+        *_codes(results),
+        f"A form is selected by its GAUC in validation sessions. Intervals: paired bootstrap over users{seeds}.",
+    ]
 
 
 def _chance(results: Results) -> Iterator[str]:
@@ -113,6 +117,19 @@ def _clusters(results: Results) -> Iterator[str]:
                 f"{row_name(row['encoder'], row['image_feature'])}: {count(min(clusters['found']))} clusters were found, but "
                 f"{count(clusters['wanted'])} were requested; its pictures are too few or too similar. Lower --clusters."
             )
+
+
+def _codes(results: Results) -> Iterator[str]:
+    """How good semantic IDs are, with the first seed: no reason for doubt, so it stands among the notes alone."""
+    for row in results["rows"]:
+        if not row.get("codes") or is_shuffled(row["encoder"]):
+            continue
+        codes = row["codes"][0]
+        used, error = (", ".join(f"{share:.0%}" for share in codes[name]) for name in ("used", "error"))
+        yield (
+            f"{row_name(row['encoder'], row['image_feature'])}: {codes['unique']:.0%} of the pictures have codes that no other has "
+            f"({codes['collisions']:.0%} share all of theirs). Codes used, level by level: {used}; the pictures' variance left: {error}."
+        )
 
 
 def _few(results: Results) -> Iterator[str]:

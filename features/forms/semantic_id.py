@@ -58,10 +58,10 @@ class SemanticId(Form):
         """The rows of each prefix of a picture's codes."""
         import numpy as np
 
-        from features.residual_codes import codes_of, prefixes_of
+        from features.residual_codes import codes_of, levels_in, prefixes_of
 
-        count = sum(name.startswith("centres-") for name in constants)
-        levels, known = ([constants[f"{name}-{level}"] for level in range(count)] for name in ("centres", "prefixes"))
+        levels = levels_in(constants)
+        known = [constants[f"prefixes-{level}"] for level in range(len(levels))]
         present = vectors.any(axis=1)
         rows = np.tile([len(prefixes) + 1 for prefixes in known], (len(vectors), 1)).astype(np.int64)
         found = prefixes_of(codes_of(vectors[present], levels), levels)
