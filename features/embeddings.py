@@ -32,7 +32,8 @@ def write_embeddings(folder: Path, item_id: pl.Series, vectors: np.ndarray, meta
         np.save(file, np.ascontiguousarray(as_float32(vectors)))
     with replacing(folder / "items.parquet") as temporary, open(temporary, "wb") as file:
         table.write_parquet(file)
-    for stale in ("clusters.parquet", "centres.npz", "semantic_ids.parquet", "semantic_ids.npz"):  # features.cluster's, for the replaced embeddings
+    # features.cluster's, for the replaced embeddings
+    for stale in ("clusters.parquet", "centres.npz", "semantic_ids.parquet", "semantic_ids.npz"):
         (folder / stale).unlink(missing_ok=True)
     write_json(folder / "meta.json", {**meta, "items": len(vectors), "dim": int(vectors.shape[1])})
 

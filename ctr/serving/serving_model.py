@@ -119,6 +119,7 @@ class ServingModel(Network):
         image_UF = item_feature(layout, vectors, present, by_name, self.image_adapter)
         images = [] if image_UF is None else [image_UF[candidates]]
         pooled, match, counts, similar = [], [], [], []
+        count = candidates.shape[0]
         histories = zip((clicks, purchases, cart), (click_ages, purchase_ages, cart_ages), strict=True)
         for network, (history_L, age_L) in zip(self.histories.values(), histories, strict=True):
             assert isinstance(network, HistoryNetwork)
@@ -134,12 +135,10 @@ class ServingModel(Network):
             if pairs is not None and network.image_attention is not None:
                 similar.append(self._similar(network, projected_UW, read, pairs))
             scores = None if pairs is None or layout.image(PAIR) is None else pair_feature(pairs, self.cosines)
-            count = candidates.shape[0]
-            own = pool(network, projected_UW, read, scores).expand(count, -1)
-            pooled.append(torch.cat([own, *(window.expand(count, -1) for window in windows)], dim=1))
+            own = pool(network, projected_UW, read, scores)
+            pooled.append(torch.cat([part.expand(count, -1) for part in (own, *windows)], dim=1))
             if layout.matched:
                 match.append(candidate_match(codes, item_numeric, candidates, history_L, age_L, layout.distances))
-        count = candidates.shape[0]
         user = torch.cat([*of_user, user_numeric[None]], dim=1).expand(count, -1)
         query = []
         if layout.queries:
