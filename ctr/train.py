@@ -98,7 +98,7 @@ def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:
     from features.embeddings import read_embeddings
     from features.encoder_stages import Experiment, make_embeddings
     from features.image_feature import image_feature, items_shown_before, no_image
-    from features.shown_and_clicked import shown_and_clicked
+    from features.learned.shown_and_clicked import shown_and_clicked
 
     if config.image_feature == NO_FORM:
         return no_image(len(shop.items))

@@ -12,7 +12,7 @@ from data.log.shop_folder import Shop
 from features.embeddings import read_embeddings
 from features.forms.table import FormSettings, reads_pairs
 from features.image_feature import ImageFeature, image_feature, items_shown_before
-from features.shown_and_clicked import shown_and_clicked
+from features.learned.shown_and_clicked import shown_and_clicked
 from run.randomness import permutation
 
 
@@ -44,8 +44,8 @@ def clusters_of(feature: ImageFeature) -> tuple[np.ndarray | None, int]:
 
 
 def code_quality_of(feature: ImageFeature) -> dict[str, Any] | None:
-    """How good the codes of the items' pictures are, where a form gives them any (features/residual_codes.py)."""
-    from features.residual_codes import levels_in, quality
+    """How good the codes of the items' pictures are, where a form gives them any (features/learned/residual_codes.py)."""
+    from features.learned.residual_codes import levels_in, quality
 
     for constants in {} if feature.rule is None else feature.rule.constants.values():
         if (levels := levels_in(constants)) and feature.unit is not None and feature.present.any():

@@ -91,7 +91,7 @@ def write_semantic_ids(folder: Path, item_id: pl.Series, feature: ImageFeature) 
     import numpy as np
     import polars as pl
 
-    from features.residual_codes import codes_of, levels_in, quality
+    from features.learned.residual_codes import codes_of, levels_in, quality
     from run.files import write_with
 
     assert feature.rule is not None

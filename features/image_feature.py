@@ -10,7 +10,7 @@ import numpy as np
 from data.log.shop_folder import SPLITS, Shop
 from features.forms.form import PlaceValues
 from features.forms.table import FORMS, NO_FORM, FormSettings, check_form, forms_of
-from features.shown_and_clicked import cosines_of
+from features.learned.shown_and_clicked import cosines_of
 from pretrain.similarity import common_part, without_common
 
 SAME_DIRECTION = 1e-5  # unit rows this near to each other differ by float32's rounding alone
@@ -78,7 +78,7 @@ def image_feature(
         seed: of whatever the form draws at random.
         fit_on: (M,) items that the form's constants are learned from; other items' pictures only get features. None: all.
         centre: subtract the mean over `fit_on` from the embeddings first.
-        pairs: (n, 2) items that were shown and clicked before (features/shown_and_clicked.py), for forms that read them.
+        pairs: (n, 2) items that were shown and clicked before (features/learned/shown_and_clicked.py), for forms that read them.
 
     Inputs are standardised, like every numeric input of the model: after training at a low temperature, embeddings share a large
     common part, and cosines that all lie near 0.75 carry little for a network (normalising inputs matters a lot: Appendix B).

@@ -6,11 +6,11 @@ import pytest
 
 from data.log.shop_folder import load_shop
 from features.cluster import main
-from features.clustering import nearest
 from features.embeddings import write_embeddings
 from features.forms.table import FormSettings
 from features.image_feature import image_feature, items_shown_before
-from features.residual_codes import codes_of, quality
+from features.learned.clustering import nearest
+from features.learned.residual_codes import codes_of, quality
 from pretrain.similarity import normalise
 from tests.shops import write_shop
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from features.clustering import assigned, distinct_rows, fit_centres, nearest
 from features.forms.table import FormSettings
 from features.image_feature import image_feature
+from features.learned.clustering import assigned, distinct_rows, fit_centres, nearest
 from pretrain.similarity import centred, collapse, history_cosines, normalise
 
 

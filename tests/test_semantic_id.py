@@ -5,7 +5,7 @@ import pytest
 
 from features.forms.table import FormSettings
 from features.image_feature import image_feature
-from features.residual_codes import codes_of, fit_levels, prefixes_of, quality
+from features.learned.residual_codes import codes_of, fit_levels, prefixes_of, quality
 from pretrain.similarity import normalise
 from run.errors import SettingError
 

@@ -13,7 +13,7 @@ from ctr.inputs.encode import encode
 from ctr.model.places import Cosines, Pairs, candidate_pairs, tier_counts, tier_edges
 from data.log.events import CLICK
 from features.image_feature import image_feature
-from features.shown_and_clicked import cosines_of, shown_and_clicked
+from features.learned.shown_and_clicked import cosines_of, shown_and_clicked
 from pretrain.similarity import normalise
 from tests.ctr_shop import make_shop
 

@@ -33,7 +33,7 @@ class ClusterId(Form):
         self, vectors: np.ndarray, settings: ClusterIdSettings, *, seed: int, cosines: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """centres (C, D) float32; if there are fewer than wanted, stderr says why."""
-        from features.clustering import fit_centres
+        from features.learned.clustering import fit_centres
 
         centres, distinct = fit_centres(vectors, clusters=settings.clusters, seed=seed)
         if len(centres) < settings.clusters:
@@ -43,7 +43,7 @@ class ClusterId(Form):
 
     def values(self, vectors: np.ndarray, constants: dict[str, Any]) -> PlaceValues:
         """The nearest centre's number."""
-        from features.clustering import assigned
+        from features.learned.clustering import assigned
 
         centres = constants["centres"]
         return PlaceValues(rows=assigned(vectors, centres)[:, None], table_sizes=(len(centres) + 1,))

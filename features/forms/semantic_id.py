@@ -45,7 +45,7 @@ class SemanticId(Form):
         """centres-l (C, D) float32 and prefixes-l (P,) int64, ascending, of each level l from 0."""
         import numpy as np
 
-        from features.residual_codes import codes_of, fit_levels, prefixes_of
+        from features.learned.residual_codes import codes_of, fit_levels, prefixes_of
 
         levels = fit_levels(vectors, levels=settings.levels, codes=settings.codes, seed=seed)
         if len(levels[0]) < settings.codes:
@@ -58,7 +58,7 @@ class SemanticId(Form):
         """The rows of each prefix of a picture's codes."""
         import numpy as np
 
-        from features.residual_codes import codes_of, levels_in, prefixes_of
+        from features.learned.residual_codes import codes_of, levels_in, prefixes_of
 
         levels = levels_in(constants)
         known = [constants[f"prefixes-{level}"] for level in range(len(levels))]

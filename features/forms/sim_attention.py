@@ -21,7 +21,7 @@ class SimAttention(Form):
 
     def learn(self, vectors: np.ndarray, settings: Any, *, seed: int, cosines: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """quantiles (1001,) of the cosines of shown and earlier clicked items."""
-        from features.cosine_quantiles import cosine_quantiles
+        from features.learned.cosine_quantiles import cosine_quantiles
 
         return {"quantiles": cosine_quantiles(cosines)}
 

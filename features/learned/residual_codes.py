@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.clustering import fit_centres, nearest
+from features.learned.clustering import fit_centres, nearest
 
 
 def fit_levels(vectors: np.ndarray, *, levels: int, codes: int, seed: int) -> list[np.ndarray]:

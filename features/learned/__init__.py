@@ -1,0 +1,1 @@
+"""What forms learn from embeddings and the log: clusters, codes, quantiles of cosines."""
