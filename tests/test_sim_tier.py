@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ctr.config import PRESETS, CtrConfig
 from ctr.inputs.encode import encode
-from ctr.model.places import Cosines, Pairs, candidate_pairs, tier_counts, tier_edges
+from ctr.model.places import Cosines, Pairs, compare, tier_counts, tier_edges
 from data.log.events import CLICK
 from features.image_feature import image_feature
 from features.learned.shown_and_clicked import cosines_of, shown_and_clicked
