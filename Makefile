@@ -10,7 +10,7 @@ PIP    := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: compare test check lint types clean
 compare: $(VENV)/ready
-	$(VENV)/bin/python -m eval.compare --encoders imagenet,courier --data shop --preset small --seeds 1 $(ARGS)
+	$(VENV)/bin/python -m eval.compare --encoders imagenet,courier --image-features cluster_id,sim_score,vector --data shop --preset small --seeds 1 $(ARGS)
 
 test: $(VENV)/ready-dev
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)

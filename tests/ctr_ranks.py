@@ -1,6 +1,6 @@
 """Trainings of the CTR tests in separate processes, one per rank: python -m tests.ctr_ranks JSON, under torchrun or alone.
 
-JSON is a list of {"folder", "stop_at", other settings of CtrConfig}, run one after the other.
+JSON is a list of {"folder", "form", "stop_at", other settings of CtrConfig}, run one after the other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Stop(BaseException):
     """Ends a training as if it had been killed."""
 
 
-def train(folder: str | Path, *, stop_at: int | None = None, **settings: Any) -> dict[str, Any]:
+def train(folder: str | Path, *, form: str = "cluster_id", stop_at: int | None = None, **settings: Any) -> dict[str, Any]:
     """Train on the tests' shop, logging every step; with `stop_at`, exit before that step without saving.
 
     Returns:
@@ -45,7 +45,7 @@ def train(folder: str | Path, *, stop_at: int | None = None, **settings: Any) ->
 
             patch.setattr(ctr.training.loop, "take_step", dies)
         try:
-            return train_ctr(shop, pictures(style, "cluster_id"), dataclasses.replace(CONFIG, **settings), seed=0, folder=Path(folder))
+            return train_ctr(shop, pictures(style, form), dataclasses.replace(CONFIG, **settings), seed=0, folder=Path(folder))
         except Stop:
             assert stop_at is not None
             return {}

@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from ctr.inputs.sampler import share
 from ctr.train import main
+from features.forms.table import FORM_NAMES
 from run.folder import read_metrics
 from tests.ctr_ranks import train
 from tests.ranks import with_ranks
@@ -30,10 +31,12 @@ def trained(tmp_path_factory):
 
     train(root / "one")
     train(root / "one rowwise", table_optimizer="rowwise_adagrad", ema_tables=False)
+    every = {"folder": "two forms", "form": "+".join(FORM_NAMES), "retrieve": 3, "similarity_place": "buckets", "adapter": "gated"}
+    train(**every | {"folder": root / "one forms"})
     begun = {"folder": "begun", "stop_at": STOPPED, "checkpoint_seconds": 0, "table_sharding": "row_wise"}
     rows = {"table_sharding": "row_wise"}
     rowwise = {"folder": "two rowwise", "table_optimizer": "rowwise_adagrad", "ema_tables": False}
-    of_ranks(2, [{"folder": "two", "table_sharding": "table_wise"}, begun, {**rowwise, **rows}])
+    of_ranks(2, [{"folder": "two", "table_sharding": "table_wise"}, begun, {**rowwise, **rows}, every])
     for ending in ("two then one", "two then four"):
         shutil.copytree(root / "begun", root / ending)
     train(root / "two then one")
@@ -49,7 +52,10 @@ def valid_auc(folder):
     return json.loads((folder / "result.json").read_text())["valid_auc"]
 
 
-WAYS = [("two", "one"), ("four", "one"), ("two rowwise", "one rowwise"), ("two then one", "one"), ("two then four", "one")]
+WAYS = [
+    ("two", "one"), ("four", "one"), ("two rowwise", "one rowwise"), ("two forms", "one forms"), ("two then one", "one"),
+    ("two then four", "one"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "other"), WAYS)

@@ -3,11 +3,21 @@
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
+from ctr.config import PRESETS, CtrConfig
+from ctr.inputs.batches import assemble
+from ctr.inputs.encode import encode
+from ctr.inputs.sampler import split_sessions
+from ctr.model.ctr_model import build
 from data.log.histories import cart_history, click_history, padded, purchase_history
 from data.log.shop_folder import SPLITS, load_shop
+from features.forms.table import FORM_NAMES, FormSettings
+from features.image_feature import image_feature
+from features.learned.shown_and_clicked import shown_and_clicked
 from pretrain.page_views import page_views
-from pretrain.similarity import sim_scores
+from pretrain.similarity import normalise, sim_scores
+from tests.ctr_shop import begun_at_zero
 from tests.shops import write_shop
 
 
@@ -61,3 +71,19 @@ def test_pretraining_sees_no_click_after_its_period(tmp_path):
     one, two = (page_views(s, page_items=5, history_items=5, has_picture=has_picture) for s in (shop, cut))
     assert (one.page == two.page).all()
     assert (one.history == two.history).all()
+
+
+def test_no_form_sees_anything_at_or_after_a_sessions_time(pair):
+    shop, changed, moment = pair
+    vectors = normalise(np.random.default_rng(0).normal(size=(len(shop.items), 8))).astype(np.float32)
+    feature = image_feature("+".join(FORM_NAMES), vectors, FormSettings(clusters=5, codes=3), seed=0, pairs=shown_and_clicked(shop, seed=0))
+    config = CtrConfig(**PRESETS["tiny"], retrieve=4)
+    inputs = encode(shop, feature, config)
+    model = build(inputs.layout, config, seed=0).eval()
+    begun_at_zero(model)
+    part = split_sessions(shop, "train")
+    early = np.flatnonzero(shop.session_time[part.sessions] <= moment)
+    assert len(early) > 5
+    with torch.no_grad():
+        one, two = (model(assemble(each, part, early)) for each in (inputs, encode(changed, feature, config, inputs.vocabularies)))
+    torch.testing.assert_close(one, two, atol=0, rtol=0)

@@ -81,10 +81,9 @@ def test_a_tier_holds_its_lower_edge_and_the_top_one_a_cosine_of_one():
 
 
 def test_an_empty_history_counts_nothing():
-    found = tier_counts(
-        candidate_pairs(torch.eye(3), torch.ones(3, dtype=torch.bool), torch.tensor([0, 1]), torch.tensor([-1])), EDGES, MASKED
-    )
-    assert not found.any()
+    padding, item = torch.zeros(1, 4, dtype=torch.bool), torch.zeros(1, 4, dtype=torch.int64)
+    pairs = compare(torch.eye(3), torch.ones(3, dtype=torch.bool), torch.tensor([[0, 1]]), item, padding)
+    assert not tier_counts(pairs, EDGES, MASKED).any()
 
 
 def test_pairs_are_of_items_shown_in_training_and_clicked_before_by_the_same_user():
