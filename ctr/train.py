@@ -57,7 +57,7 @@ class TrainConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     name: {"source": SOURCE_PRESETS[name], "ctr": CTR_PRESETS[name], "pretrain": PRETRAIN_PRESETS[name]} for name in CTR_PRESETS
 }
-PRESETS["tiny"]["forms"], PRESETS["paper"]["forms"] = {"clusters": 40}, {"clusters": 100_000}
+PRESETS["tiny"]["forms"], PRESETS["paper"]["forms"] = {"clusters": 40, "codes": 8}, {"clusters": 100_000, "codes": 8192}
 
 
 @entry

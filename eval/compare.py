@@ -124,9 +124,9 @@ def _no_repeats(setting: str, value: str) -> None:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"forms": {"clusters": 40}},
+    "tiny": {"forms": {"clusters": 40, "codes": 8}},
     "small": {},
-    "paper": {"forms": {"clusters": 100_000}},
+    "paper": {"forms": {"clusters": 100_000, "codes": 8192}},
 }
 for _name, _preset in PRESETS.items():
     _preset |= {"source": SOURCE_PRESETS[_name], "pretrain": PRETRAIN_PRESETS[_name], "ctr": CTR_PRESETS[_name]}

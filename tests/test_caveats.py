@@ -51,3 +51,15 @@ def test_a_caveat_is_given_once_half_of_the_ctr_models_were_best_at_their_last_s
     assert caveats(results(375, 375, 750)) == []
     (found,) = caveats(results(750, 375))
     assert found.startswith("1 of 2 CTR trainings were best at their last step")
+
+
+def test_the_quality_of_codes_stands_in_the_notes_once_for_each_encoder_and_is_no_caveat():
+    codes = {"unique": 0.9, "collisions": 0.1, "used": [1.0, 0.5], "entropy": [0.9, 0.8], "error": [0.4, 0.2]}
+    rows = [row("a", form, (0.69, 0.69), 0.6) | {"codes": [codes]} for form in ("semantic_id", "semantic_id+sim_tier")]
+    rows.append(row("shuffled a", "semantic_id", (0.6, 0.6), 0.6) | {"codes": [codes]})
+    found = [note for note in notes(RESULTS | SOUND | {"rows": rows}) if "codes" in note]
+    assert found == [
+        "a as semantic_id: 90% of the pictures have codes that no other has (10% share all of theirs). Codes used, level by level: "
+        "100%, 50%; the pictures' variance left: 40%, 20%."
+    ]
+    assert not any("codes" in caveat for caveat in caveats(RESULTS | SOUND | {"rows": rows}))

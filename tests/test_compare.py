@@ -19,14 +19,15 @@ from eval.compare import CompareConfig
 from eval.merge import select_forms
 from eval.rows import BOOSTED, OTHER_SEEDS
 from features.encoder_stages import Experiment, encoder_stage, initial_encoder_stage
-from features.forms.table import FORM_NAMES
 from metrics.auc import auc
 from metrics.gauc import gauc
 from pretrain.config import PretrainConfig, initial_config
 from run.folder import Stage
 
 ROOT = Path(__file__).parent.parent
-SIZE = (  # noqa: SIM905 - as typed in a shell
+FORMS = ("cluster_id", "sim_score", "sim_tier+semantic_id")
+SIZE = (
+    f"--image-features {','.join(FORMS)} --codes 4 --levels 2 "
     "--encoders courier,simclr --preset tiny --users 60 --items 60 --sessions 600 --clusters 8 "
     "--pretrain.image-size 16 --pretrain.store-size 24 --pretrain.dim 8 --pretrain.pictures 1500 --pretrain.start-pictures 500 "
     "--pretrain.checkpoint-seconds 0.5 --ctr.epochs 1 --ctr.checkpoint-seconds 0.5 --seeds 1"
@@ -61,12 +62,19 @@ def undisturbed(tmp_path_factory):
     return out, done.stdout, done.stderr
 
 
+def test_a_report_says_how_good_semantic_ids_are(undisturbed):
+    out, _, _ = undisturbed
+    codes = [row["codes"] for row in results(out)["rows"] if row["image_feature"] == FORMS[-1]]
+    assert all(len(of_seed["error"]) == 2 for of_row in codes for of_seed in of_row)
+    text = (out / "report.html").read_text()
+    assert text.count("of the pictures have codes that no other has") == 3  # of courier, simclr and random
+
+
 def test_the_table_has_a_row_for_every_encoder_and_form_and_the_controls(undisturbed):
     out, printed, _ = undisturbed
     rows = {(row["encoder"], row["image_feature"]) for row in results(out)["rows"]}
-    forms = FORM_NAMES
     encoders = ("courier", "simclr", "random", "shuffled courier")
-    assert rows == {(e, f) for e in encoders for f in forms} | {OTHER_SEEDS, BOOSTED}
+    assert rows == {(e, f) for e in encoders for f in FORMS} | {OTHER_SEEDS, BOOSTED}
     for encoder, form in rows:
         assert encoder.split(" ")[0] in printed
         assert form in printed

@@ -121,9 +121,11 @@ def _clusters(results: Results) -> Iterator[str]:
 
 def _codes(results: Results) -> Iterator[str]:
     """How good semantic IDs are, with the first seed: no reason for doubt, so it stands among the notes alone."""
+    said = set()
     for row in results["rows"]:
-        if not row.get("codes") or is_shuffled(row["encoder"]):
+        if not row.get("codes") or is_shuffled(row["encoder"]) or row["encoder"] in said:
             continue
+        said.add(row["encoder"])  # its other rows have the same codes
         codes = row["codes"][0]
         used, error = (", ".join(f"{share:.0%}" for share in codes[name]) for name in ("used", "error"))
         yield (
