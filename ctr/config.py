@@ -93,9 +93,9 @@ class CtrConfig:
     epochs: int = 4  # passes over the train split at most; training stops before if validation does not improve (patience)
     start_epochs: int = 1  # of them, those of the baseline that a comparison's rows go on from (eval.compare --start warm)
     # ridge: an item whose ID is not known also has what its picture says of it, at first by a ridge regression from the pictures to the
-    # trained IDs of known items; of trained weights that go on, as picture_epochs
+    # trained IDs of known items; needs trained weights to start from, as picture_epochs does (--init-from; eval.compare: --start warm)
     id_start: str = "none"
-    # a small version of MAKE: before these, epochs in which only the image branch learns and the trained model that it joins is held
+    # a small version of MAKE: epochs before `epochs`, in which only the image branch learns and the trained model that it joins is held
     picture_epochs: int = 0
     batch_sessions: int = 64  # sessions in a batch at most, each complete
     least_steps: int = 400  # of an epoch: a log too small for them has smaller batches, of 8 sessions or more; 0: always batch_sessions

@@ -50,6 +50,9 @@ class TrainConfig:
         check_form("image_feature", self.image_feature)
         if not -(2**63) <= self.seed < 2**63:
             raise SettingError("seed", self.seed, "give an integer of 64 bits")
+        for name, none in (("picture_epochs", 0), ("id_start", "none")):
+            if self.image_feature != NO_FORM and getattr(self.ctr, name) != none and self.ctr.start is None:
+                raise SettingError(name, getattr(self.ctr, name), "needs a trained model: --init-from")
         if self.image_feature == NO_FORM and self.embeddings is not None:
             raise SettingError("embeddings", self.embeddings, f"--image-feature none takes none; give one of {', '.join(FORM_NAMES)}")
 

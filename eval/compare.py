@@ -17,7 +17,7 @@ from ctr.config import CtrConfig
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
 from features.encoder_names import encoder_names, resolved_name
-from features.forms.table import FORM_NAMES, JOIN, FormSettings, check_form
+from features.forms.table import FORM_NAMES, JOIN, NO_FORM, FormSettings, check_form, forms_of
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from pretrain.methods.table import METHODS, UNTRAINED, default_encoders, is_trained, is_trained_here
@@ -80,8 +80,13 @@ class CompareConfig:
 
     def __post_init__(self):
         encoder_names("encoders", self.encoders, ENCODERS)
-        for form in names("image_features", self.image_features):
+        given = names("image_features", self.image_features)
+        for form in given:
+            if form == NO_FORM:
+                raise SettingError("image_features", self.image_features, "the baseline is always there; name forms alone")
             check_form("image_features", form)
+        if len(set(map(forms_of, given))) < len(given):
+            raise SettingError("image_features", self.image_features, "the same forms are named twice, in another order")
         for setting in ("encoders", "image_features"):
             _no_repeats(setting, getattr(self, setting))
         positive("seeds", self.seeds)

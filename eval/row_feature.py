@@ -38,9 +38,11 @@ def row_feature(
 
 def clusters_of(feature: ImageFeature) -> tuple[np.ndarray | None, int]:
     """Each item's cluster, (N,) in [0, C) if it has a picture, and the number C of clusters; (None, 0) for a form without clusters."""
-    tables = [part for part in feature.parts.values() if part.rows is not None]
-    part = min(tables, key=lambda part: len(part.table_sizes), default=None)
-    return (None, 0) if part is None or part.rows is None else (part.rows[:, 0], part.table_sizes[0] - 1)
+    for form, others in (("cluster_id", 1), ("semantic_id", 2)):  # rows of a table that are no cluster: no picture, an unseen prefix
+        part = feature.parts.get(form)
+        if part is not None and part.rows is not None:
+            return part.rows[:, 0], part.table_sizes[0] - others
+    return None, 0
 
 
 def code_quality_of(feature: ImageFeature) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from data.source import SourceConfig
 from features.forms.cluster_id import ClusterIdSettings
 from run.config import parse, positive
-from run.errors import UserError, entry
+from run.errors import SettingError, UserError, entry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ class ClusterConfig:
 
     embeddings: Path = Path("runs/embeddings")  # embeddings folder (features.embed); the files are added to it
     clusters: int = ClusterIdSettings.clusters  # cluster IDs wanted; fewer if there are fewer distinct pictures
-    levels: int = 1  # above 1: semantic IDs of this many codes, each one of `clusters`
+    levels: int = 1  # above 1: semantic IDs of this many codes, each one of `clusters` (ctr.train: --codes, 256)
     seed: int = 0  # of the initial centres
     centre: bool = True  # first subtract the part that all embeddings share, as ctr.train does
     data: str = ""  # shop folder: centres are learned from its items shown before validation, as in ctr.train; empty: from all items
@@ -47,6 +47,10 @@ class ClusterConfig:
     def __post_init__(self):
         positive("clusters", self.clusters)
         positive("levels", self.levels)
+        if self.clusters**self.levels > 2**63:
+            raise SettingError(
+                "levels", self.levels, f"with {self.clusters:,} codes, prefixes exceed 64 bits; give fewer levels or --clusters"
+            )
 
 
 @entry

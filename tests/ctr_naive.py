@@ -159,7 +159,7 @@ def _score(model: CtrModel, inputs: Inputs, target: int, item: int) -> Tensor:
 
 
 def tiers(model: CtrModel, inputs: Inputs, target: int, items: list[int]) -> Tensor:
-    """SimTier's counts of one history: log1p of each tier's, the share of items with a picture, log1p of their number."""
+    """SimTier's counts of one history: log1p of each tier's, the share of items that is in any, log1p of their number."""
     count, edges = [0] * (len(model.edges) + 1), model.edges.tolist()
     if not items:
         return torch.zeros(len(count) + 2)
@@ -167,7 +167,7 @@ def tiers(model: CtrModel, inputs: Inputs, target: int, items: list[int]) -> Ten
     for item in pictured:
         if not (model.cosines.mask_same_item and item == target):
             count[sum(float(inputs.unit[target] @ inputs.unit[item]) >= edge for edge in edges)] += 1
-    return torch.tensor([*(math.log(1 + n) for n in count), len(pictured) / len(items), math.log(1 + len(items))])
+    return torch.tensor([*(math.log(1 + n) for n in count), sum(count) / len(items), math.log(1 + len(items))])
 
 
 def _similar(network, model: CtrModel, inputs: Inputs, target: int, items: list[int]) -> Tensor:
@@ -185,10 +185,11 @@ def _similar(network, model: CtrModel, inputs: Inputs, target: int, items: list[
         part, logits, values = slice(head * size, (head + 1) * size), [], []
         for item in items:
             key, value = attention.key(read(item))[part], attention.value(read(item))[part]
-            counts = inputs.present[target] and inputs.present[item] and not (model.cosines.mask_same_item and item == target)
+            both = inputs.present[target] and inputs.present[item]
+            counts = both and not (model.cosines.mask_same_item and item == target)
             cosine = float(inputs.unit[target] @ inputs.unit[item]) if counts else 0.0
             if attention.mix is None:
-                tier = sum(cosine >= edge for edge in model.edges.tolist()) if counts else len(model.edges) + 1
+                tier = sum(cosine >= edge for edge in model.edges.tolist()) if both else len(model.edges) + 1
                 key, value = key + attention.of_keys.weight[tier, part], value + attention.of_values.weight[tier, part]
             logit = query[part] @ key / math.sqrt(size)
             if attention.mix is not None:

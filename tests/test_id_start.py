@@ -10,6 +10,7 @@ from ctr.config import PRESETS, CtrConfig
 from ctr.inputs.batches import assemble
 from ctr.inputs.encode import encode
 from ctr.inputs.sampler import split_sessions
+from ctr.train import TrainConfig
 from ctr.training.loop import train_ctr
 from ctr.training.training import prepare
 from ctr.training.weights import read_weights, ridge
@@ -77,6 +78,20 @@ def test_it_is_fitted_to_the_trained_rows_of_known_items_with_pictures(baseline)
     torch.testing.assert_close(run.network["image_id.bias"].detach(), bias.float())
 
 
+def test_a_map_that_has_been_trained_is_kept(baseline, tmp_path):
+    shop, style = make_shop()
+    config = dataclasses.replace(CONFIG, init_from=baseline, id_start="ridge")
+    train_ctr(shop, pictures(style, "vector"), config, seed=0, folder=tmp_path)
+    inputs = encode(shop, pictures(style, "vector"), config)
+    again = prepare(inputs, dataclasses.replace(config, init_from=tmp_path), seed=0, steps=10, fabric=set_up(1), settings={})
+    weights, _ = read_weights(tmp_path / "best.safetensors")
+    assert torch.equal(again.network["image_id.weight"].detach(), weights["image_id.weight"])
+    plain = dataclasses.replace(CONFIG, init_from=baseline)
+    train_ctr(shop, pictures(style, "vector"), plain, seed=0, folder=tmp_path / "plain")
+    begun = prepare(inputs, dataclasses.replace(config, init_from=tmp_path / "plain"), seed=0, steps=10, fabric=set_up(1), settings={})
+    assert begun.network["image_id.weight"].any()
+
+
 def test_only_unknown_items_with_a_picture_get_it(baseline):
     shop, style = make_shop()
     config = dataclasses.replace(CONFIG, init_from=baseline, id_start="ridge")
@@ -94,6 +109,8 @@ def test_it_needs_a_trained_model_and_ids_that_can_be_unknown(tmp_path):
     shop, style = make_shop()
     with pytest.raises(SettingError, match=r"needs a trained model: --init-from"):
         train_ctr(shop, pictures(style, "vector"), dataclasses.replace(CONFIG, id_start="ridge"), seed=0, folder=tmp_path)
+    with pytest.raises(SettingError, match=r"needs a trained model: --init-from"):
+        TrainConfig(image_feature="vector", ctr=CtrConfig(id_start="ridge"))
     with pytest.raises(SettingError, match="--start warm"):
         CompareConfig(start="cold", ctr=CtrConfig(id_start="ridge"))
     with pytest.raises(SettingError, match="hashed ID"):

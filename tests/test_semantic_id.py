@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from eval.row_feature import clusters_of
 from features.forms.table import FormSettings
 from features.image_feature import image_feature
 from features.learned.residual_codes import codes_of, fit_levels, prefixes_of, quality
@@ -83,6 +84,14 @@ def test_new_pictures_get_the_rows_of_the_old_ones_and_missing_ones_the_last(vec
     again = feature.rule.feature(np.concatenate([vectors[50:60], np.zeros((1, 6), np.float32)]))
     assert (again.rows[:10] == feature.rows[50:60]).all()
     assert again.rows[10].tolist() == [size - 1 for size in feature.parts["semantic_id"].table_sizes]
+
+
+def test_clusters_of_a_form_are_those_of_its_table_without_the_rows_that_are_none(vectors):
+    settings = FormSettings(levels=1, codes=7, clusters=9)
+    for form, wanted in (("semantic_id", 7), ("cluster_id", 9), ("semantic_id+cluster_id", 9), ("vector", 0)):
+        cluster, count = clusters_of(image_feature(form, vectors, settings, seed=0))
+        assert count == wanted
+        assert cluster is None if not wanted else cluster.max() == wanted - 1
 
 
 def test_without_pictures_there_is_one_code(capsys):

@@ -178,7 +178,9 @@ def _group(items: Rules, config: CtrConfig) -> int:
     if not config.retrieve or config.retrieve_by != "category":
         return -1
     if "category" not in items.categorical:
-        raise SettingError("retrieve_by", config.retrieve_by, "items.parquet has no column 'category': add it, or give cosine")
+        raise SettingError(
+            "retrieve_by", config.retrieve_by, "items.parquet has no column 'category' of texts or numbers; add it, or give cosine"
+        )
     return 1 + list(items.categorical).index("category")
 
 

@@ -17,6 +17,7 @@ from ctr.inputs.length_buckets import BucketedHistory, LengthBucket
 from ctr.model.linear import take_rows
 from features.forms.form import ITEM_NUMBERS, ITEM_TABLE, PAIR, PAIR_ATTENTION, PAIR_COUNTS
 
+_ROUNDING = 1e-6  # of cosines in float32, at most
 _BESIDE_COUNTS = 2  # columns beside a history's counts
 
 
@@ -136,23 +137,22 @@ def tier_edges(layout: Layout, config: CtrConfig) -> Tensor:
     """(T - 1,) float32 ascending cosines between tiers.
 
     At quantiles, tier k of T begins where a share 1 - (1 - k / T)^2 of the cosines that training meets lie below: the top one holds one
-    in T^2 of them, for the most similar items tell most.
+    in T^2 of them, for the most similar items tell most. Quantiles often are cosines of pictures that training meets again and again, so
+    edges lie a millionth below them: sums in another order must not move a pair to another tier.
     """
-    image, steps = (
-        layout.image(PAIR_COUNTS) or layout.image(PAIR_ATTENTION),
-        torch.arange(1, config.tiers, dtype=torch.float64) / config.tiers,
-    )
+    image = layout.image(PAIR_COUNTS) or layout.image(PAIR_ATTENTION)
+    steps = torch.arange(1, config.tiers, dtype=torch.float64) / config.tiers
     if image is None or config.tier_edges == "equal":
-        return (2 * steps - 1).float()
+        return (2 * steps - 1 - _ROUNDING).float()
     quantiles = torch.tensor(image.constants["quantiles"], dtype=torch.float64)
     at = (1 - (1 - steps).square()) * (len(quantiles) - 1)
     below = at.floor().long()
-    return torch.lerp(quantiles[below], quantiles[(below + 1).clamp(max=len(quantiles) - 1)], at - below).float()
+    return torch.lerp(quantiles[below], quantiles[(below + 1).clamp(max=len(quantiles) - 1)], at - below).sub(_ROUNDING).float()
 
 
 @torch.no_grad()
 def tier_counts(pairs: Pairs, edges: Tensor, cosines: Cosines) -> Tensor:
-    """(s, P, T + 2): log1p of the number of history items in each tier of cosines with the target; the share with a picture; log1p of L.
+    """(s, P, T + 2): log1p of the number of history items in each tier of cosines with the target; the share that is in any; log1p of L.
 
     Padding, items without a picture and, masked, the target itself are in no tier (SimTier's published code counts padding among those of
     cosine 0).
@@ -164,7 +164,7 @@ def tier_counts(pairs: Pairs, edges: Tensor, cosines: Cosines) -> Tensor:
     tier_sPL = torch.bucketize(pairs.cosine.to(edges.dtype), edges, right=True)
     count_sPT = counted_sPL.new_zeros(*tier_sPL.shape[:2], len(edges) + 1).scatter_add_(2, tier_sPL, counted_sPL)
     length_s11 = pairs.length[:, None, None].to(edges.dtype)
-    share_sP1 = pairs.both.sum(2, keepdim=True) / length_s11.clamp(min=1)
+    share_sP1 = counted_sPL.sum(2, keepdim=True) / length_s11.clamp(min=1)
     return torch.cat([count_sPT.log1p(), share_sP1, length_s11.log1p().expand_as(share_sP1)], dim=2)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ctr.inputs.length_buckets import BucketedHistory, LengthBucket
 from ctr.model.places import Cosines, Pairs, Reading, compared
 
-_STEPS = 1 << 20  # cosines that agree to a millionth count as equal: sums in another order must not retrieve another item
+_STEPS = 1 << 20  # cosines are rounded to a millionth, so that sums in another order hardly ever retrieve another item
 _BELOW = -2 * _STEPS  # of an item without a picture, and of the target itself where that is masked: below any cosine
 _PADDING = -4 * _STEPS
 

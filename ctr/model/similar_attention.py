@@ -22,7 +22,7 @@ class SimilarAttention(nn.Module):
     "buckets" (DMF: Fan et al. 2025, arXiv:2510.11066): logit = q (k + S_k[t]) / sqrt(W / H) and value = v + S_v[t], with rows S of the tier
     t of the cosine; q S_k needs T products for a target, not L.
 
-    A cosine is 0, and its tier one of its own, where an item has no picture or, masked, is the target itself.
+    A cosine is 0 where an item has no picture or, masked, is the target itself; the tier of an item without a picture is one of its own.
 
     Args:
         place: "logits" or "buckets".
@@ -46,14 +46,14 @@ class SimilarAttention(nn.Module):
         q_sHPW, k_sHLW, v_sHLW = (self._split(part) for part in (self.query(target_sPW), self.key(x_sLW), self.value(x_sLW)))
         q_sHPW = q_sHPW * q_sHPW.shape[-1] ** -0.5
         logit_sHPL = q_sHPW @ k_sHLW.transpose(2, 3)
-        shown_sPL = compared(pairs, cosines)
+        cosine_sPL = pairs.cosine * compared(pairs, cosines)
         tier_s1PL = None
         if self.mix is not None:
-            logit_sHPL = self.mix(logit_sHPL, (pairs.cosine * shown_sPL)[:, None])
+            logit_sHPL = self.mix(logit_sHPL, cosine_sPL[:, None])
         else:
             assert self.of_keys is not None
             assert self.of_values is not None
-            tier_sPL = torch.bucketize(pairs.cosine.to(edges.dtype), edges, right=True).where(shown_sPL, len(edges) + 1)
+            tier_sPL = torch.bucketize(cosine_sPL.to(edges.dtype), edges, right=True).where(pairs.both, len(edges) + 1)
             tier_s1PL = tier_sPL[:, None].expand(-1, self.heads, -1, -1)
             logit_sHPL = logit_sHPL + (q_sHPW @ self._split(self.of_keys.weight[None]).transpose(2, 3)).gather(3, tier_s1PL)
         share_sHPL = (logit_sHPL if real_sL is None else logit_sHPL.masked_fill(~real_sL[:, None, None], -torch.inf)).softmax(-1)

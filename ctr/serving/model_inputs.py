@@ -223,7 +223,7 @@ class ExportedCatalogue:
             feature = self.spec.rule.feature(np.stack([given[things[number].id] for number in places]))
             present[places] = feature.present
             for name, values in (("vectors", feature.numbers), ("unit", feature.unit)):
-                if values is not None:
+                if values is not None and self.sizes[name]:
                     found[name][places] = values
             rows[np.ix_(places, range(first, len(layout.item)))] = feature.rows
         return found["vectors"], found["unit"], present

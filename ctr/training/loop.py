@@ -171,6 +171,7 @@ def check_trainable(shop: Shop, config: CtrConfig) -> None:
     Raises:
         UserError: names the split.
         DataError: `history_scope` needs a column that is not there.
+        SettingError: `retrieve_by` does.
     """
     for split in ("train", "valid"):
         click = shop.click[shop.rows(split)]
@@ -179,6 +180,8 @@ def check_trainable(shop: Shop, config: CtrConfig) -> None:
         if split == "train" and click.min() == click.max():
             what = "nothing but clicks" if click[0] else "no click"
             raise UserError(f"{shop.folder}: the train split holds {what}, so nothing can be learned; log longer or change the split")
+    if config.retrieve and config.retrieve_by == "category" and shop.item_category is None:
+        raise SettingError("retrieve_by", "category", "items.parquet has no such column of texts or numbers: add it, or give cosine")
     if shop.session_category is None or shop.item_category is None:
         click_history(shop, max_items=config.click_items, scope=config.history_scope)  # refuses scope "category"
 

@@ -60,6 +60,8 @@ def shard(model: CtrModel, config: CtrConfig, device: torch.device) -> Distribut
     for name, part in model.named_children():
         if name != "tables":
             part.to(device)
+    for name, buffer in model.named_buffers(recurse=False):  # of the model itself, which is not moved as a whole: tables have no values yet
+        setattr(model, name, buffer.to(device))
     kind, settings = OPTIMIZERS[config.table_optimizer]
     weights = [weight for _, weight in model.tables.named_tables()]
     apply_optimizer_in_backward(kind, weights, {"lr": config.table_learning_rate, **settings})

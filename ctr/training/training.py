@@ -83,6 +83,8 @@ def prepare(inputs: Inputs, config: CtrConfig, *, seed: int, steps: int, fabric:
         warm_start(sharded.module, network, parts, config.start, inputs)
         if isinstance(sharded.module.image_id, nn.Linear):
             begin_ids_from_pictures(sharded.module.image_id, config.start, inputs)
+            for weight in sharded.module.image_id.parameters():  # processors differ in the last digits
+                weight.data.copy_(fabric.broadcast(weight.detach()))
     elif config.click_rate_start and not inputs.layout.own_score:
         begin_at_click_rate(network["logit.bias"], inputs.shop.click[inputs.shop.rows("train")])
     optimizer = torch.optim.AdamW(parameter_groups(network), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)

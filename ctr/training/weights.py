@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ctr.inputs.encode import IMAGE_TABLES, Inputs
 from ctr.model.linear import ImagePart
 from ctr.training.sharding import TableShard
+from features.forms.table import forms_of
 from run.checkpoint import write_weights
 from run.errors import UserError
 
@@ -22,6 +23,9 @@ def save_weights(path: Path, weights: dict[str, Tensor], inputs: Inputs) -> None
     """Write weights, the form of their image feature and a hash of the vocabulary that their rows belong to."""
     metadata = {"form": inputs.layout.form, "vocabulary": vocabulary_hash(inputs)}
     write_weights(path, weights, metadata)
+
+
+_ID_MAP = "image_id."  # how the names of the map from pictures to IDs begin
 
 
 @contextmanager
@@ -82,15 +86,16 @@ def warm_start(model: nn.Module, network: Mapping[str, nn.Parameter], parts: Seq
             raise UserError(f"{path}: not the weights of a CTR run; give its best.safetensors")
         if noted["vocabulary"] != vocabulary_hash(inputs):
             raise UserError(f"{path}: weights of other data or of another min_count; train them on {inputs.shop.folder} first")
-        same_form = noted.get("form") == inputs.layout.form
+        same_form = forms_of(noted.get("form", "")) == forms_of(inputs.layout.form)
 
         def rows(name: str, shape: Sequence[int], begin: int = 0, end: int | None = None) -> Tensor:
             if name not in there or file.get_slice(name).get_shape() != list(shape):
-                raise UserError(f"{path}: no weights of shape {tuple(shape)} for '{name}'; train both with the same sizes")
+                what = "the same sizes, adapter, tiers and similarity_place" if of_image(name) else "the same sizes"
+                raise UserError(f"{path}: no weights of shape {tuple(shape)} for '{name}'; train both with {what}")
             return file.get_slice(name)[begin:end]
 
         for name, weight in network.items():
-            if same_form or not of_image(name):
+            if not of_image(name) or (same_form and (name in there or not name.startswith(_ID_MAP))):
                 weight.copy_(rows(name, weight.shape))
         for part in parts:
             if same_form or not of_image(part.name):
@@ -105,11 +110,17 @@ def warm_start(model: nn.Module, network: Mapping[str, nn.Parameter], parts: Seq
 def begin_ids_from_pictures(image_id: nn.Linear, path: Path, inputs: Inputs) -> None:
     """Set the linear map from pictures to IDs by ridge regression: the trained rows of known items less that of unknown ones.
 
+    Trained weights that hold such a map keep it.
+
     Args:
         image_id: (D) -> (E).
         path: of trained weights, as `warm_start`'s.
     """
-    table = next(value for name, value in read_weights(path)[0].items() if name.startswith("tables.") and name.endswith(".item.weight"))
+    with opened(path) as file:
+        names = list(file.keys())
+        if any(name.startswith(_ID_MAP) for name in names):
+            return
+        table = file.get_tensor(next(name for name in names if name.startswith("tables.") and name.endswith(".item.weight")))
     at = [one.name for one in inputs.items.tables].index("item")
     row = torch.from_numpy(inputs.items.rows[at].astype("int64"))
     known = (row > 0) & torch.from_numpy(inputs.present)

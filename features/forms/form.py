@@ -18,7 +18,6 @@ ITEM_TABLE = "item table"  # rows of embedding tables, summed, for the target an
 PAIR = "pair"  # the cosine of each pair of target and history item, with a flag for "both have a picture"
 PAIR_COUNTS = "pair counts"  # for each history, how many of its items are how similar to the target: dense columns of the impression
 PAIR_ATTENTION = "pair attention"  # for each history, what an attention that knows these cosines gives: dense columns of the impression
-PLACES = (ITEM_NUMBERS, ITEM_TABLE, PAIR, PAIR_COUNTS, PAIR_ATTENTION)
 COMPARING = frozenset({PAIR, PAIR_COUNTS, PAIR_ATTENTION})  # places that read cosines of unit embeddings
 
 

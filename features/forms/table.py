@@ -44,12 +44,14 @@ class FormSettings(*_SETTINGS):
 
 
 def forms_of(name: str) -> tuple[str, ...]:
-    """The forms that a name means, none for the baseline's.
+    """The forms that a name means, in the order of FORMS; none for the baseline's.
 
-    >>> forms_of("sim_tier+cluster_id"), forms_of("none")
-    (('sim_tier', 'cluster_id'), ())
+    >>> forms_of("sim_tier + cluster_id"), forms_of("none")
+    (('cluster_id', 'sim_tier'), ())
     """
-    return () if name == NO_FORM else tuple(name.split(JOIN))
+    order = {form: place for place, form in enumerate(FORMS)}
+    found = [form.strip() for form in name.split(JOIN)]
+    return () if name == NO_FORM else tuple(sorted(found, key=lambda form: order.get(form, len(order))))
 
 
 def check_form(setting: str, name: str) -> None:
@@ -59,10 +61,13 @@ def check_form(setting: str, name: str) -> None:
         SettingError: names the unknown form, and those that are known.
     """
     for form in forms_of(name):
+        if not form:
+            raise SettingError(setting, name, f"no form stands beside a {JOIN}")
         if form not in FORMS:
             near = difflib.get_close_matches(form, FORMS, n=1)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise SettingError(setting, name, f"no form {form!r}{meant} There are {', '.join(FORMS)}, and any of them joined by {JOIN}")
+            meant = f" did you mean {near[0]!r}?" if near else ""
+            alone = f" {NO_FORM}, the baseline, stands alone;" if form == NO_FORM else meant
+            raise SettingError(setting, name, f"no form {form!r};{alone} there are {', '.join(FORMS)}, and any of them joined by {JOIN}")
     if len(set(forms_of(name))) < len(forms_of(name)):
         raise SettingError(setting, name, "a form is named twice; name each once")
 
