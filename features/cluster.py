@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from data.source import SourceConfig
 from features.forms.cluster_id import ClusterIdSettings
+from features.forms.semantic_id import check_levels
 from run.config import parse, positive
-from run.errors import SettingError, UserError, entry
+from run.errors import UserError, entry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,10 +48,7 @@ class ClusterConfig:
     def __post_init__(self):
         positive("clusters", self.clusters)
         positive("levels", self.levels)
-        if self.clusters**self.levels > 2**63:
-            raise SettingError(
-                "levels", self.levels, f"with {self.clusters:,} codes, prefixes exceed 64 bits; give fewer levels or --clusters"
-            )
+        check_levels(self.levels, self.clusters, flag="--clusters")
 
 
 @entry

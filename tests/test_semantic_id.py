@@ -107,5 +107,7 @@ def test_without_pictures_there_is_one_code(capsys):
 def test_impossible_settings_are_refused(settings, named):
     with pytest.raises(SettingError, match=named):
         FormSettings(**settings)
+    with pytest.raises(SettingError, match="16 or fewer"):
+        FormSettings(levels=2**63 - 1)  # at once, and without a number of 2^66 bits
     with pytest.raises(SettingError, match="clusters"):
         FormSettings(clusters=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from run.errors import SettingError
 
 if TYPE_CHECKING:
     import numpy as np
+
+MOST_LEVELS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +27,18 @@ class SemanticIdSettings:
     def __post_init__(self):
         for name in ("levels", "codes"):
             positive(name, getattr(self, name))
-        if self.codes**self.levels > 2**63:
-            raise SettingError("levels", self.levels, f"prefixes of {self.codes:,} codes exceed 64 bits; give fewer levels or --codes")
+        check_levels(self.levels, self.codes, flag="--codes")
+
+
+def check_levels(levels: int, codes: int, *, flag: str) -> None:
+    """Refuse so many codes that their prefixes have no number of 64 bits.
+
+    Raises:
+        SettingError: names the other setting by its flag.
+    """
+    if levels > MOST_LEVELS or levels * math.log2(codes) > 63:
+        fix = f"give {MOST_LEVELS} or fewer; with {codes:,} codes, prefixes must fit in 64 bits (or give a lower {flag})"
+        raise SettingError("levels", levels, fix)
 
 
 class SemanticId(Form):
