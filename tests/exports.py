@@ -11,11 +11,10 @@ import pytest
 
 from ctr.export import main as export
 from ctr.score import Scorer
-from features.forms.table import FORM_NAMES
 from run.folder import locked
 from tests.trained_ctr import make_run, run_folder
 
-FORMS = ("none", *FORM_NAMES, "sim_tier+cluster_id")
+FORMS = ("none", "vector", "semantic_id", "sim_score", "sim_attention", "cluster_id+sim_tier")  # each form once
 HALVED = ("sim_score", "--score-place", "after", "--hash-ids", "50", "--table-precision", "fp16")
 
 

@@ -118,7 +118,7 @@ def test_target_attention_weighs_by_an_mlp_over_the_four_parts():
 @pytest.mark.parametrize("pooling", ["self", "target"])
 def test_impressions_read_a_few_at_a_time_give_the_same_result_and_gradients(pooling, monkeypatch):
     torch.manual_seed(0)
-    network = HistoryNetwork(6, 2, width=8, heads=2, pooling=pooling, score_place="before")
+    network = HistoryNetwork(6, 0, 2, width=8, heads=2, pooling=pooling, score_place="before")
     lengths, count = np.array([4, 0, 3, 4]), np.array([3, 1, 2, 1])
     place = np.arange(lengths.sum())
     history = BucketedHistory(torch.arange(11), length_buckets(place, np.zeros(11), lengths, count, each_impression=True))

@@ -153,7 +153,7 @@ def test_every_training_is_announced_with_its_number_when_it_begins(undisturbed)
     assert "encoder courier seed 0 (1 of 3)" in lines
     assert "ctr baseline (start) none seed 0 (1 of 1)" in lines
     assert "ctr baseline none seed 0 (1 of 15)" in lines
-    assert "ctr shuffled courier vector seed 0 (13 of 15)" in lines
+    assert f"ctr shuffled courier {FORMS[-1]} seed 0 (13 of 15)" in lines
     assert len(lines) == len(set(lines)) == 1 + 3 + 1 + 15
 
 
@@ -218,13 +218,13 @@ def test_the_truth_is_read_by_no_stage(undisturbed, tmp_path):
     copy.mkdir()
     for name in ("items.parquet", "users.parquet", "impressions.parquet", "events.parquet", "images"):
         (copy / name).symlink_to(world / name)
-    done = run(tmp_path / "run", "--data", str(copy), "--encoders", "simclr", "--image-features", "vector")
+    done = run(tmp_path / "run", "--data", str(copy), "--encoders", "simclr", "--image-features", "sim_score")
     assert done.returncode == 0, done.stderr
     found, first = results(tmp_path / "run"), results(out)
     assert "oracle" in first
     assert "oracle" not in found
     assert found["baseline"] == first["baseline"]
-    same = next(row for row in first["rows"] if (row["encoder"], row["image_feature"]) == ("simclr", "vector"))
+    same = next(row for row in first["rows"] if (row["encoder"], row["image_feature"]) == ("simclr", "sim_score"))
     assert found["rows"][0] == {**same, "selected": True}
     assert "No clusters are shown: no image feature was made of clusters." in (tmp_path / "run" / "report.html").read_text()
     assert "No clusters are shown" not in (out / "report.html").read_text()

@@ -58,7 +58,7 @@ def test_an_export_that_is_unfinished_damaged_or_of_an_unknown_form_is_refused(m
     shutil.copytree(made("cluster_id")[2], out)
     meta = json.loads((out / "meta.json").read_text())
     (out / "meta.json").write_text(json.dumps(meta | {"form": "hologram"}))
-    with pytest.raises(UserError, match=r"form 'hologram'; there are none, cluster_id, sim_score, vector"):
+    with pytest.raises(UserError, match=r"form 'hologram'; there are cluster_id, semantic_id"):
         Scorer.load(out)
     (out / "meta.json").write_text(json.dumps(meta))
     (out / "model.pt2").write_bytes(b"PK")
