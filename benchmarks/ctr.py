@@ -234,7 +234,7 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
     """A log in memory: items drawn uniformly for histories of `length` clicks and for sessions; half of the impressions are clicked."""
     import polars as pl
 
-    from ctr.inputs.encode import EncodedColumns, Inputs, Layout, image_layouts
+    from ctr.inputs.encode import EncodedColumns, Inputs, Layout, image_layouts, image_tables
     from ctr.inputs.rules import Table
     from data.log.histories import History
     from data.log.shop_folder import SPLITS, Shop
@@ -267,15 +267,11 @@ def made_up(length: int, per_session: int, items: int, form: str, *, sessions: i
         unit = rng.random((items, VECTOR), dtype=np.float32) - 0.5
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)
         feature = learned_rule(form, unit[:5000], seed=0).feature(unit)
-    images = image_layouts(feature)
-    sizes = [size for part in feature.parts.values() for size in part.table_sizes]
-    names = [name for image in images for name in image.tables]
-    tables = (
-        Table(name="item", size=items, dim=ITEM), *(Table(name=name, size=size, dim=16) for name, size in zip(names, sizes, strict=True))
-    )  # fmt: skip
+    tables = (Table(name="item", size=items, dim=ITEM), *image_tables(feature, 16))
     layout = Layout(
         item=tables, user=(), context=(), item_numeric=0, user_numeric=0, context_numeric=0, words=0, titles=False, queries=False,
-        form=form, images=images, group=-1, matched=COLUMNS if numbers else 0, log_numbers=STATISTICS if numbers else 0, distances=(),
+        form=form, images=image_layouts(feature), group=-1,
+        matched=COLUMNS if numbers else 0, log_numbers=STATISTICS if numbers else 0, distances=(),
         own_score=False,
         own_line=(1.0, 0.0),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from features.forms.table import FORMS, form_modules
+from features.forms.table import FORMS, NO_FORM, form_modules
 from run.config import one_of, positive, seconds
 from run.errors import SettingError
 from run.source_code import code_hash
@@ -128,6 +128,12 @@ class CtrConfig:
         return seconds("statistics_lag", self.statistics_lag)
 
     @property
+    def need_start(self) -> dict[str, Any]:
+        """The settings, with their values, that ask something of trained weights to start from; the baseline reads none of them."""
+        asked = {"picture_epochs": self.picture_epochs, "id_start": self.id_start}
+        return {name: value for name, value in asked.items() if value not in (0, "none")}
+
+    @property
     def start(self) -> Path | None:
         """The weights file that `init_from` means."""
         return self.init_from / "best.safetensors" if self.init_from is not None and self.init_from.is_dir() else self.init_from
@@ -197,3 +203,16 @@ def code_of(form: str, module: str = "ctr.training.loop") -> str:
     own = form_modules(form)
     others = [module for name in FORMS for module in form_modules(name) if module not in own]
     return code_hash(module, *own, without=("features.forms.table", *others))
+
+
+def refuse_without_start(config: CtrConfig, form: str) -> None:
+    """Refuse settings that need trained weights to start from where there are none.
+
+    Args:
+        form: as `code_of`'s.
+
+    Raises:
+        SettingError: names the setting.
+    """
+    for name, value in config.need_start.items() if form != NO_FORM and config.start is None else ():
+        raise SettingError(name, value, "needs a trained model: --init-from (eval.compare: --start warm)")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ctr.config import PRESETS as CTR_PRESETS
-from ctr.config import CtrConfig
+from ctr.config import CtrConfig, refuse_without_start
 from data.source import PRESETS as SOURCE_PRESETS
 from data.source import SourceConfig
-from features.forms.table import FORM_NAMES, NO_FORM, FormSettings, check_form, reads_pairs
+from features.forms.table import FORM_NAMES, NO_FORM, FormSettings, check_form
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from pretrain.methods.table import default_encoders
@@ -50,9 +50,7 @@ class TrainConfig:
         check_form("image_feature", self.image_feature)
         if not -(2**63) <= self.seed < 2**63:
             raise SettingError("seed", self.seed, "give an integer of 64 bits")
-        for name, none in (("picture_epochs", 0), ("id_start", "none")):
-            if self.image_feature != NO_FORM and getattr(self.ctr, name) != none and self.ctr.start is None:
-                raise SettingError(name, getattr(self.ctr, name), "needs a trained model: --init-from")
+        refuse_without_start(self.ctr, self.image_feature)
         if self.image_feature == NO_FORM and self.embeddings is not None:
             raise SettingError("embeddings", self.embeddings, f"--image-feature none takes none; give one of {', '.join(FORM_NAMES)}")
 
@@ -100,8 +98,7 @@ def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:
     """The feature that the flags select, from an embeddings folder or from an encoder trained for it."""
     from features.embeddings import read_embeddings
     from features.encoder_stages import Experiment, make_embeddings
-    from features.image_feature import image_feature, items_shown_before, no_image
-    from features.learned.shown_and_clicked import shown_and_clicked
+    from features.image_feature import feature_of_shop, no_image
 
     if config.image_feature == NO_FORM:
         return no_image(len(shop.items))
@@ -110,9 +107,7 @@ def image_feature_for(shop: Shop, config: TrainConfig) -> ImageFeature:
         experiment = Experiment(root=config.out, source=config.source, pretrain=config.pretrain)
         folder = make_embeddings(experiment, default_encoders()[0], config.seed).folder / "embeddings"
     vectors = read_embeddings(folder, shop.items["item_id"])
-    known, centre = items_shown_before(shop, "valid"), config.pretrain.centre
-    pairs = shown_and_clicked(shop, seed=config.seed) if reads_pairs(config.image_feature) else None
-    return image_feature(config.image_feature, vectors, config.forms, seed=config.seed, fit_on=known, centre=centre, pairs=pairs)
+    return feature_of_shop(shop, vectors, config.image_feature, config.forms, seed=config.seed, centre=config.pretrain.centre)
 
 
 def _shown(value: float | None) -> str:

@@ -94,9 +94,8 @@ class CompareConfig:
             raise SettingError("seeds", self.seeds, f"give at most {MOST_SEEDS}")
         one_of("gauc_weight", self.gauc_weight, ("session", "impression"))
         one_of("gauc_key", self.gauc_key, ("session", "user"))
-        for name, none in (("picture_epochs", 0), ("id_start", "none")):
-            if self.start == "cold" and getattr(self.ctr, name) != none:
-                raise SettingError(f"ctr.{name}", getattr(self.ctr, name), "needs a trained baseline: --start warm")
+        for name, value in self.ctr.need_start.items() if self.start == "cold" else ():
+            raise SettingError(f"ctr.{name}", value, "needs a trained baseline: --start warm")
         if self.jobs < 0:
             raise SettingError("jobs", self.jobs, "give 0 or more")
 

@@ -10,9 +10,8 @@ import numpy as np
 
 from data.log.shop_folder import Shop
 from features.embeddings import read_embeddings
-from features.forms.table import FormSettings, reads_pairs
-from features.image_feature import ImageFeature, image_feature, items_shown_before
-from features.learned.shown_and_clicked import shown_and_clicked
+from features.forms.table import FormSettings
+from features.image_feature import ImageFeature, feature_of_shop
 from run.randomness import permutation
 
 
@@ -31,9 +30,7 @@ def row_feature(
     if shuffled:
         present = np.flatnonzero(vectors.any(1))
         vectors[present] = vectors[present[permutation(len(present), seed, "shuffled")]]
-    known = items_shown_before(shop, "valid")
-    pairs = shown_and_clicked(shop, seed=seed) if reads_pairs(form) else None
-    return image_feature(form, vectors, settings, seed=seed, fit_on=known, centre=centre, pairs=pairs)
+    return feature_of_shop(shop, vectors, form, settings, seed=seed, centre=centre)
 
 
 def clusters_of(feature: ImageFeature) -> tuple[np.ndarray | None, int]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from data.log.shop_folder import SPLITS, Shop
 from features.forms.form import PlaceValues
-from features.forms.table import FORMS, NO_FORM, FormSettings, check_form, forms_of
-from features.learned.shown_and_clicked import cosines_of
+from features.forms.table import FORMS, NO_FORM, FormSettings, check_form, forms_of, reads_pairs
+from features.learned.shown_and_clicked import cosines_of, shown_and_clicked
 from pretrain.similarity import common_part, without_common
 
 SAME_DIRECTION = 1e-5  # unit rows this near to each other differ by float32's rounding alone
@@ -49,10 +49,8 @@ class ImageFeature:
     @property
     def rows(self) -> np.ndarray:
         """(N, T) int64, a row of each table of the forms that have any."""
-        return np.concatenate([np.zeros((len(self.present), 0), np.int64), *self._tables()], axis=1)
-
-    def _tables(self) -> list[np.ndarray]:
-        return [part.rows for part in self.parts.values() if part.rows is not None]
+        tables = [part.rows for part in self.parts.values() if part.rows is not None]
+        return np.concatenate([np.zeros((len(self.present), 0), np.int64), *tables], axis=1)
 
 
 def no_image(items: int) -> ImageFeature:
@@ -107,6 +105,14 @@ def learned_rule(
     cosines, settings = None if pairs is None else cosines_of(pairs, vectors), settings or FormSettings()
     constants = {name: FORMS[name].learn(vectors[known], settings, seed=seed, cosines=cosines) for name in forms_of(form)}
     return ImageRule(form=form, common=common, constants=constants)
+
+
+def feature_of_shop(
+    shop: Shop, vectors: np.ndarray, form: str, settings: FormSettings | None = None, *, seed: int, centre: bool
+) -> ImageFeature:
+    """Embeddings of a shop's items in a form, whose constants are learned from what was shown before validation; as `image_feature`."""
+    pairs = shown_and_clicked(shop, seed=seed) if reads_pairs(form) else None
+    return image_feature(form, vectors, settings, seed=seed, fit_on=items_shown_before(shop, "valid"), centre=centre, pairs=pairs)
 
 
 def all_alike(unit_vectors: np.ndarray) -> bool:

@@ -18,7 +18,7 @@ from data.pictures.reader import Pictures
 from pretrain.backbones.backbone import Backbone, backbone_of
 from pretrain.backbones.body import Body
 from pretrain.backbones.feature_store import Features
-from pretrain.backbones.heads import add_common, from_components, starts
+from pretrain.backbones.heads import FIRST_START, add_common, from_components, starts
 from pretrain.embedding import Validation, undistorted
 from pretrain.feed import Piece, feed
 from pretrain.gradient_cache import loss_of_step
@@ -218,12 +218,14 @@ def choose_components(
     features = some_features(net.body, shop, store, config, seed=seed)
     if len(features) <= config.dim:
         return {}
-    found, weights = {}, starts(features, net.body.parts)
-    for name, weight_F in weights.items():
-        from_components(net.head, features, whiten=False, weight_F=weight_F)
-        found[name] = validation.gauc(trained_part(net, config), store, config)[0]
-    best = max(found, key=lambda name: found[name])
-    from_components(net.head, features, whiten=False, weight_F=weights[best])
+    best, score, head = "", -1.0, net.head.state_dict()
+    for name, weight_F in starts(features, net.body.parts).items():
+        if name != FIRST_START:  # the head begins as that already
+            from_components(net.head, features, whiten=False, weight_F=weight_F)
+        found = validation.gauc(trained_part(net, config), store, config)[0]
+        if found > score:
+            best, score, head = name, found, {key: value.clone() for key, value in net.head.state_dict().items()}
+    net.head.load_state_dict(head)
     return {"components": best}
 
 

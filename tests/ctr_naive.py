@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctr.inputs.encode import IMAGE_TABLES, EncodedColumns, Inputs
+from ctr.inputs.encode import EncodedColumns, Inputs, is_image_table
 from ctr.model.ctr_model import CtrModel
 from data.log.histories import History
 from data.log.shop_folder import Shop
@@ -229,7 +229,7 @@ def _item(model: CtrModel, inputs: Inputs, item: int) -> Tensor:
 
 def _columns(model: CtrModel, columns: EncodedColumns, at: int) -> Tensor:
     tables = dict(model.tables.named_tables())
-    embedded = [tables[t.name][int(columns.rows[k, at])] for k, t in enumerate(columns.tables) if not t.name.startswith(IMAGE_TABLES)]
+    embedded = [tables[t.name][int(columns.rows[k, at])] for k, t in enumerate(columns.tables) if not is_image_table(t.name)]
     return torch.cat([*embedded, torch.from_numpy(columns.numeric[at])])
 
 

@@ -12,9 +12,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from ctr.config import POOLINGS
+from ctr.config import POOLINGS, CtrConfig
 from ctr.inputs.length_buckets import BucketedHistory
 from ctr.model.ctr_model import CtrModel
+from ctr.training.loop import train_ctr
 from data.log.events import ACTIONS, EventRows, by_action
 from data.log.shop_folder import SPLITS, Events, Shop, load_shop
 from features.forms.form import PlaceValues
@@ -141,6 +142,13 @@ def begun_at_zero(model: CtrModel) -> None:
         if {"image", "order", "of_keys", "of_values"} & set(name.split(".")):
             generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
             weight.copy_((torch.rand(weight.shape, generator=generator) - 0.5) * 0.6)
+
+
+def trained_baseline(folder: Path, config: CtrConfig) -> Path:
+    """A run of the baseline on the tests' shop, for models that go on from it."""
+    shop, _ = make_shop()
+    train_ctr(shop, no_image(len(shop.items)), config, seed=0, folder=folder)
+    return folder
 
 
 PLACES = {  # by name: settings of a CTR model

@@ -15,19 +15,16 @@ from ctr.training.loop import train_ctr
 from ctr.training.training import prepare
 from ctr.training.weights import read_weights, ridge
 from eval.compare import CompareConfig
-from features.image_feature import no_image
 from run.devices import set_up
 from run.errors import SettingError
-from tests.ctr_shop import make_shop, pictures
+from tests.ctr_shop import make_shop, pictures, trained_baseline
 
 CONFIG = CtrConfig(**PRESETS["tiny"] | {"epochs": 1, "min_count": 18}, threads=1)
 
 
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory):
-    folder, (shop, _) = tmp_path_factory.mktemp("baseline"), make_shop()
-    train_ctr(shop, no_image(len(shop.items)), CONFIG, seed=0, folder=folder)
-    return folder
+    return trained_baseline(tmp_path_factory.mktemp("baseline"), CONFIG)
 
 
 def test_ridge_is_the_closed_form_at_the_strength_with_the_least_leave_one_out_error():

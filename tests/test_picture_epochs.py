@@ -19,16 +19,14 @@ from features.image_feature import no_image
 from run.devices import set_up
 from run.errors import SettingError, Stopped
 from run.files import read_json
-from tests.ctr_shop import make_shop, pictures
+from tests.ctr_shop import make_shop, pictures, trained_baseline
 
 CONFIG = CtrConfig(**PRESETS["tiny"] | {"epochs": 1, "patience": 10_000}, threads=1)
 
 
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory):
-    folder, (shop, _) = tmp_path_factory.mktemp("baseline"), make_shop()
-    train_ctr(shop, no_image(len(shop.items)), CONFIG, seed=0, folder=folder)
-    return folder
+    return trained_baseline(tmp_path_factory.mktemp("baseline"), CONFIG)
 
 
 @pytest.mark.parametrize("form", ["vector", "cluster_id+sim_tier", "sim_attention"])

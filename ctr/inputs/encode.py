@@ -32,6 +32,11 @@ HISTORIES = ("clicks", "purchases", "cart")
 IMAGE_TABLES = "image:"  # how the names of the item tables that forms fill begin, in weights files too
 
 
+def is_image_table(name: str) -> bool:
+    """Whether a form fills the table of this name."""
+    return name.startswith(IMAGE_TABLES)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncodedColumns:
     """The features of n items, users or impressions."""
@@ -150,13 +155,10 @@ def clicks_of(shop: Shop, config: CtrConfig) -> History:
 
 def layout_of(vocabularies: Vocabularies, feature: ImageFeature, config: CtrConfig) -> Layout:
     """What a model of these vocabularies and this image feature must know to be built."""
-    item = vocabularies.item.tables(config)
     images = image_layouts(feature)
-    sizes = [size for part in feature.parts.values() for size in part.table_sizes]
-    names = [name for image in images for name in image.tables]
-    item = (*item, *(Table(name=name, size=size, dim=config.cluster_size) for name, size in zip(names, sizes, strict=True)))
     layout = Layout(
-        item=item, user=vocabularies.user.tables(config), context=vocabularies.context.tables(config),
+        item=(*vocabularies.item.tables(config), *image_tables(feature, config.cluster_size)),
+        user=vocabularies.user.tables(config), context=vocabularies.context.tables(config),
         item_numeric=vocabularies.item.numbers, user_numeric=vocabularies.user.numbers, context_numeric=vocabularies.context.numbers,
         log_numbers=len(vocabularies.log_numbers), matched=1 + len(vocabularies.item.categorical) if config.match else 0,
         group=_group(vocabularies.item, config),
@@ -182,6 +184,13 @@ def _group(items: Rules, config: CtrConfig) -> int:
             "retrieve_by", config.retrieve_by, "items.parquet has no column 'category' of texts or numbers; add it, or give cosine"
         )
     return 1 + list(items.categorical).index("category")
+
+
+def image_tables(feature: ImageFeature, dim: int) -> tuple[Table, ...]:
+    """The item tables that an image feature's forms fill, in the order of its rows."""
+    names = [name for image in image_layouts(feature) for name in image.tables]
+    sizes = [size for part in feature.parts.values() for size in part.table_sizes]
+    return tuple(Table(name=name, size=size, dim=dim) for name, size in zip(names, sizes, strict=True))
 
 
 def image_layouts(feature: ImageFeature) -> tuple[ImageLayout, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ctr.inputs.length_buckets import BucketedHistory, LengthBucket
-from ctr.model.linear import ImagePart, LinearWithImage, put, take_rows
+from ctr.model.linear import ImagePart, LinearWithImage, Rows, put, take_rows
 from ctr.model.order import order_bucket, order_buckets, positions, window_shares
 from ctr.model.places import Reading
 
@@ -101,18 +101,6 @@ class TargetAttention(nn.Module):
         return _weighted_sum(weight_bL if real_bL is None else weight_bL * real_bL, x_bLW)
 
 
-class Order(nn.Module):
-    """What the place in a history adds to an item: one row per bucket, zeros at first."""
-
-    def __init__(self, buckets: int, width: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(buckets, width))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
-
-
 class HistoryNetwork(nn.Module):
     """One history (clicks, purchases or cart): items -> projection -> attention and pooling -> projection.
 
@@ -136,7 +124,7 @@ class HistoryNetwork(nn.Module):
         self.pool = SelfAttention(width, heads) if pooling == "self" else TargetAttention(width)
         self.out = nn.Linear(width, width)
         self.score_place, self.history_order, self.windows = score_place, order, tuple(windows)
-        self.order = Order(order_buckets(order, most), width) if order != "none" else None
+        self.order = Rows(order_buckets(order, most), width) if order != "none" else None
 
     @property
     def size(self) -> int:

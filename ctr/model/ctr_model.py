@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctr.config import CtrConfig
 from ctr.inputs.batches import Batch
-from ctr.inputs.encode import IMAGE_TABLES, Layout
+from ctr.inputs.encode import Layout, is_image_table
 from ctr.inputs.rules import Table
 from ctr.model.linear import put, take_rows
 from ctr.model.match import history_match
@@ -39,7 +39,7 @@ class CtrModel(Network):
         """(B,) logits."""
         found, texts = self.tables(batch.ids, batch.words)
         if self.pictures_alone:
-            found = {name: rows if name.startswith(IMAGE_TABLES) else rows.detach() for name, rows in found.items()}
+            found = {name: rows if is_image_table(name) else rows.detach() for name, rows in found.items()}
             texts = None if texts is None else texts.detach()
         if self.image_id is not None:
             found |= {"item": self.known_by_picture(found["item"], batch.ids["item"].values(), batch.unit, batch.present)}
@@ -56,7 +56,7 @@ class CtrModel(Network):
             read = full
             if self.retrieve:
                 read = retrieved(full, self._likeness(full, pairs, batch), batch.target, self.retrieve)
-                pairs = self._pairs(batch, read)
+                pairs = self._pairs(batch, read) if self.reads_pairs else None
             if pairs is not None and self.layout.image(PAIR_ATTENTION) is not None:
                 similar.append(network.similar(item_UD, image_UF, pairs, read, self.edges, self.cosines))
             scores = None if pairs is None or self.layout.image(PAIR) is None else [pair_feature(each, self.cosines) for each in pairs]
@@ -108,5 +108,5 @@ def build(layout: Layout, config: CtrConfig, seed: int) -> CtrModel:
 
 def _joined(found: dict[str, Tensor], tables: tuple[Table, ...], numeric: Tensor, text: Tensor | None = None) -> Tensor:
     """(n, D): embeddings, numbers and text of n items, users or impressions, without the image feature."""
-    parts = [found[table.name] for table in tables if not table.name.startswith(IMAGE_TABLES)] + [numeric]
+    parts = [found[table.name] for table in tables if not is_image_table(table.name)] + [numeric]
     return torch.cat(parts if text is None else [*parts, text], dim=1)

@@ -17,6 +17,18 @@ def put(rows: Tensor, places: list[Tensor], size: int) -> Tensor:
     return rows.new_zeros(size, rows.shape[1]).index_copy(0, torch.cat(places), rows)
 
 
+class Rows(nn.Module):
+    """One row for each bucket of what is added to others, zeros at first: of places in a history, of tiers of cosines."""
+
+    def __init__(self, buckets: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(buckets, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+
 class ImagePart(nn.Module):
     """The columns of a linear layer that read the image feature: z -> z W'. Zeros at first, so every model begins as the baseline."""
 

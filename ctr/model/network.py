@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ctr.config import CtrConfig
-from ctr.inputs.encode import HISTORIES, IMAGE_TABLES, Layout, compares
+from ctr.inputs.encode import HISTORIES, Layout, compares, is_image_table
 from ctr.inputs.rules import Table
 from ctr.model.adapter import new_adapter
 from ctr.model.attention import HistoryNetwork
@@ -19,7 +19,7 @@ from ctr.model.linear import LinearWithImage
 from ctr.model.match import match_size
 from ctr.model.places import cosines_of, impression_columns, item_columns, pair_columns, tier_edges
 from ctr.model.similar_attention import SimilarAttention
-from features.forms.form import ITEM_NUMBERS, PAIR_ATTENTION
+from features.forms.form import ITEM_NUMBERS, PAIR, PAIR_ATTENTION
 
 
 class Layer(nn.Linear):
@@ -76,6 +76,7 @@ class Network(nn.Module):
     def __init__(self, layout: Layout, config: CtrConfig):
         super().__init__()
         self.layout, self.retrieve, self.compares = layout, config.retrieve, compares(layout, config)
+        self.reads_pairs = layout.image(PAIR) is not None or layout.image(PAIR_ATTENTION) is not None  # of what attention reads
         self.cosines = cosines_of(layout, config)
         self.register_buffer("edges", tier_edges(layout, config), persistent=False)
         text = config.token_size
@@ -129,4 +130,4 @@ def _similar(layout: Layout, config: CtrConfig) -> SimilarAttention | None:
 
 
 def _size(tables: tuple[Table, ...], numeric: int) -> int:
-    return sum(table.dim for table in tables if not table.name.startswith(IMAGE_TABLES)) + numeric
+    return sum(table.dim for table in tables if not is_image_table(table.name)) + numeric

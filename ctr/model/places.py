@@ -150,6 +150,11 @@ def tier_edges(layout: Layout, config: CtrConfig) -> Tensor:
     return torch.lerp(quantiles[below], quantiles[(below + 1).clamp(max=len(quantiles) - 1)], at - below).sub(_ROUNDING).float()
 
 
+def tiers_of(cosine: Tensor, edges: Tensor) -> Tensor:
+    """The tier of each cosine, from 0 to T - 1, for (T - 1,) ascending edges; a tier holds its lower edge."""
+    return torch.bucketize(cosine.to(edges.dtype), edges, right=True)
+
+
 @torch.no_grad()
 def tier_counts(pairs: Pairs, edges: Tensor, cosines: Cosines) -> Tensor:
     """(s, P, T + 2): log1p of the number of history items in each tier of cosines with the target; the share that is in any; log1p of L.
@@ -158,10 +163,10 @@ def tier_counts(pairs: Pairs, edges: Tensor, cosines: Cosines) -> Tensor:
     cosine 0).
 
     Args:
-        edges: (T - 1,); a tier holds its lower edge.
+        edges: (T - 1,), as `tiers_of`'s.
     """
     counted_sPL = compared(pairs, cosines).to(edges.dtype)
-    tier_sPL = torch.bucketize(pairs.cosine.to(edges.dtype), edges, right=True)
+    tier_sPL = tiers_of(pairs.cosine, edges)
     count_sPT = counted_sPL.new_zeros(*tier_sPL.shape[:2], len(edges) + 1).scatter_add_(2, tier_sPL, counted_sPL)
     length_s11 = pairs.length[:, None, None].to(edges.dtype)
     share_sP1 = counted_sPL.sum(2, keepdim=True) / length_s11.clamp(min=1)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ctr.model.places import Cosines, Pairs, compared
+from ctr.model.linear import Rows
+from ctr.model.places import Cosines, Pairs, compared, tiers_of
 
 _SHARPNESS = 10.0  # of the cosine in a logit at first: a temperature of 0.1, as in MUSE's code
 
@@ -34,8 +35,8 @@ class SimilarAttention(nn.Module):
         self.heads = heads
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.mix = Mix(heads) if place == "logits" else None
-        self.of_keys = TierRows(tiers + 1, width) if place == "buckets" else None
-        self.of_values = TierRows(tiers + 1, width) if place == "buckets" else None
+        self.of_keys = Rows(tiers + 1, width) if place == "buckets" else None
+        self.of_values = Rows(tiers + 1, width) if place == "buckets" else None
 
     def forward(self, x_sLW: Tensor, real_sL: Tensor | None, target_sPW: Tensor, pairs: Pairs, edges: Tensor, cosines: Cosines) -> Tensor:
         """(s, P, W) of targets; every row needs a real item.
@@ -53,7 +54,7 @@ class SimilarAttention(nn.Module):
         else:
             assert self.of_keys is not None
             assert self.of_values is not None
-            tier_sPL = torch.bucketize(cosine_sPL.to(edges.dtype), edges, right=True).where(pairs.both, len(edges) + 1)
+            tier_sPL = tiers_of(cosine_sPL, edges).where(pairs.both, len(edges) + 1)
             tier_s1PL = tier_sPL[:, None].expand(-1, self.heads, -1, -1)
             logit_sHPL = logit_sHPL + (q_sHPW @ self._split(self.of_keys.weight[None]).transpose(2, 3)).gather(3, tier_s1PL)
         share_sHPL = (logit_sHPL if real_sL is None else logit_sHPL.masked_fill(~real_sL[:, None, None], -torch.inf)).softmax(-1)
@@ -66,18 +67,6 @@ class SimilarAttention(nn.Module):
     def _split(self, x_sLW: Tensor) -> Tensor:
         """(s, H, L, W / H)."""
         return x_sLW.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-
-class TierRows(nn.Module):
-    """One row for each tier of cosines, zeros at first."""
-
-    def __init__(self, rows: int, width: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(rows, width))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
 
 
 class Mix(nn.Module):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctr.config import CtrConfig
-from ctr.inputs.encode import IMAGE_TABLES, Layout
+from ctr.inputs.encode import Layout, is_image_table
 from ctr.inputs.rules import Table
 from ctr.model.attention import HistoryNetwork, SelfAttention, TargetAttention
 from ctr.model.match import candidate_match
@@ -131,7 +131,7 @@ class ServingModel(Network):
             windows = newest(network, projected_UW, read)
             if self.retrieve:
                 read = self._retrieved(read, pairs, group)
-                pairs = self._pairs(unit, present, read)
+                pairs = self._pairs(unit, present, read) if self.reads_pairs else None
             if pairs is not None and network.image_attention is not None:
                 similar.append(self._similar(network, projected_UW, read, pairs))
             scores = None if pairs is None or layout.image(PAIR) is None else pair_feature(pairs, self.cosines)
@@ -233,7 +233,7 @@ def _table(weights: Mapping[str, Tensor], name: str) -> Tensor:
 
 def _others(tables: tuple[Table, ...], found: list[Tensor]) -> list[Tensor]:
     """All embeddings except the image feature's."""
-    return [part for table, part in zip(tables, found, strict=True) if not table.name.startswith(IMAGE_TABLES)]
+    return [part for table, part in zip(tables, found, strict=True) if not is_image_table(table.name)]
 
 
 def exported(model: ServingModel, *, vectors: int, unit: int) -> torch.export.ExportedProgram:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ctr.config import SETTINGS, CtrConfig, code_of
+from ctr.config import SETTINGS, CtrConfig, code_of, refuse_without_start
 from ctr.inputs.encode import Inputs, encode
 from ctr.inputs.feed import batches_per_epoch, feed
 from ctr.inputs.sampler import SplitSessions, split_sessions
@@ -65,9 +65,8 @@ def train_ctr(shop: Shop, feature: ImageFeature, config: CtrConfig, *, seed: int
     check_trainable(shop, config)
     inputs = encode(shop, feature, config)
     train = split_sessions(shop, "train")
-    alone = picture_epochs(config, feature)
-    if feature.form != NO_FORM and config.id_start != "none" and config.start is None:
-        raise SettingError("id_start", config.id_start, "needs a trained model: --init-from (eval.compare: --start warm)")
+    refuse_without_start(config, feature.form)
+    alone = 0 if feature.form == NO_FORM else config.picture_epochs
     config = replace(config, batch_sessions=batch_of(config, len(train.sessions)), epochs=config.epochs + alone)
     steps = config.epochs * batches_per_epoch(train, config)
     settings = settings_of(config, inputs.layout, seed)
@@ -134,19 +133,6 @@ def order_seed(seed: int, *, warm: bool) -> int:
     (5, False)
     """
     return integer_seed(seed, "ctr warm order") if warm else seed
-
-
-def picture_epochs(config: CtrConfig, feature: ImageFeature) -> int:
-    """The epochs in which the image branch alone is trained; the baseline has none.
-
-    Raises:
-        SettingError: the model begins at random, so that nothing trained could be held.
-    """
-    if feature.form == NO_FORM or not config.picture_epochs:
-        return 0
-    if config.start is None:
-        raise SettingError("picture_epochs", config.picture_epochs, "needs a trained model: --init-from (eval.compare: --start warm)")
-    return config.picture_epochs
 
 
 def batch_of(config: CtrConfig, sessions: int) -> int:

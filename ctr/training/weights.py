@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctr.inputs.encode import IMAGE_TABLES, Inputs
+from ctr.inputs.encode import Inputs, is_image_table
 from ctr.model.linear import ImagePart
 from ctr.training.sharding import TableShard
 from features.forms.table import forms_of
@@ -154,7 +154,7 @@ def ridge(x_ND: Tensor, y_NE: Tensor) -> tuple[Tensor, Tensor]:
 def vocabulary_hash(inputs: Inputs) -> str:
     """A hash of the assignment of table rows to items, users and words; the image feature is left out."""
     digest = hashlib.sha256()
-    items = inputs.items.rows[[not table.name.startswith(IMAGE_TABLES) for table in inputs.items.tables]]
+    items = inputs.items.rows[[not is_image_table(table.name) for table in inputs.items.tables]]
     for rows in (items, inputs.users.rows):
         digest.update(rows.tobytes())
     for texts in (inputs.titles, inputs.queries):
@@ -169,4 +169,4 @@ def of_image(name: str) -> bool:
     >>> of_image("first.image.weight"), of_image("first.base.weight")
     (True, False)
     """
-    return any(part == "image" or part.startswith(("image_", IMAGE_TABLES)) for part in name.split("."))
+    return any(part == "image" or part.startswith("image_") or is_image_table(part) for part in name.split("."))

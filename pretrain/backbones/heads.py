@@ -13,6 +13,7 @@ from run.randomness import normal
 
 _SCALE = 0.5  # initial deviation of an embedding dimension
 _LEAST = 0.01  # of the features' average deviation
+FIRST_START = "all"  # of `starts`: what `from_components` does without weights
 _AT_ONCE = 512  # pictures whose features go through a head at once
 
 
@@ -89,11 +90,11 @@ def starts(features_PF: Tensor, parts: tuple[int, ...]) -> dict[str, Tensor]:
     """
     as_it_is = torch.ones_like(features_PF[0])
     if len(parts) == 1:
-        return {"all": as_it_is}
+        return {FIRST_START: as_it_is}
     size = torch.tensor(parts, device=as_it_is.device)
     first = torch.arange(len(as_it_is), device=as_it_is.device) < parts[0]
     alike = 1 / (_deviation(features_PF) * size.repeat_interleave(size).sqrt())
-    return {"all": as_it_is, "last": as_it_is * first, "alike": alike}
+    return {FIRST_START: as_it_is, "last": as_it_is * first, "alike": alike}
 
 
 def _deviation(features_PF: Tensor) -> Tensor:
