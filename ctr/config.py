@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from features.forms.table import FORMS, NO_FORM, form_modules
+from features.forms.form import ITEM_NUMBERS, ITEM_TABLE, PAIR, PAIR_ATTENTION, PAIR_COUNTS
+from features.forms.table import FORMS, NO_FORM, form_modules, places_of
 from run.config import one_of, positive, seconds
 from run.errors import SettingError
 from run.source_code import code_hash
@@ -28,6 +29,13 @@ SHARDINGS = ("auto", "table_wise", "row_wise")
 LARGEST = 2**31 - 1  # table rows and counts are 32-bit integers
 # settings that change no result, so that a run may be resumed with others; `init_from` is compared by content, not by path
 NO_RESULT = ("checkpoint_seconds", "keep_checkpoints", "threads", "table_sharding", "init_from")
+# settings that only models with an image feature in one of these places read; all others are the same whatever they are
+_ANYWHERE = (ITEM_NUMBERS, ITEM_TABLE, PAIR, PAIR_COUNTS, PAIR_ATTENTION)
+READ_AT: dict[str, tuple[str, ...]] = {
+    "adapter": (ITEM_NUMBERS,), "cluster_size": (ITEM_TABLE,), "score_place": (PAIR,), "similarity_place": (PAIR_ATTENTION,),
+    "tiers": (PAIR_COUNTS, PAIR_ATTENTION), "tier_edges": (PAIR_COUNTS, PAIR_ATTENTION),
+    "image_gate": _ANYWHERE, "id_start": _ANYWHERE, "picture_epochs": _ANYWHERE,
+}  # fmt: skip
 SETTINGS = "settings.json"  # what a finished run was trained with
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -191,6 +199,17 @@ class CtrConfig:
                 raise SettingError(name, getattr(self, name), "give a multiple of 4: the tables' kernels need it")
         if self.table_precision != "fp32" and self.ema and self.ema_tables:
             raise SettingError("table_precision", self.table_precision, "an average of tables needs fp32; turn ema_tables off or give fp32")
+
+
+def settings_read(config: CtrConfig, form: str) -> dict[str, Any]:
+    """The settings on which the result of training with this form of image feature depends, by name.
+
+    Args:
+        form: as `code_of`'s.
+    """
+    places = set(places_of(form))
+    unread = {*NO_RESULT, *(name for name, at in READ_AT.items() if places.isdisjoint(at))}
+    return {name: value for name, value in asdict(config).items() if name not in unread}
 
 
 def code_of(form: str, module: str = "ctr.training.loop") -> str:

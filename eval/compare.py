@@ -21,7 +21,7 @@ from features.forms.table import FORM_NAMES, JOIN, NO_FORM, FormSettings, check_
 from pretrain.config import PRESETS as PRETRAIN_PRESETS
 from pretrain.config import PretrainConfig
 from pretrain.methods.table import METHODS, UNTRAINED, default_encoders, is_trained, is_trained_here
-from run.config import names, one_of, parse, positive, write_config
+from run.config import changed_settings, names, one_of, parse, positive, write_config
 from run.errors import SettingError, entry, one_process
 from run.files import write_json
 from run.folder import commit, locked
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 NO_ENCODER = "none"  # in --encoders: only the baseline
 ENCODERS = (*METHODS, NO_ENCODER)
 MOST_SEEDS = 1000  # the A/A row uses the seeds after these
+# settings that results.json holds under names of their own, and those that no result depends on
+SAID = ("data", "encoders", "image-features", "preset", "seeds", "start", "gauc-weight", "gauc-key", "controls", "out", "jobs", "from")
 BASIC = (
     "data", "encoders", "image_features", "preset", "seeds", "out", "controls", "start", "clusters", "jobs", "from", "recipe",
 )  # fmt: skip
@@ -200,12 +202,19 @@ def write_results(config: CompareConfig, comparison: Comparison, shop: Shop, *, 
     results |= {"shop": shop_fingerprint(shop.folder), "split_is_ordered": shop.split_is_ordered, "start": config.start, "commit": commit()}
     if (origin := origin_of(shop.folder)) is not None:
         results["origin"] = origin
+    results["settings"] = special_settings(config)
     results["seconds"] = {"this_call": time.monotonic() - began}
     write_users(config.out / "users.parquet", sums, seeds)
     write_json(config.out / "results.json", results)
     write_comparison_report(comparison, shop, results)
     _show(results, config.out / "results.json", config.out / "report.html")
     return results
+
+
+def special_settings(config: CompareConfig) -> dict[str, Any]:
+    """The settings that are not the preset's, as flags without dashes: they say what a row's form and encoder mean."""
+    changed = changed_settings(config, _parse(["--preset", config.preset]))
+    return {flag: value for flag, value in changed.items() if flag not in SAID}
 
 
 def merge_results(config: CompareConfig) -> dict[str, Any]:

@@ -219,6 +219,11 @@ def _refuse_another(file: Path, part: dict[str, Any], first_file: Path, first: d
         if part[name] != first[name]:
             data = f" (of {part['data']} and {first['data']})" * (name == "shop")
             raise UserError(f"{file}: '{name}' is {part[name]!r}, and {first[name]!r} in {first_file}{data}; give parts of one comparison")
+    if "settings" in part and "settings" in first:  # older results lack them
+        for name in dict.fromkeys([*part["settings"], *first["settings"]]):
+            of_part, of_first = (results["settings"].get(name, "the preset's") for results in (part, first))
+            if of_part != of_first:
+                raise UserError(f"{file}: its --{name} is {of_part}, that of {first_file} {of_first}; merge parts with equal settings")
     start, first_start = (results.get("start", "cold") for results in (part, first))
     if start != first_start:
         raise UserError(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from ctr.config import NO_RESULT, CtrConfig, code_of
+from ctr.config import CtrConfig, code_of, settings_read
 from eval.rows import BASELINE, BOOSTED, OTHER_SEEDS, WARM, Row, encoder_of, is_shuffled
 from eval.tasks import Task
 from features.encoder_stages import (
@@ -22,7 +22,8 @@ from features.encoder_stages import (
     needs_initial_encoder,
 )
 from features.external import parse_external, safe_name
-from features.forms.table import FormSettings, settings_of
+from features.forms.form import PAIR
+from features.forms.table import FormSettings, places_of, settings_of
 from run.files import read_json, write_with
 from run.folder import Stage, file_hash
 from run.source_code import code_hash
@@ -62,8 +63,13 @@ def comparison_tasks(
         *(_encoder_task(comparison, encoder, seed) for seed in seeds for encoder in own),
         *(_alone_task(comparison, encoder, seed) for seed in seeds for encoder in encoders),
         *(_ctr_task(comparison, row, seed, kind="warm start") for seed in seeds for row in warm),
-        *(_ctr_task(comparison, row, seed) for seed in seeds for row in [BASELINE, *rows]),
+        *(_ctr_task(comparison, row, seed) for seed in seeds for row in _longest_first([BASELINE, *rows])),
     ]
+
+
+def _longest_first(rows: Sequence[Row]) -> list[Row]:
+    """Rows of which attention reads each history again for every target come first, lest one be left over while other cores are idle."""
+    return sorted(rows, key=lambda row: PAIR not in places_of(row[1]))
 
 
 def ctr_stage(comparison: Comparison, row: Row, seed: int) -> Stage:
@@ -73,8 +79,8 @@ def ctr_stage(comparison: Comparison, row: Row, seed: int) -> Stage:
         row: (an encoder's name, perhaps shuffled; its form), or one of the baselines.
     """
     encoder, form = row
-    settings = {name: value for name, value in asdict(comparison.ctr).items() if name not in NO_RESULT}
-    key = comparison.source.key(comparison.root) | {"seed": ctr_seed(row, seed), "form": form, "ctr": settings}
+    key = comparison.source.key(comparison.root)
+    key |= {"seed": ctr_seed(row, seed), "form": form, "ctr": settings_read(comparison.ctr, form)}
     if row == BOOSTED:
         key |= {"code": code_of(form, "ctr.boosted"), "versions": versions() | installed("lightgbm")}
         return Stage(comparison.root, f"ctr/{safe_name(encoder)}-seed{seed}", key)

@@ -59,17 +59,20 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int) -> None:
     Raises:
         UserError: a stage was made under another name, because a worker found other code or data than this process.
     """
-    from run.parallel import run_all
+    from run.parallel import Workers
 
-    for wave in waves(tasks):
-        open_tasks = [task for task in wave if not task.done]
-        titles = [f"{task.title} ({number} of {len(open_tasks)})" * bool(task.title) for number, task in enumerate(open_tasks, 1)]
-        calls = [(task.run, task.arguments) for task in open_tasks]
-        run_all(_call, calls, jobs=1 if any(task.alone for task in wave) else jobs, titles=titles)
-        for task in open_tasks:
-            if task.stage is not None and not task.stage.done:
-                name = task.title or task.stage.folder.name
-                raise UserError(f"{name}: code or data changed while this command ran; run it again to make what is missing")
+    found = waves(tasks)
+    most = max((sum(not task.done for task in wave) for wave in found if not any(task.alone for task in wave)), default=0)
+    with Workers(min(jobs, most)) as workers:
+        for wave in found:
+            open_tasks = [task for task in wave if not task.done]
+            titles = [f"{task.title} ({number} of {len(open_tasks)})" * bool(task.title) for number, task in enumerate(open_tasks, 1)]
+            calls = [(task.run, task.arguments) for task in open_tasks]
+            workers.run(_call, calls, titles=titles, here=any(task.alone for task in wave))
+            for task in open_tasks:
+                if task.stage is not None and not task.stage.done:
+                    name = task.title or task.stage.folder.name
+                    raise UserError(f"{name}: code or data changed while this command ran; run it again to make what is missing")
 
 
 def _call(run: Callable[..., object], arguments: tuple[Any, ...]) -> None:

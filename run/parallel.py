@@ -34,37 +34,56 @@ class _OwnWorkers(SpawnContext):
         return process
 
 
-def run_all(work: Callable[..., Any], calls: Iterable[tuple], *, jobs: int, titles: Iterable[str] | None = None) -> list[Any]:
-    """`work(*call)` for every call, at most `jobs` at once, results in order; the first error, or Ctrl-C, stops the rest.
+class Workers:
+    """At most `jobs` worker processes, started by the first calls that need them and kept until the `with` block ends.
 
-    With one job, everything runs in this process. Workers use one thread each, so sums do not depend on the number of cores.
-
-    Args:
-        titles: one per call, printed to stderr as the call begins; "" prints nothing.
-
-    Raises:
-        UserError: a worker was killed; otherwise what the call raised.
+    A worker takes seconds to import what it needs, and some runs make hundreds of small calls in a few waves. Workers use one thread each,
+    so sums do not depend on the number of cores.
     """
-    calls = list(calls)
-    titled = list(zip([""] * len(calls) if titles is None else titles, calls, strict=True))
-    if jobs <= 1 or len(calls) <= 1:
-        return [_titled(title, work, call) for title, call in titled]
-    own = _OwnWorkers()
-    with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"):
-        pool = ProcessPoolExecutor(min(jobs, len(calls)), mp_context=own, initializer=_begin, initargs=(os.getpid(),))
-        try:
-            futures = [pool.submit(_in_worker, title, work, call) for title, call in titled]
-            wait(futures, return_when=FIRST_EXCEPTION)
-            for future in sorted(futures, key=_failed, reverse=True):  # failed ones first: the others may not have started
-                future.result()
-            return [future.result() for future in futures]
-        except BrokenProcessPool:
-            raise UserError("a worker process was killed (out of memory?); the same command resumes here, --jobs 1 needs less") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in own.started:
-                if process.pid is not None:
-                    process.terminate()
+
+    def __init__(self, jobs: int):
+        self.jobs = jobs
+        self._own = _OwnWorkers()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in self._own.started:
+            if process.pid is not None:
+                process.terminate()
+
+    def run(
+        self, work: Callable[..., Any], calls: Iterable[tuple], *, titles: Iterable[str] | None = None, here: bool = False
+    ) -> list[Any]:
+        """`work(*call)` for every call, results in order; the first error, or Ctrl-C, stops the rest.
+
+        Args:
+            titles: one per call, printed to stderr as the call begins; "" prints nothing.
+            here: in this process, one after another, as with one job or one call.
+
+        Raises:
+            UserError: a worker was killed; otherwise what the call raised.
+        """
+        calls = list(calls)
+        titled = list(zip([""] * len(calls) if titles is None else titles, calls, strict=True))
+        if here or self.jobs <= 1 or len(calls) <= 1:
+            return [_titled(title, work, call) for title, call in titled]
+        with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"):  # of workers, which the first call starts
+            try:
+                self._pool = self._pool or ProcessPoolExecutor(self.jobs, mp_context=self._own, initializer=_begin, initargs=(os.getpid(),))
+                futures = [self._pool.submit(_in_worker, title, work, call) for title, call in titled]
+                wait(futures, return_when=FIRST_EXCEPTION)
+                for future in sorted(futures, key=_failed, reverse=True):  # failed ones first: the others may not have started
+                    future.result()
+                return [future.result() for future in futures]
+            except BrokenProcessPool:
+                raise UserError(
+                    "a worker process was killed (out of memory?); the same command resumes here, --jobs 1 needs less"
+                ) from None
 
 
 def _titled(title: str, work: Callable[..., Any], call: tuple) -> Any:

@@ -25,7 +25,7 @@ from pretrain.config import PretrainConfig, initial_config
 from run.folder import Stage
 
 ROOT = Path(__file__).parent.parent
-FORMS = ("cluster_id", "sim_score", "sim_tier+semantic_id")
+FORMS = ("cluster_id+semantic_id", "sim_score")
 SIZE = (
     f"--image-features {','.join(FORMS)} --codes 4 --levels 2 "
     "--encoders courier,simclr --preset tiny --users 60 --items 60 --sessions 600 --clusters 8 "
@@ -64,7 +64,7 @@ def undisturbed(tmp_path_factory):
 
 def test_a_report_says_how_good_semantic_ids_are(undisturbed):
     out, _, _ = undisturbed
-    codes = [row["codes"] for row in results(out)["rows"] if row["image_feature"] == FORMS[-1]]
+    codes = [row["codes"] for row in results(out)["rows"] if row["image_feature"] == FORMS[0]]
     assert all(len(of_seed["error"]) == 2 for of_row in codes for of_seed in of_row)
     text = (out / "report.html").read_text()
     assert text.count("of the pictures have codes that no other has") == 3  # of courier, simclr and random
@@ -152,9 +152,9 @@ def test_every_training_is_announced_with_its_number_when_it_begins(undisturbed)
     assert "initial encoder seed 0 (1 of 1)" in lines
     assert "encoder courier seed 0 (1 of 3)" in lines
     assert "ctr baseline (start) none seed 0 (1 of 1)" in lines
-    assert "ctr baseline none seed 0 (1 of 15)" in lines
-    assert f"ctr shuffled courier {FORMS[-1]} seed 0 (13 of 15)" in lines
-    assert len(lines) == len(set(lines)) == 1 + 3 + 1 + 15
+    assert "ctr baseline none seed 0 (5 of 11)" in lines
+    assert f"ctr courier {FORMS[-1]} seed 0 (1 of 11)" in lines
+    assert len(lines) == len(set(lines)) == 1 + 3 + 1 + 11
 
 
 def test_a_second_call_trains_nothing_and_gives_the_same_results(undisturbed):
@@ -186,6 +186,9 @@ def test_the_report_and_its_settings_are_written(undisturbed):
     out = undisturbed[0]
     assert (out / "report.html").read_text().count("not what a real shop would gain") == 1
     assert "[pretrain]" in (out / "config.toml").read_text()
+    special = results(out)["settings"]
+    assert (special["levels"], special["ctr.epochs"], special["pretrain.dim"]) == (2, 1, 8)
+    assert not {"encoders", "image-features", "seeds", "out", "controls"} & set(special)
     for stage in ("encoders", "ctr"):
         folder = next((out / stage).iterdir())
         assert (folder / "metrics.jsonl").exists() or "random" in folder.name
@@ -218,13 +221,13 @@ def test_the_truth_is_read_by_no_stage(undisturbed, tmp_path):
     copy.mkdir()
     for name in ("items.parquet", "users.parquet", "impressions.parquet", "events.parquet", "images"):
         (copy / name).symlink_to(world / name)
-    done = run(tmp_path / "run", "--data", str(copy), "--encoders", "simclr", "--image-features", "sim_score")
+    done = run(tmp_path / "run", "--data", str(copy), "--encoders", "simclr", "--image-features", FORMS[-1])
     assert done.returncode == 0, done.stderr
     found, first = results(tmp_path / "run"), results(out)
     assert "oracle" in first
     assert "oracle" not in found
     assert found["baseline"] == first["baseline"]
-    same = next(row for row in first["rows"] if (row["encoder"], row["image_feature"]) == ("simclr", "sim_score"))
+    same = next(row for row in first["rows"] if (row["encoder"], row["image_feature"]) == ("simclr", FORMS[-1]))
     assert found["rows"][0] == {**same, "selected": True}
     assert "No clusters are shown: no image feature was made of clusters." in (tmp_path / "run" / "report.html").read_text()
     assert "No clusters are shown" not in (out / "report.html").read_text()

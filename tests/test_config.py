@@ -5,7 +5,7 @@ import importlib
 import math
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +14,8 @@ import tyro
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from run.config import as_dict, names, parse, positive, read_recipe, to_toml, with_settings, write_config
+from eval.compare import CompareConfig
+from run.config import as_dict, changed_settings, names, parse, positive, read_recipe, to_toml, with_settings, write_config
 from run.errors import SettingError, UserError
 
 COMMANDS = {
@@ -249,6 +250,13 @@ def test_no_preset_sets_what_a_recipe_could_not_reset():
             config = parsed("--preset", preset, config=config_class, presets=module.PRESETS)
             nones = {name for name, value in flat(as_dict(config_class())) if value is None}
             assert nones == {name for name, value in flat(as_dict(config)) if value is None}
+
+
+def test_settings_that_differ_are_named_as_their_flags():
+    default = CompareConfig()
+    changed = replace(default, out=Path("b"), ctr=replace(default.ctr, retrieve=50), forms=replace(default.forms, levels=2))
+    assert changed_settings(changed, default) == {"out": "b", "levels": 2, "ctr.retrieve": 50}
+    assert changed_settings(default, default) == {}
 
 
 def flat(table, prefix=""):

@@ -1,12 +1,14 @@
 """The CTR model: sharing and ordering change no result; only the image feature differs between forms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import ctr.inputs.length_buckets as length_module
-from ctr.config import PRESETS, CtrConfig
+from ctr.config import PRESETS, CtrConfig, settings_read
 from ctr.inputs.batches import assemble
 from ctr.inputs.encode import encode
 from ctr.inputs.sampler import SplitSessions, split_sessions
@@ -101,6 +103,37 @@ def test_everything_except_the_image_feature_has_the_same_names_shapes_and_initi
         assert torch.equal(weights.pop(name), weight), name
     assert weights
     assert all(of_image(name) for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("adapter", "mlp"),
+        ("cluster_size", 32),
+        ("score_place", "after"),
+        ("similarity_place", "buckets"),
+        ("tiers", 7),
+        ("tier_edges", "equal"),
+    ],
+)
+def test_a_setting_changes_no_model_of_a_form_that_does_not_read_it(name, value):
+    shop, style = make_shop()
+    config, same = CtrConfig(**PRESETS["tiny"]), {}
+    for form in FORMS:
+        logits = [logits_of(shop, pictures(style, form), each) for each in (config, replace(config, **{name: value}))]
+        same[form] = torch.equal(*logits)
+    assert all(same[form] for form in FORMS if name not in settings_read(config, form))
+    assert not all(same.values()) or name == "similarity_place"
+
+
+def logits_of(shop, feature, config):
+    """Of one batch, by a model whose every weight is drawn."""
+    inputs = encode(shop, feature, config)
+    model = build(inputs.layout, config, seed=3).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(weight.numel()))
+        return model(assemble(inputs, split_sessions(shop, "train"), np.arange(15)))
 
 
 @pytest.mark.parametrize("form", FORMS[1:])

@@ -136,13 +136,16 @@ def test_differences_between_parts_are_listed_and_noted(complete, tmp_path):
         ({"shop": "other"}, "'shop' is 'other', and 'abc'"),
         ({"seeds": [0, 2]}, "'seeds' is"),
         ({"start": "warm"}, "had a warm start, those of .* a cold one"),
+        ({"settings": {"ctr.adapter": "mlp"}}, "its --ctr.adapter is mlp, that of .* the preset's; merge parts with equal settings"),
+        ({"settings": {}}, "its --ctr.retrieve is the preset's, that of .* 50"),
         ({"baseline": {"auc": {"per_seed": [0.6, 0.61]}, "gauc": {"per_seed": [0.55, 0.57]}}}, "its baseline is not that of"),
     ],
 )
 def test_parts_of_another_comparison_are_refused_by_name(complete, tmp_path, change, message):
     results, sums = complete[:2]
-    first = write_part(tmp_path / "first.json", results, sums, ROWS[:1])
-    other = write_part(tmp_path / "other.json", {**results, **change}, sums, ROWS[1:2])
+    settings = {"settings": {"ctr.retrieve": 50} if change == {"settings": {}} else {}}
+    first = write_part(tmp_path / "first.json", results | settings, sums, ROWS[:1])
+    other = write_part(tmp_path / "other.json", results | change, sums, ROWS[1:2])
     with pytest.raises(UserError, match=message) as error:
         merge([first, other])
     assert "other.json" in str(error.value)

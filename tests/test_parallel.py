@@ -2,12 +2,13 @@
 
 import errno
 import multiprocessing
+import os
 import time
 
 import pytest
 
 from run.errors import DataError, SettingError, UserError
-from run.parallel import run_all
+from run.parallel import Workers
 
 
 def raising(error):
@@ -16,6 +17,11 @@ def raising(error):
 
 def full_disk(name):
     raise FailureError(f"underlying IO error: No space left on device (os error 28) {name}")
+
+
+def run_all(work, calls, *, jobs, titles=None):
+    with Workers(jobs) as workers:
+        return workers.run(work, calls, titles=titles)
 
 
 class FailureError(Exception):
@@ -59,6 +65,23 @@ def test_results_come_in_order_and_other_children_live_on():
     finally:
         other.terminate()
         other.join()
+
+
+def test_workers_are_kept_from_one_wave_of_calls_to_the_next_and_end_with_the_block():
+    with Workers(2) as workers:
+        first = set(workers.run(slow_pid, [()] * 4))
+        assert set(workers.run(slow_pid, [()] * 4)) == first
+        assert workers.run(os.getpid, [(), ()], here=True) == [os.getpid()] * 2
+        with pytest.raises(ZeroDivisionError):
+            workers.run(divmod, [(7, 2), (9, 0)])
+        assert set(workers.run(slow_pid, [()] * 4)) == first
+        assert len(first) == 2
+    assert ended_within(10)
+
+
+def slow_pid():
+    time.sleep(0.3)  # long enough for the other worker to take the next call
+    return os.getpid()
 
 
 def ended_within(seconds, *others):

@@ -117,6 +117,23 @@ def test_settings_that_change_no_result_move_no_stage(comparison):
     assert moved(hashes(comparison), hashes(replace(comparison, ctr=replace(comparison.ctr, epochs=9)))) == set(ROWS)
 
 
+@pytest.mark.parametrize(
+    ("change", "forms"),
+    [
+        ({"tiers": 7}, {"sim_tier", "sim_attention"}),
+        ({"similarity_place": "buckets"}, {"sim_attention"}),
+        ({"adapter": "mlp"}, {"vector"}),
+        ({"cluster_size": 32}, {"cluster_id", "semantic_id"}),
+        ({"score_place": "after"}, {"sim_score"}),
+        ({"picture_epochs": 1}, set(FORM_NAMES)),
+        ({"retrieve": 5}, {"none", *FORM_NAMES}),
+    ],
+)
+def test_a_setting_of_some_forms_moves_their_stages_alone(comparison, change, forms):
+    after = hashes(replace(comparison, ctr=replace(comparison.ctr, **change)))
+    assert {row[1] for row in moved(hashes(comparison), after)} == forms
+
+
 def test_a_run_to_start_from_counts_by_content_wherever_it_is(comparison, tmp_path):
     def started_from(path, content):
         path.parent.mkdir(parents=True)
@@ -164,6 +181,8 @@ def test_stages_are_ordered_so_that_failures_come_early(comparison, tmp_path):
     assert found[5] == [f"ctr {WARM[0]} none seed {seed}" for seed in range(2)]
     assert len(found) == 7
     assert len(found[6]) == 2 * (1 + len(rows))
+    slow = rows_of(["a"], ["vector", "vector+sim_score", "sim_tier"])
+    assert stages._longest_first([BASELINE, *slow]) == [slow[1], BASELINE, slow[0], slow[2]]
     assert f"ctr {SHUFFLED}simclr {form} seed 1" in found[6]
     assert [task.alone for task in tasks[:4]] == [True, True, True, False]
 

@@ -19,7 +19,7 @@ from pretrain.methods.table import METHODS, check_needs, method_of, settings_rea
 from pretrain.methods.user_methods import load_method, own_settings
 from pretrain.train import main as train
 from run.errors import UserError
-from run.parallel import run_all
+from run.parallel import Workers
 from tests.shops import write_shop
 
 DOC = Path(__file__).parent.parent / "docs" / "your-own-encoder.md"
@@ -69,7 +69,8 @@ def test_worker_processes_load_it_by_its_path(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(PLAIN + "class Mine(Method):\n    def loss(self, o, s): ...")
     name = f"module:{path}:Mine"
-    assert run_all(encoder_names, [("encoders", name, ())] * 2, jobs=2) == [[name], [name]]
+    with Workers(2) as workers:
+        assert workers.run(encoder_names, [("encoders", name, ())] * 2) == [[name], [name]]
 
 
 def test_it_begins_with_the_shared_weights_like_the_others(example):

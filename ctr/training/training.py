@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
-from ctr.config import NO_RESULT, CtrConfig
+from ctr.config import CtrConfig, settings_read
 from ctr.inputs.encode import Inputs, Layout
 from ctr.inputs.feed import Share
 from ctr.model.ctr_model import CtrModel
@@ -225,7 +225,7 @@ def swap(run: Training) -> None:
 
 def settings_of(config: CtrConfig, layout: Layout, seed: int) -> dict[str, str]:
     """What a checkpoint and the run that resumes from it must agree on, as text; not the number of ranks."""
-    values = {field.name: getattr(config, field.name) for field in fields(CtrConfig) if field.name not in NO_RESULT}
+    values = settings_read(config, layout.form)
     values |= {"seed": seed, "image feature": layout.form, "tables": asdict(layout)}
     return {name: repr(value) for name, value in values.items()}
 

@@ -192,6 +192,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     facts = {
         "Data": results["data"] + (" (clicks simulated)" if results.get("simulated") else ""),
         "Preset": results.get("preset"),
+        "Other settings": " ".join(f"--{name} {value}" for name, value in (results.get("settings") or {}).items()),
         "Seeds": ", ".join(str(seed) for seed in results["seeds"]),
         "GAUC": f"over {results.get('gauc_key', 'session')}s, weight: {results.get('gauc_weight', 'session')}",
         "Test impressions": count(results["impressions_scored"]) if "impressions_scored" in results else None,

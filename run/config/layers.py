@@ -62,6 +62,21 @@ def as_dict(config: Any, *, absolute: bool = False) -> dict[str, Any]:
     return plain(config)
 
 
+def changed_settings(config: Any, default: Any) -> dict[str, Any]:
+    """The settings in which a config differs from another of its class, as flags without dashes ("ctr.retrieve-by") -> values."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value, other = getattr(config, field.name), getattr(default, field.name)
+        named = _flag_name(hints[field.name])
+        flag = (field.name if named is None else named).replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            changed |= {f"{flag}.{name}" if flag else name: part for name, part in changed_settings(value, other).items()}
+        elif value != other:
+            changed[flag] = str(value) if isinstance(value, Path) else value
+    return changed
+
+
 def _none_given(field: dataclasses.Field, value: Any) -> Any:
     """None as a word if the field's default is another value: left out, it would be read back as the default."""
     return NONE if value is None and field.default is not None else value
