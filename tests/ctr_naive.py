@@ -158,9 +158,17 @@ def _score(model: CtrModel, inputs: Inputs, target: int, item: int) -> Tensor:
     return torch.tensor([(cosine - cosines.mean) / cosines.spread, 1.0])
 
 
+def edges_of(model: CtrModel) -> list[float]:
+    """Where tiers begin, the lowest excepted: the cosine of the first step that is in a tier or in one above."""
+    count, of_step = model.tiers
+    half = len(of_step) // 2
+    return [int((of_step < tier).sum() - half) / half for tier in range(1, count)]
+
+
 def tiers(model: CtrModel, inputs: Inputs, target: int, items: list[int]) -> Tensor:
     """SimTier's counts of one history: log1p of each tier's, the share of items that is in any, log1p of their number."""
-    count, edges = [0] * (len(model.edges) + 1), model.edges.tolist()
+    edges = edges_of(model)
+    count = [0] * (len(edges) + 1)
     if not items:
         return torch.zeros(len(count) + 2)
     pictured = [item for item in items if inputs.present[item] and inputs.present[target]]
@@ -189,7 +197,8 @@ def _similar(network, model: CtrModel, inputs: Inputs, target: int, items: list[
             counts = both and not (model.cosines.mask_same_item and item == target)
             cosine = float(inputs.unit[target] @ inputs.unit[item]) if counts else 0.0
             if attention.mix is None:
-                tier = sum(cosine >= edge for edge in model.edges.tolist()) if both else len(model.edges) + 1
+                edges = edges_of(model)
+                tier = sum(cosine >= edge for edge in edges) if both else len(edges) + 1
                 key, value = key + attention.of_keys.weight[tier, part], value + attention.of_values.weight[tier, part]
             logit = query[part] @ key / math.sqrt(size)
             if attention.mix is not None:

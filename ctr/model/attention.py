@@ -21,7 +21,7 @@ from ctr.model.places import Reading
 
 if TYPE_CHECKING:
     from ctr.inputs.batches import Batch
-    from ctr.model.places import Cosines, Pairs
+    from ctr.model.places import Cosines, Pairs, Tiers
     from ctr.model.similar_attention import SimilarAttention
 
 _AT_ONCE = 1 << 20  # places in histories (impressions x L) that are read for their target at once
@@ -172,20 +172,20 @@ class HistoryNetwork(nn.Module):
         return take_rows(put(torch.cat(means), [bucket.session for bucket in history.buckets], len(batch.grid)), batch.session)
 
     def similar(
-        self, item_UD: Tensor, image_UF: Tensor | None, pairs: Sequence[Pairs], read: Reading, edges: Tensor, cosines: Cosines
+        self, item_UD: Tensor, image_UF: Tensor | None, pairs: Sequence[Pairs], read: Reading, tiers: Tiers, cosines: Cosines
     ) -> Tensor:
         """(B, W): what the attention that knows cosines gives; zeros for an empty history. It reads items without their order.
 
         Args:
             pairs: targets and items of each length bucket of what is read.
-            edges, cosines: as `SimilarAttention`'s.
+            tiers, cosines: as `SimilarAttention`'s.
         """
         assert self.image_attention is not None
         projected_nW, grid_SPW = (self._project(item_UD, image_UF, index) for index in (read.history.item, read.grid))
         found = []
         for bucket, of_bucket in zip(read.history.buckets, pairs, strict=True):
             x_sLW, target_sPW = take_rows(projected_nW, bucket.item), take_rows(grid_SPW, bucket.session)
-            out_sPW = self.image_attention(x_sLW, bucket.real, target_sPW, of_bucket, edges, cosines)
+            out_sPW = self.image_attention(x_sLW, bucket.real, target_sPW, of_bucket, tiers, cosines)
             found.append(out_sPW[bucket.row, read.slot[bucket.impression]])
         return put(torch.cat(found), [bucket.impression for bucket in read.history.buckets], len(read.slot))
 

@@ -58,7 +58,7 @@ class CtrModel(Network):
                 read = retrieved(full, self._likeness(full, pairs, batch), batch.target, self.retrieve)
                 pairs = self._pairs(batch, read) if self.reads_pairs else None
             if pairs is not None and self.layout.image(PAIR_ATTENTION) is not None:
-                similar.append(network.similar(item_UD, image_UF, pairs, read, self.edges, self.cosines))
+                similar.append(network.similar(item_UD, image_UF, pairs, read, self.tiers, self.cosines))
             scores = None if pairs is None or self.layout.image(PAIR) is None else [pair_feature(each, self.cosines) for each in pairs]
             histories.append(network(item_UD, image_UF, scores, history, batch, read if self.retrieve else None))
         query = [] if queries is None else [take_rows(queries, batch.query)]
@@ -93,7 +93,7 @@ class CtrModel(Network):
         """(B, T + 2): `tier_counts` of one history; zeros where it is empty."""
         rows = []
         for of_bucket, bucket in zip(pairs, reading.history.buckets, strict=True):
-            count_sPF = tier_counts(of_bucket, self.edges, self.cosines)
+            count_sPF = tier_counts(of_bucket, self.tiers, self.cosines)
             rows.append(count_sPF[bucket.row, reading.slot[bucket.impression]])
         return put(torch.cat(rows), [bucket.impression for bucket in reading.history.buckets], len(reading.slot))
 

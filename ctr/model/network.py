@@ -17,7 +17,7 @@ from ctr.model.adapter import new_adapter
 from ctr.model.attention import HistoryNetwork
 from ctr.model.linear import LinearWithImage
 from ctr.model.match import match_size
-from ctr.model.places import cosines_of, impression_columns, item_columns, pair_columns, tier_edges
+from ctr.model.places import Tiers, cosines_of, impression_columns, item_columns, pair_columns, tier_edges, tiers_between
 from ctr.model.similar_attention import SimilarAttention
 from features.forms.form import ITEM_NUMBERS, PAIR, PAIR_ATTENTION
 
@@ -71,14 +71,15 @@ class Network(nn.Module):
     weight has the same name, shape and initial value in all forms.
     """
 
-    edges: Tensor
+    tier_of_step: Tensor
 
     def __init__(self, layout: Layout, config: CtrConfig):
         super().__init__()
         self.layout, self.retrieve, self.compares = layout, config.retrieve, compares(layout, config)
         self.reads_pairs = layout.image(PAIR) is not None or layout.image(PAIR_ATTENTION) is not None  # of what attention reads
         self.cosines = cosines_of(layout, config)
-        self.register_buffer("edges", tier_edges(layout, config), persistent=False)
+        self.tier_count, of_step = tiers_between(tier_edges(layout, config))
+        self.register_buffer("tier_of_step", of_step, persistent=False)
         text = config.token_size
         numbers = layout.image(ITEM_NUMBERS)
         self.image_adapter = None if numbers is None else new_adapter(config.adapter, numbers.size, config.width)
@@ -99,6 +100,11 @@ class Network(nn.Module):
         self.hidden = nn.ModuleList(Layer(a, b) for a, b in zip(config.hidden, config.hidden[1:], strict=False))
         self.logit = Added(config.hidden[-1], 1) if layout.own_score else nn.Linear(config.hidden[-1], 1)
         self.own = OwnScore(*layout.own_line) if layout.own_score else None
+
+    @property
+    def tiers(self) -> Tiers:
+        """Of cosines."""
+        return Tiers(self.tier_count, self.tier_of_step)
 
     def known_by_picture(self, id_UE: Tensor, row_U: Tensor, unit_UD: Tensor | None, present_U: Tensor) -> Tensor:
         """(U, E) embeddings of IDs; to that of unknown ones (row 0) is added what their pictures say of them."""

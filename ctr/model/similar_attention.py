@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ctr.model.linear import Rows
-from ctr.model.places import Cosines, Pairs, compared, tiers_of
+from ctr.model.places import Cosines, Pairs, Tiers, compared, tiers_of
 
 _SHARPNESS = 10.0  # of the cosine in a logit at first: a temperature of 0.1, as in MUSE's code
 
@@ -38,12 +38,8 @@ class SimilarAttention(nn.Module):
         self.of_keys = Rows(tiers + 1, width) if place == "buckets" else None
         self.of_values = Rows(tiers + 1, width) if place == "buckets" else None
 
-    def forward(self, x_sLW: Tensor, real_sL: Tensor | None, target_sPW: Tensor, pairs: Pairs, edges: Tensor, cosines: Cosines) -> Tensor:
-        """(s, P, W) of targets; every row needs a real item.
-
-        Args:
-            edges: (T - 1,) between tiers.
-        """
+    def forward(self, x_sLW: Tensor, real_sL: Tensor | None, target_sPW: Tensor, pairs: Pairs, tiers: Tiers, cosines: Cosines) -> Tensor:
+        """(s, P, W) of targets; every row needs a real item."""
         q_sHPW, k_sHLW, v_sHLW = (self._split(part) for part in (self.query(target_sPW), self.key(x_sLW), self.value(x_sLW)))
         q_sHPW = q_sHPW * q_sHPW.shape[-1] ** -0.5
         logit_sHPL = q_sHPW @ k_sHLW.transpose(2, 3)
@@ -54,13 +50,13 @@ class SimilarAttention(nn.Module):
         else:
             assert self.of_keys is not None
             assert self.of_values is not None
-            tier_sPL = tiers_of(cosine_sPL, edges).where(pairs.both, len(edges) + 1)
+            tier_sPL = tiers_of(cosine_sPL, tiers).where(pairs.both, tiers.count)
             tier_s1PL = tier_sPL[:, None].expand(-1, self.heads, -1, -1)
             logit_sHPL = logit_sHPL + (q_sHPW @ self._split(self.of_keys.weight[None]).transpose(2, 3)).gather(3, tier_s1PL)
         share_sHPL = (logit_sHPL if real_sL is None else logit_sHPL.masked_fill(~real_sL[:, None, None], -torch.inf)).softmax(-1)
         out_sHPW = share_sHPL @ v_sHLW
         if tier_s1PL is not None and self.of_values is not None:
-            of_tier_sHPT = share_sHPL.new_zeros(*share_sHPL.shape[:3], len(edges) + 2).scatter_add(3, tier_s1PL, share_sHPL)
+            of_tier_sHPT = share_sHPL.new_zeros(*share_sHPL.shape[:3], tiers.count + 1).scatter_add(3, tier_s1PL, share_sHPL)
             out_sHPW = out_sHPW + of_tier_sHPT @ self._split(self.of_values.weight[None])
         return out_sHPW.transpose(1, 2).flatten(2)
 

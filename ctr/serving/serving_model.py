@@ -126,7 +126,7 @@ class ServingModel(Network):
             read = View(candidates[None], history_L.clamp(min=0)[None], (history_L >= 0)[None], age_L[None])
             pairs = self._pairs(unit, present, read)
             if pairs is not None and layout.image(PAIR_COUNTS) is not None:
-                counts.append(tier_counts(pairs, self.edges, self.cosines).flatten(0, 1))
+                counts.append(tier_counts(pairs, self.tiers, self.cosines).flatten(0, 1))
             projected_UW = network.project(item_UD, image_UF)
             windows = newest(network, projected_UW, read)
             if self.retrieve:
@@ -167,7 +167,7 @@ class ServingModel(Network):
         """(C, W): what the attention that knows cosines gives; zeros for an empty history."""
         assert network.image_attention is not None
         real, any_real = _at_least_one(read.real)
-        out = network.image_attention(projected_UW[read.item], real, projected_UW[read.target], pairs, self.edges, self.cosines)
+        out = network.image_attention(projected_UW[read.item], real, projected_UW[read.target], pairs, self.tiers, self.cosines)
         return (out * any_real[:, None, None]).flatten(0, 1)
 
     def _means(self, words: Tensor, start: Tensor) -> Tensor:
