@@ -13,6 +13,12 @@ from data.worlds.build import make_world
 from tests.made_worlds import SIZES, write_photos
 from tests.shops import write_shop
 
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # workers share the cores: with a thread for each core, they wait for each other at every small product
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
 # the same examples in every run; `pytest --hypothesis-profile default` looks for new ones
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")

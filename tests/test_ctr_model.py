@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import ctr.inputs.length_buckets as length_module
+import ctr.model.attention as attention_module
 from ctr.config import PRESETS, CtrConfig, settings_read
 from ctr.inputs.batches import assemble
 from ctr.inputs.encode import encode
@@ -18,6 +19,9 @@ from ctr.training.weights import of_image
 from run.errors import SettingError
 from tests.ctr_naive import naive_logits, window_of
 from tests.ctr_shop import FORMS, KINDS, PLACES, begun_at_zero, items_of, make_shop, pictures
+
+
+SESSIONS = 10  # with histories of many lengths, and pages of one impression
 
 
 def setting(form="none", pooling="self", place="before", **shop_settings):
@@ -48,26 +52,34 @@ def test_users_without_any_history_have_finite_logits_and_gradients(form, poolin
 
 
 @pytest.mark.parametrize(("form", "pooling", "place"), KINDS)
-@pytest.mark.parametrize("call", [100, 40_000], ids=["many buckets", "few buckets"])
-def test_loss_and_gradients_are_those_of_impressions_read_one_by_one(form, pooling, place, call, monkeypatch):
-    monkeypatch.setattr(length_module, "_CALL", call)
+def test_loss_and_gradients_are_those_of_impressions_read_one_by_one(form, pooling, place, monkeypatch):
     shop, inputs, model = setting(form, pooling, place)
-    batch = assemble(inputs, split_sessions(shop, "train"), np.arange(15))
-    lengths = [len(items_of(history, session)) for history in batch.histories for session in range(15)]
-    assert {0, 1, 2, 3} < set(lengths)
-    assert 1 in np.bincount(batch.session)
-    assert (len(batch.histories[0].buckets) > 1) == (call == 100)
-    logits = model(batch)
-    assert logits.std() > 0.003
-    naive = naive_logits(model, inputs, batch.row.tolist())
-    torch.testing.assert_close(logits, naive, atol=1e-5, rtol=0)
     weights = dict(model.named_parameters())
-    losses = [F.binary_cross_entropy_with_logits(x, batch.click) for x in (logits, naive)]
-    shared, alone = (torch.autograd.grad(loss, list(weights.values()), allow_unused=True) for loss in losses)
-    assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-5)
-    for name, one, two in zip(weights, shared, alone, strict=True):
-        assert one is not None, name
-        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+    def differentiated(logits, click):
+        loss = F.binary_cross_entropy_with_logits(logits, click)
+        return loss.item(), torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+
+    naive = None
+    for call in (100, 40_000):  # in many buckets, and in few
+        monkeypatch.setattr(length_module, "_CALL", call)
+        monkeypatch.setattr(attention_module, "_PAIRS_AT_ONCE", call)
+        batch = assemble(inputs, split_sessions(shop, "train"), np.arange(SESSIONS))
+        lengths = [len(items_of(history, session)) for history in batch.histories for session in range(SESSIONS)]
+        assert {0, 1, 2, 3} < set(lengths)
+        assert 1 in np.bincount(batch.session)
+        assert (len(batch.histories[0].buckets) > 1) == (call == 100)
+        if naive is None:
+            naive = naive_logits(model, inputs, batch.row.tolist())
+            naive_loss, alone = differentiated(naive, batch.click)
+        logits = model(batch)
+        assert logits.std() > 0.003
+        torch.testing.assert_close(logits, naive, atol=1e-5, rtol=0)
+        loss, shared = differentiated(logits, batch.click)
+        assert loss == pytest.approx(naive_loss, abs=1e-5)
+        for name, one, two in zip(weights, shared, alone, strict=True):
+            assert one is not None, name
+            torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize(("form", "pooling", "place"), KINDS)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ctr.model.similar_attention import SimilarAttention
 
 _AT_ONCE = 1 << 20  # places in histories (impressions x L) that are read for their target at once
+_PAIRS_AT_ONCE = 1 << 24  # pairs (s x P x L) whose cosines attention knows at once
 
 
 class SelfAttention(nn.Module):
@@ -185,7 +186,7 @@ class HistoryNetwork(nn.Module):
         found = []
         for bucket, of_bucket in zip(read.history.buckets, pairs, strict=True):
             x_sLW, target_sPW = take_rows(projected_nW, bucket.item), take_rows(grid_SPW, bucket.session)
-            out_sPW = self.image_attention(x_sLW, bucket.real, target_sPW, of_bucket, tiers, cosines)
+            out_sPW = _in_parts(self.image_attention, x_sLW, bucket.real, target_sPW, of_bucket, tiers, cosines)
             found.append(out_sPW[bucket.row, read.slot[bucket.impression]])
         return put(torch.cat(found), [bucket.impression for bucket in read.history.buckets], len(read.slot))
 
@@ -229,6 +230,21 @@ class HistoryNetwork(nn.Module):
                 else checkpoint(read, row, slot, target, use_reentrant=False, preserve_rng_state=False)
             )
         return torch.cat(parts)
+
+
+def _in_parts(
+    attention: SimilarAttention, x_sLW: Tensor, real_sL: Tensor | None, target_sPW: Tensor, pairs: Pairs, tiers: Tiers, cosines: Cosines
+) -> Tensor:
+    """(s, P, W): the attention of some sessions after others where all together would need much memory."""
+
+    def attend(at: slice) -> Tensor:
+        return attention(x_sLW[at], None if real_sL is None else real_sL[at], target_sPW[at], pairs.sessions(at), tiers, cosines)
+
+    step = max(1, _PAIRS_AT_ONCE // max(1, pairs.cosine.shape[1:].numel()))
+    if len(x_sLW) <= step:
+        return attend(slice(None))
+    parts = [slice(at, at + step) for at in range(0, len(x_sLW), step)]
+    return torch.cat([checkpoint(attend, at, use_reentrant=False, preserve_rng_state=False) for at in parts])
 
 
 def _shares(like_sLX: Tensor, real_sL: Tensor | None) -> Tensor:

@@ -55,6 +55,10 @@ class Pairs(NamedTuple):
     differ: Tensor  # (s, P, L) bool: they are of two items
     length: Tensor  # (s,) history items
 
+    def sessions(self, at: slice) -> Pairs:
+        """Those of some sessions."""
+        return Pairs(*(part[at] for part in self))
+
 
 def item_columns(layout: Layout, config: CtrConfig) -> int:
     """F of an item: of targets and of history items."""

@@ -17,18 +17,18 @@ _PADDING = -4 * _STEPS
 
 
 def likeness_of_pictures(pairs: Pairs, cosines: Cosines) -> Tensor:
-    """(s, P, L) int64: cosines as whole numbers; items that cannot be compared come after all others, padding last."""
-    steps = (pairs.cosine * _STEPS).round().long()
+    """(s, P, L) int32: cosines as whole numbers; items that cannot be compared come after all others, padding last."""
+    steps = (pairs.cosine * _STEPS).round().int()
     return steps.where(compared(pairs, cosines), _BELOW)
 
 
 def likeness_of_groups(target_sP: Tensor, item_sL: Tensor) -> Tensor:
-    """(s, P, L) int64: 1 where target and item are of one known group, else 0.
+    """(s, P, L) int32: 1 where target and item are of one known group, else 0.
 
     Args:
         target_sP, item_sL: groups; 0 is unknown.
     """
-    return ((target_sP[:, :, None] == item_sL[:, None]) & (item_sL > 0)[:, None]).long()
+    return ((target_sP[:, :, None] == item_sL[:, None]) & (item_sL > 0)[:, None]).int()
 
 
 def most_alike(likeness_bL: Tensor, real_bL: Tensor | None, count: int) -> Tensor:
@@ -40,7 +40,7 @@ def most_alike(likeness_bL: Tensor, real_bL: Tensor | None, count: int) -> Tenso
     if real_bL is not None:
         likeness_bL = likeness_bL.where(real_bL, _PADDING)
     length = likeness_bL.shape[1]
-    key_bL = likeness_bL * length + torch.arange(length, device=likeness_bL.device)
+    key_bL = likeness_bL.long() * length + torch.arange(length, device=likeness_bL.device)
     return key_bL.topk(count, dim=1, sorted=False).indices.sort(dim=1).values
 
 
