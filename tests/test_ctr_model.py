@@ -20,7 +20,6 @@ from run.errors import SettingError
 from tests.ctr_naive import naive_logits, window_of
 from tests.ctr_shop import FORMS, KINDS, PLACES, begun_at_zero, items_of, make_shop, pictures
 
-
 SESSIONS = 10  # with histories of many lengths, and pages of one impression
 
 
