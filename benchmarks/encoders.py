@@ -202,22 +202,36 @@ def lightly_loop(files: list[Path], fabric: Fabric) -> Iterator[Take]:
     batches._shutdown_workers()
 
 
-def embedding(fabric: Fabric, root: Path, what: str, config: PretrainConfig, *, picture_side: int, pairs: int) -> dict[str, Any]:
-    """A catalogue of JPEG files through a network, compared with the network alone on prepared tensors, batch by batch."""
+def embedding(
+    fabric: Fabric, root: Path, what: str, config: PretrainConfig, *, pairs: int, picture_side: int | None = None
+) -> dict[str, Any]:
+    """A catalogue through a network, compared with the network alone on prepared tensors, batch by batch.
+
+    Args:
+        picture_side: of JPEG files, decoded as they are needed; None: pictures come decoded, from a store.
+    """
     import torch
 
     from benchmarks.side_by_side import line, step_by_step
     from data.pictures.reader import picture_files
+    from data.pictures.store import PictureStore
     from pretrain.backbones.backbone import backbone_of
     from pretrain.embedding import default_batch, embedded
     from run.devices import default_jobs
 
     batch = default_batch(fabric.device.type, config.image_size)
-    shop = write_shop(root / "catalogue", items=batch * (pairs + 2), sessions=40, picture_side=picture_side)
-    files = picture_files(shop, root / "bad", size=config.store_size, workers=default_jobs())
+    items = batch * (pairs + 2)
+    pictures: Pictures
+    if picture_side is None:
+        shape = (items, config.store_size, config.store_size, 3)
+        pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        pictures = PictureStore(pixels=pixels, present=np.ones(items, dtype=bool), bad=[])
+    else:
+        shop = write_shop(root / "catalogue", items=items, sessions=40, picture_side=picture_side)
+        pictures = picture_files(shop, root / "bad", size=config.store_size, workers=default_jobs())
     net = backbone_of(config, 0).to(fabric.device).eval()
     ready = torch.rand(batch, 3, config.image_size, config.image_size).to(fabric.device)
-    batches = embedded(net, files, np.arange(len(shop.items)), config, batch=batch)
+    batches = embedded(net, pictures, np.arange(items), config, batch=batch)
 
     def bare() -> None:
         with torch.no_grad():

@@ -47,7 +47,8 @@ def main() -> None:
         root = Path(place)
         lines = [
             frozen(fabric, root, rounds=2 if given.quick else 5),
-            embedding(fabric, root, "embed at 128 px vs bare forward", lite, picture_side=256, pairs=10 if given.quick else 60),
+            embedding(fabric, root, "embed at 128 px from a store vs bare forward", lite, pairs=10 if given.quick else 60),
+            embedding(fabric, root, "embed at 128 px from JPEG vs bare forward", lite, pairs=10 if given.quick else 60, picture_side=256),
         ]
         lines += [on_data(fabric, root, data, steps=3 if given.quick else 10, rounds=2 if given.quick else 5) for data in given.data]
     show(lines)
