@@ -155,12 +155,14 @@ class CtrConfig:
                 raise SettingError(name, getattr(self, name), "give 0 or more")
         for name in (
             "min_count", "words", "id_size", "column_size", "token_size", "cluster_size", "width", "heads", "epochs", "start_epochs",
-            "tiers", "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience", "keep_checkpoints",
+            "batch_sessions", "learning_rate", "table_learning_rate", "validations_per_epoch", "patience", "keep_checkpoints",
         ):  # fmt: skip
             positive(name, getattr(self, name))
         for name, value in vars(self).items():
             if isinstance(value, int) and value > LARGEST:
                 raise SettingError(name, value, f"give {LARGEST} or less")
+        if self.tiers < 2:
+            raise SettingError("tiers", self.tiers, "give 2 or more: one tier tells nothing")
         for size in self.hidden:
             positive("hidden", size)
         if not self.hidden:

@@ -160,7 +160,8 @@ def merge(files: Sequence[Path]) -> dict[str, Any]:
     selected = select_forms({name: rows[name]["valid_gauc"] for name in ranked}, [name for name in ranked if not is_control(name[0])])
     resamples = Resamples(np.arange(first["users"]))
     return {
-        **{key: value for key, value in first.items() if key not in ("popularity", "alone", "alone_pairs")},
+        **{key: value for key, value in first.items() if key not in ("popularity", "alone", "alone_pairs", "settings")},
+        **({"settings": first["settings"]} if all("settings" in part for part in parts) else {}),
         "rows": [rows[name] | {"selected": name in selected.values()} for name in ranked],
         "pairs": pairs_of(selected, {name: resampled(sums[name], resamples) for name in selected.values()}),
         **(alone_entries({name: resampled(sums[name], resamples) for name in alone}) if complete else {}),

@@ -238,7 +238,7 @@ def test_the_truth_is_read_by_no_stage(undisturbed, tmp_path):
     [
         (["--encoders", "courir"], "did you mean 'courier'"),
         (["--image-features", "clusters"], "image_features"),
-        (["--image-features", "vector+"], "no form stands beside a +"),
+        (["--image-features", "vector+"], "give a form on both sides of each +"),
         (["--image-features", "none,vector"], "the baseline is always there"),
         (["--image-features", "none+vector"], "stands alone"),
         (["--image-features", "vector+sim_tier,sim_tier+vector"], "named twice"),

@@ -41,6 +41,7 @@ from eval.report.wording import (
     pairs_shown,
     percentage_points,
     purpose,
+    settings,
     verdict,
 )
 from eval.rows import is_control, row_name
@@ -57,6 +58,7 @@ def write_report(
     results: Results,
     *,
     curves: Curves | None = None,
+    encoder: str = "",
     clusters: Sequence[ClusterPictures] = (),
     no_clusters: str = "",
     attention: Sequence[AttentionExample] = (),
@@ -69,6 +71,7 @@ def write_report(
             that a simulated world's clicks were drawn from.
         curves: name -> lines with "step" or "pictures" and any of "loss", "valid_gauc", "valid_log_loss". Names that
             start with "ctr " are CTR models, all others encoders; a first word "encoder" or "ctr" is not shown.
+        encoder: whose clusters and attention are shown.
         clusters: shown with up to 12 pictures each.
         no_clusters: why there are none, a sentence.
         attention: one card each.
@@ -91,6 +94,8 @@ def write_report(
         alone=alone(results),
         alone_axis=_alone(results),
         charts=training_charts(curves or {}, results),
+        shown_of=encoder,
+        seeds=len(results["seeds"]),
         clusters=cluster_cards(clusters),
         no_clusters=no_clusters,
         attention=attention_cards(attention),
@@ -192,7 +197,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     facts = {
         "Data": results["data"] + (" (clicks simulated)" if results.get("simulated") else ""),
         "Preset": results.get("preset"),
-        "Other settings": " ".join(f"--{name} {value}" for name, value in (results.get("settings") or {}).items()),
+        "Other settings": settings(results),
         "Seeds": ", ".join(str(seed) for seed in results["seeds"]),
         "GAUC": f"over {results.get('gauc_key', 'session')}s, weight: {results.get('gauc_weight', 'session')}",
         "Test impressions": count(results["impressions_scored"]) if "impressions_scored" in results else None,

@@ -29,7 +29,7 @@ def write_comparison_report(comparison: Comparison, shop: Shop, results: dict[st
     """Write `report.html` into the run folder, with curves, clusters and attention of the first seed."""
     rows = [(row["encoder"], row["image_feature"]) for row in results["rows"]]
     shown = [row for row in rows if not is_control(row[0])]
-    clusters, no_clusters, attention = [], "", []
+    clusters, no_clusters, attention, first = [], "", [], ""
     if shown:
         store = comparison.source.pictures(comparison.root, size=comparison.pretrain.store_size, jobs=1)
         attending = [encoder for encoder, _ in shown if attended_history(encoder, comparison.pretrain)]
@@ -38,7 +38,7 @@ def write_comparison_report(comparison: Comparison, shop: Shop, results: dict[st
         attention = attention_examples(comparison, shop, store, first, 0) if attending else []
     path = comparison.root / "report.html"
     write_report(
-        path, results, curves=curves(comparison, rows, 0), clusters=clusters, no_clusters=no_clusters, attention=attention
+        path, results, curves=curves(comparison, rows, 0), encoder=first, clusters=clusters, no_clusters=no_clusters, attention=attention
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from eval.report.wording import (
     p_value,
     pair_sentences,
     percentage_points,
+    settings,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
         *pair_sentences(results),
         *filter(None, [alone(results)]),
         f"{basis(results)}. {DELTA}",
+        *_settings(results),
     ]
     lines = ["", *above, *_legend(results, "*")]
     against = caveats(results)
@@ -77,7 +79,14 @@ def markdown_table(results: Results) -> str:
     for cells, selected in _rows(results):
         bold = "**" if selected else ""
         lines.append("| " + " | ".join(f"{bold}{_plain(cell)}{bold}" if cell else "" for cell in cells) + " |")
-    below = [*pair_sentences(results), *filter(None, [alone(results)]), f"{basis(results)}.", DELTA, *_legend(results, "Bold:")]
+    below = [
+        *pair_sentences(results),
+        *filter(None, [alone(results)]),
+        f"{basis(results)}.",
+        DELTA,
+        *_settings(results),
+        *_legend(results, "Bold:"),
+    ]
     above = " ".join(filter(None, [answer(results), caution(results)]))
     text = _plain(above) + "\n\n" + "\n".join(lines) + "\n\n" + _list(below)
     against = caveats(results)
@@ -98,6 +107,10 @@ def _legend(results: Results, mark: str) -> list[str]:
     lines += [over_own_model(results)] if results.get("own_model") else []
     lines += [headroom(results)] if results.get("oracle") else []
     return lines + [SIMULATED] * bool(results.get("simulated"))
+
+
+def _settings(results: Results) -> list[str]:
+    return [f"Settings that are not the preset's: {settings(results)}."] if settings(results) else []
 
 
 def _rows(results: Results) -> list[tuple[list[str], bool]]:

@@ -117,6 +117,11 @@ def basis(results: Results) -> str:
     )
 
 
+def settings(results: Results) -> str:
+    """The settings that are not the preset's, as flags; "" where there is none, or an older file does not say."""
+    return " ".join(f"--{name} {value}" for name, value in (results.get("settings") or {}).items())
+
+
 def pair_sentences(results: Results) -> list[str]:
     """One sentence for each of `pairs_shown`: the paired difference of two encoders' selected forms."""
     return [
@@ -214,7 +219,8 @@ def headroom(results: Results) -> str:
     if row is None or not room >= LEAST_ROOM:  # which no NaN is
         return text
     name = row_name(row["encoder"], row["image_feature"])
-    return f"{text} {name} gains {100 * row['delta_gauc']['mean'] / room:.0f} % of that."
+    gain = row["delta_gauc"]["mean"] / room
+    return f"{text} {name} gains {f'{100 * gain:.0f} %' if gain > 0 else 'none'} of that."
 
 
 def _is(p: float | None) -> str:

@@ -62,7 +62,11 @@ def check_form(setting: str, name: str) -> None:
     """
     for form in forms_of(name):
         if not form:
-            raise SettingError(setting, name, f"no form stands beside a {JOIN}")
+            raise SettingError(setting, name, f"give a form on both sides of each {JOIN}, such as {FORM_NAMES[-2]}{JOIN}{FORM_NAMES[-1]}")
+        if "," in form:
+            raise SettingError(
+                setting, name, f"one model is fed one feature; several forms of it are joined by {JOIN}: {name.replace(',', JOIN)}"
+            )
         if form not in FORMS:
             near = difflib.get_close_matches(form, FORMS, n=1)
             meant = f" did you mean {near[0]!r}?" if near else ""
