@@ -6,7 +6,7 @@ python -m eval.compare --encoders courier,simclr --data shop
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -235,11 +235,9 @@ def merge_results(config: CompareConfig) -> dict[str, Any]:
 
 def _nothing_else(config: CompareConfig) -> None:
     """Refuse settings that `--from` would ignore: the parts have their own."""
-    default = _parse([])
-    given = replace(config, from_=default.from_, out=default.out)
-    for setting in fields(CompareConfig):
-        if getattr(given, setting.name) != getattr(default, setting.name):
-            raise SettingError("from", config.from_, f"trains nothing and takes no other setting than --out; leave out {setting.name!r}")
+    for flag in changed_settings(config, _parse([])):
+        if flag not in ("from", "out"):
+            raise SettingError("from", config.from_, f"trains nothing and takes no other setting than --out; leave out --{flag}")
 
 
 def _show(results: dict[str, Any], *files: Path) -> None:

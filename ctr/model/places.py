@@ -18,9 +18,7 @@ from ctr.model.linear import take_rows
 from features.forms.form import ITEM_NUMBERS, ITEM_TABLE, PAIR, PAIR_ATTENTION, PAIR_COUNTS
 
 _ROUNDING = 1e-6  # of cosines in float32, at most
-_STEPS = (
-    4096  # of cosines from 0 to 1: tiers begin at whole steps, so that a cosine's tier is looked up, several times faster than searched
-)
+_STEPS = 4096  # of cosines from 0 to 1: tiers begin at whole steps, and looking a step up is several times faster than a search
 _BESIDE_COUNTS = 2  # columns beside a history's counts
 
 
